@@ -1,0 +1,279 @@
+// The session: the one contract between the agent (in the target), the front end and the keeper.
+//
+// Two memfds, both created at birth, both sealed against resizing:
+//
+//   session  read-write in the target and in the front end; not inherited by fork
+//            (MADV_DONTFORK). Header, thread slots, breakpoint records, notices.
+//   code     read+execute in the target, read-write in the front end; inherited by fork, so that a
+//            forked child can find and remove its sites. Site table, then the code arena:
+//            displaced copies, compiled conditions, trampolines.
+//
+// Everything in the session memfd can be scribbled over by the target: the front end takes it
+// through SessionReader (session/reader.h), which bounds-checks every index and never follows a
+// pointer. Everything in the code memfd can be written by the front end only.
+//
+// Each field names its writer: [F] front end, [K] keeper, [A] agent. A field with two writers says
+// which protocol step hands it over. Changing anything here changes kSessionVersion.
+//
+// Freestanding-clean; fixed-width, no pointers.
+#pragma once
+
+#include "libdune/arch/registers.h"
+
+#include <atomic>
+#include <cstdint>
+
+namespace dune::session {
+
+inline constexpr uint64_t kSessionMagic = 0x31676264656e7564; // "dunedbg1"
+inline constexpr uint32_t kSessionVersion = 1;
+
+// Pools. What happens when one is full: threads: the thread runs without a slot, its stops are
+// counted in Header::missed_stops; sites, records, arena: the front end refuses the breakpoint and
+// says so; notices: counted in Header::lost_notices.
+inline constexpr uint32_t kThreadSlots = 1024;
+inline constexpr uint32_t kSites = 16384; // distinct addresses in the life of a target
+inline constexpr uint32_t kSiteHashSize = 2 * kSites;
+inline constexpr uint32_t kRecords = 16384;
+inline constexpr uint32_t kNotices = 1024;
+inline constexpr uint32_t kSignals = 65; // index is the signal number; 0 is unused
+inline constexpr uint64_t kAgentStackSize = 32 * 1024; // per thread slot, a power of two
+inline constexpr uint32_t kNone = 0xffffffff;          // no index
+
+// ---------------------------------------------------------------------------------------------
+// Sites: one patched instruction each. In the code memfd.
+
+// A place inside a displaced copy at which the machine's state equals the state the original
+// program has at `original`. Every other instruction pointer inside a copy is to be stepped on.
+struct Boundary {
+  uint64_t original;
+  uint32_t copy_offset;
+  uint32_t reserved;
+};
+
+enum SiteFlags : uint32_t {
+  kSiteInstalled = 1,  // an int3 is (about to be) in the text
+  kSiteSyscall = 2,    // the instruction is `syscall`: the agent looks at the number in rax
+};
+
+inline constexpr uint32_t kMaxBoundaries = 6;
+
+struct Site {
+  uint64_t address;                    // [F] 0: entry unused
+  uint64_t copy;                       // [F] target address of the displaced copy
+  std::atomic<uint32_t> flags;         // [F] SiteFlags
+  std::atomic<uint32_t> first_record;  // [F] index of the first breakpoint record, or kNone
+  uint32_t copy_size;                  // [F] bytes, whole copy
+  uint8_t original_length;             // [F] bytes of the displaced instruction(s)
+  uint8_t original_byte;               // [F] what the int3 replaced
+  uint8_t boundary_count;              // [F]
+  uint8_t reserved;
+  Boundary boundaries[kMaxBoundaries]; // [F] sorted by copy_offset
+};
+
+// The site table stands at offset 0 of the code memfd. Entries are never removed, only disabled:
+// a thread that executed an int3 just before it was removed must still be recognised.
+struct SiteTable {
+  std::atomic<uint32_t> count;               // [F] entries [0, count) are valid
+  uint32_t reserved[15];
+  std::atomic<uint32_t> hash[kSiteHashSize]; // [F] index + 1, 0 is empty; open addressing, linear
+  Site sites[kSites];
+};
+
+constexpr uint32_t site_hash(uint64_t address) {
+  return static_cast<uint32_t>((address * 0x9e3779b97f4a7c15u) >> 40) % kSiteHashSize;
+}
+
+// ---------------------------------------------------------------------------------------------
+// Breakpoint records: what to do when a site (or a watchpoint) is hit. In the session memfd.
+
+enum RecordFlags : uint32_t {
+  kRecordEnabled = 1,
+  kRecordInternal = 2, // the front end's own (dlopen notification, finish): no user-visible count
+  kRecordParkOnly = 4, // parks the thread if a stop is in progress, otherwise does nothing
+  // Value watches only: the value is compared with the last one seen (`watch`); without it every
+  // access counts (`rwatch`, `awatch`).
+  kRecordCompareValue = 8,
+};
+
+struct alignas(64) Record {
+  std::atomic<uint32_t> flags;         // [F] RecordFlags
+  std::atomic<uint32_t> next;          // [F] next record of the same site, or kNone
+  uint64_t condition;                  // [F] compiled condition in the arena, 0: always true.
+                                       //     uint64_t condition(const Registers*), System V ABI
+  uint32_t only_tid;                   // [F] 0: any thread
+  uint32_t reserved;
+  uint64_t min_stack_pointer;          // [F] hit only if rsp >= this (recursion-safe finish); 0: any
+  std::atomic<uint64_t> ignore_count;  // [F] sets, [A] counts down: hits to let pass
+  std::atomic<uint64_t> hits;          // [A] condition true
+  std::atomic<uint64_t> evaluations;   // [A] condition evaluated
+  std::atomic<uint64_t> faults;        // [A] condition faulted; counted as true, as gdb does
+  // Watchpoints (perf_event sigtrap); the event's sig_data is the record's index.
+  uint64_t watch_address;              // [F]
+  uint32_t watch_size;                 // [F] 1, 2, 4 or 8; 0: not a watchpoint
+  uint32_t reserved2;
+  std::atomic<uint64_t> watch_value;   // [F] at creation, [A] afterwards: last value seen
+};
+
+// ---------------------------------------------------------------------------------------------
+// Thread slots. In the session memfd.
+
+// kFree -> kRunning: [A] when a thread starts (or [K] at birth and attach).
+// kRunning -> kParked: [A] at a stop. The registers are the front end's from here on.
+// kParked -> kRunning: [A] after the front end changed `resume`.
+// kRunning -> kFree: [A] at the thread's exit.
+enum class ThreadState : uint32_t { kFree, kRunning, kParked };
+
+enum class StopReason : uint32_t {
+  kNone,
+  kRequested,  // somebody else's stop, or the front end's request
+  kBreakpoint, // fired[] lists the records
+  kStep,       // the step or range step is done
+  kWatchpoint, // fired[0], watch_old, watch_new
+  kSignal,     // siginfo; the front end says in `signal` whether it is to be delivered
+  kExec,       // about to call execve: the keeper has to be told first
+  kExecFailed, // the execve returned with an error: the keeper can let go
+  kSyscall,    // reserved for catchpoints
+};
+
+enum class Action : uint32_t {
+  kRun,
+  kStep,  // step_count instructions
+  kRange, // single-step until the instruction pointer leaves [range_begin, range_end)
+};
+
+enum RangeFlags : uint32_t {
+  // A call out of the range runs at full speed to a site that the front end has put at its return.
+  kRangeStepOverCalls = 1,
+};
+
+inline constexpr uint32_t kMaxFired = 8;
+
+struct alignas(64) ThreadSlot {
+  std::atomic<uint32_t> state;  // ThreadState; see above
+  std::atomic<uint32_t> resume; // [F] bumped to let a parked thread go; futex
+  uint32_t tid;                 // [A]/[K] in the target's own pid namespace
+  uint32_t reserved;
+
+  // Written by [A] before kParked, read and changed by [F] while kParked.
+  Registers regs;
+  uint64_t fpstate;             // [A] target address of the XSAVE image (signal frame), 0: none
+  uint32_t fpstate_size;        // [A]
+  StopReason reason;            // [A]
+  uint32_t signal;              // [A] the signal of a kSignal stop; [F] the one to deliver, 0: none
+  uint32_t fired_count;         // [A]
+  uint32_t fired[kMaxFired];    // [A] record indices
+  uint8_t siginfo[128];         // [A] kernel siginfo_t of a kSignal stop
+  uint64_t watch_old;           // [A]
+  uint64_t watch_new;           // [A]
+  uint64_t steps_taken;         // [A] instructions stepped by the last kStep or kRange
+
+  // Written by [F] while kParked, consumed by [A] at resume.
+  Action action;
+  uint32_t range_flags;
+  uint64_t step_count;
+  uint64_t range_begin;
+  uint64_t range_end;
+
+  // Statistics, [A].
+  uint64_t traps;
+  uint64_t kicks;
+};
+
+// ---------------------------------------------------------------------------------------------
+// Notices: things worth telling that stop nobody. Many writers [A], one reader [F].
+
+enum class NoticeKind : uint32_t {
+  kNone,
+  kSignal,       // value: signal number (`handle SIG nostop print`)
+  kForked,       // value: pid of the child
+  kThreadBorn,   // value: tid
+  kThreadExited, // value: tid
+  kExiting,      // value: exit status given to exit_group
+};
+
+struct Notice {
+  std::atomic<uint32_t> sequence; // [A] ticket + 1 when the entry is complete
+  NoticeKind kind;
+  uint32_t tid;
+  uint32_t value;
+};
+
+// ---------------------------------------------------------------------------------------------
+// Signals
+
+enum SignalPolicy : uint8_t { kSignalStop = 1, kSignalPrint = 2, kSignalPass = 4 };
+
+// ---------------------------------------------------------------------------------------------
+
+enum Capability : uint32_t {
+  kCapHardwareWatch = 1, // perf_event breakpoints with sigtrap
+  kCapStep = 2,
+  kCapRing0 = 4,         // traps are handled in guest ring 0
+  kCapProtectedAgent = 8,
+};
+
+// Where things are in the target; chosen by the keeper at birth, constant afterwards.
+struct MemoryMap {
+  uint64_t agent_text;   // agent image, read+execute
+  uint64_t agent_data;   // private, read-write
+  uint64_t agent_stacks; // kThreadSlots * kAgentStackSize, aligned to kAgentStackSize
+  uint64_t session;      // this memfd
+  uint64_t code_table;   // the code memfd's offset 0, read only
+  uint64_t code_near_libs;  // a window of the arena close to the shared libraries, read+execute
+  uint64_t code_near_main;  // a window close to the main program; 0: the same as near_libs
+  uint64_t agent_end;    // end of the block that starts at agent_text
+};
+
+struct Header {
+  uint64_t magic;       // [K]
+  uint32_t version;     // [K]
+  uint32_t header_size; // [K] sizeof(Header)
+  uint64_t total_size;  // [K] of the memfd
+  uint32_t target_pid;  // [K] in the target's own pid namespace
+  uint32_t capabilities;// [K]
+  MemoryMap map;        // [K]
+  uint64_t thread_start_entry; // [K] agent entry points (addresses in the target)
+
+  // The stop protocol; docs/stop-protocol.md has the state machine.
+  alignas(64) std::atomic<uint32_t> stop_request; // [A],[F] set 1; [F] clears: threads must park
+  std::atomic<uint32_t> stop_owner;   // [A] 0 -> slot + 1 claims the stop (CAS); [F] clears
+  alignas(64) std::atomic<uint32_t> event_seq;    // [A],[K],[F] bumped when there is news; futex
+  std::atomic<uint32_t> frontend_waits;           // [F] 1: sleeps in the futex, wake it
+  alignas(64) std::atomic<uint32_t> live_threads; // [A],[K] slots not kFree
+  std::atomic<uint32_t> slots_in_use;             // [A],[K] high-water mark: scan [0, this)
+  std::atomic<uint32_t> parked_threads;           // [A]
+  std::atomic<uint64_t> missed_stops;             // [A] hits that should have stopped but could not
+  std::atomic<uint32_t> abandoned; // [K],[F],[A] nobody is there any more: nothing stops, ever
+  uint32_t frontend_pid;           // [F] as seen from the target, 0: cannot be seen
+  uint32_t keeper_pid;             // [K] likewise
+  std::atomic<uint32_t> spin_limit;// [F] spins of a parked thread before the futex
+
+  std::atomic<uint32_t> notice_tail; // [A] next ticket
+  std::atomic<uint32_t> notice_head; // [F] next to read
+  std::atomic<uint64_t> lost_notices;// [A]
+
+  std::atomic<uint8_t> signal_policy[kSignals]; // [F] SignalPolicy
+};
+
+struct Session {
+  Header header;
+  Notice notices[kNotices];
+  ThreadSlot threads[kThreadSlots];
+  Record records[kRecords];
+};
+
+inline constexpr uint64_t page_round(uint64_t n) { return (n + 4095) & ~uint64_t{4095}; }
+inline constexpr uint64_t kSessionSize = page_round(sizeof(Session));
+inline constexpr uint64_t kCodeTableSize = page_round(sizeof(SiteTable));
+// The window near a non-PIE program has to fit below 4 MiB, hence its size.
+inline constexpr uint64_t kCodeNearLibsSize = 16ull << 20;
+inline constexpr uint64_t kCodeNearMainSize = 2ull << 20;
+inline constexpr uint64_t kCodeNearLibsOffset = kCodeTableSize;
+inline constexpr uint64_t kCodeNearMainOffset = kCodeNearLibsOffset + kCodeNearLibsSize;
+inline constexpr uint64_t kCodeSize = kCodeNearMainOffset + kCodeNearMainSize;
+
+static_assert(std::atomic<uint64_t>::is_always_lock_free);
+static_assert(sizeof(Boundary) == 16);
+
+} // namespace dune::session
