@@ -96,7 +96,7 @@ private:
 // Success or an error, with nothing to carry.
 template <class E> class [[nodiscard]] Result<void, E> {
 public:
-  Result() = default;
+  Result() : none_(0) {}
   Result(E error) : ok_(false) { new (&error_) E(std::move(error)); }
   Result(Result&& o) noexcept : ok_(o.ok_) {
     if (!ok_)
@@ -130,7 +130,7 @@ public:
 private:
   bool ok_ = true;
   union {
-    char none_ = 0;
+    char none_;
     E error_;
   };
 };

@@ -1,0 +1,57 @@
+// Addresses and source lines (DWARF 2 to 5). Answers are gdb's: the same address for `break f` and
+// `break file:line`, the same line and range for a stop. A line program is decoded when the first
+// address of its unit is asked for, or when its file table holds a file that is asked for.
+#pragma once
+
+#include "dtrace-lite/symbols/elf_file.h"
+
+namespace ddbg::symbols {
+
+class Module;
+
+struct SourceFile {
+  std::string name;      // as gdb shows it: as given to the compiler
+  std::string full_name; // with the compilation directory
+};
+
+// What one stretch of code belongs to.
+struct LineSpan {
+  const SourceFile* file = nullptr; // owned by the module, stable
+  unsigned line = 0;                // 0: code that belongs to no line
+  LinkRange range; // holds the address asked for; where `step` may stop next is end
+  bool is_statement = true;
+};
+
+// Where a breakpoint goes.
+struct CodePlace {
+  LinkAddr address;
+  const SourceFile* file = nullptr; // null without line information
+  unsigned line = 0;
+  std::string function; // display name; may be empty
+};
+
+class Lines {
+public:
+  explicit Lines(Module& module);
+  ~Lines();
+
+  bool available(); // the module has line tables at all
+  std::optional<LineSpan> find(LinkAddr pc);
+  // Where the body of the function that begins at `entry` begins, by gdb's rules for amd64.
+  LinkAddr after_prologue(LinkAddr entry);
+  // `break file:line`. `file` matches whole trailing components of a name. When the line has no
+  // code the next line that has some is taken. Empty: no such file, or no code at or after the
+  // line.
+  std::vector<CodePlace> places(std::string_view file, unsigned line);
+  // Every source file whose name ends in `file` (whole components); all of them for "".
+  std::vector<const SourceFile*> files(std::string_view file = {});
+
+private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// True when `pattern` is `name` or a trailing part of it that begins after a '/'.
+bool file_name_matches(std::string_view name, std::string_view pattern);
+
+} // namespace ddbg::symbols
