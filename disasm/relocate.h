@@ -21,7 +21,6 @@
 #include "libdune/base/types.h"
 
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <vector>
 
@@ -44,6 +43,7 @@ namespace dune::disasm {
   X(kStackPointer,                                                                                 \
     "it uses the stack pointer in a way that leaves no room for a scratch register")               \
   X(kNoScratch, "it leaves no register free to address its operand")                               \
+  X(kUnusualEncoding, "its encoding is one that the relocator does not rewrite")                   \
   X(kDisplacement, "its displacement leaves no room for an adjusted stack pointer")
 
 enum class Refusal : uint8_t {
