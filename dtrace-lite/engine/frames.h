@@ -1,0 +1,78 @@
+// The frames of a stopped thread, as gdb counts them: inlined calls are frames of their own, frame
+// 0 is the innermost. Registers come from the session, callers from CFI; a thread that is blocked
+// in the kernel shows few registers, and unwinds as far as those allow.
+#pragma once
+
+#include "dtrace-lite/engine/inferior.h"
+#include "dtrace-lite/engine/location.h"
+#include "dtrace-lite/symbols/unwind_cfi.h"
+
+#include <map>
+
+namespace ddbg::engine {
+
+// Names a frame as long as its function has not returned: gdb's frame_id.
+struct FrameId {
+  TargetAddr cfa;            // canonical frame address of the physical frame
+  TargetAddr function;       // entry of the function; for an inlined one, of the inlined body
+  unsigned inline_depth = 0; // inlined bodies around this one in the same physical frame
+  bool operator==(const FrameId&) const = default;
+};
+
+struct Frame {
+  unsigned level = 0;
+  TargetAddr pc;        // of an inlined frame's caller: the same pc
+  TargetAddr lookup_pc; // pc, or the call before it
+  symbols::KnownRegisters registers;
+  FrameId id;
+  bool is_inlined = false;           // `function` was inlined into the next frame
+  bool is_signal_trampoline = false; // "<signal handler called>"
+  bool pc_is_exact = true;           // innermost, or interrupted by a signal
+  std::string function;              // empty: unknown ("??")
+  TargetAddr function_entry;         // 0: unknown
+  uint64_t die = 0;                  // of the function or the inlined call, for variables; 0: none
+  SourceLine source;                 // for a caller: the line of the call
+  std::string module;                // path; shown as "from ..." where there is no source
+  // gdb prints "0x... in" before the function: the pc is not the first of its line.
+  bool show_address = true;
+};
+
+// One thread's stack, unwound as far as somebody asked.
+class Stack {
+public:
+  Stack(symbols::ModuleMap& modules, symbols::Unwinder& unwinder, const ThreadView& thread);
+
+  // nullptr: there is none (see why_it_ended()).
+  const Frame* frame(unsigned level);
+  // At most `limit` frames.
+  std::vector<const Frame*> frames(unsigned limit);
+  // The innermost physical frame and its caller, without names: what stepping asks for.
+  TargetAddr innermost_cfa();
+  const symbols::UnwindFrame* physical(unsigned index);
+
+  // "Backtrace stopped: ..." when the last frame known is not the outermost one; else empty.
+  std::string why_it_ended() const;
+
+  // How many of the innermost inlined bodies, entered at their first instruction, are hidden: the
+  // thread stands at the call, as far as a person is concerned (`step` then enters one).
+  void hide_inlined(unsigned count);
+  unsigned hidden_inlined() const { return hidden_; }
+  // How many could be hidden: the pc is the first of so many inlined bodies.
+  unsigned enterable_inlined();
+
+private:
+  bool extend();
+  void add_physical(const symbols::UnwindFrame&);
+  void build_frames();
+
+  symbols::ModuleMap& modules_;
+  symbols::Unwinder& unwinder_;
+  std::vector<symbols::UnwindFrame> physical_;
+  std::vector<Frame> frames_;
+  size_t named_ = 0; // physical frames already turned into frames_
+  symbols::UnwindEnd end_ = symbols::UnwindEnd::kNone;
+  bool reached_main_ = false;
+  unsigned hidden_ = 0;
+};
+
+} // namespace ddbg::engine

@@ -1,0 +1,34 @@
+// Finds the `syscall` instructions of a module that the agent has to see: those that can start, end
+// or change the signals of a thread or process (docs: who owns which signal). A site whose number
+// is provably another one is left alone and costs nothing.
+#pragma once
+
+#include "dtrace-lite/symbols/module.h"
+
+#include <cstdint>
+#include <vector>
+
+namespace ddbg::engine {
+
+struct SyscallSite {
+  dune::LinkAddr address;         // of the `syscall` instruction
+  std::optional<uint32_t> number; // nullopt: not in sight, the agent looks at rax
+};
+
+// True for the system calls that the agent must see.
+bool agent_must_see(uint32_t syscall_number);
+
+// The sites of a module, by rising address. Bytes come from the file.
+std::vector<SyscallSite> find_syscall_sites(symbols::Module& module);
+
+// The same over any code: `functions_begin` says where the function around an address begins (a
+// place from which linear decoding is in step), or nothing when that is not known.
+struct CodeBytes {
+  std::span<const uint8_t> bytes;
+  dune::LinkAddr address;
+};
+std::vector<SyscallSite> find_syscall_sites(
+    const CodeBytes& code,
+    const std::function<std::optional<dune::LinkAddr>(dune::LinkAddr)>& function_begin);
+
+} // namespace ddbg::engine
