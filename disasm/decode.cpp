@@ -86,7 +86,25 @@ bool falls_through(const ZydisInstruction& z, Flow flow) {
 
 bool is_nop(const ZydisInstruction& z) { return z.info.mnemonic == ZYDIS_MNEMONIC_NOP; }
 
+bool is_rax_part(ZydisRegister reg) {
+  return ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg) == ZYDIS_REGISTER_RAX;
+}
+
+bool writes_rax(const ZydisInstruction& z) {
+  for (const ZydisDecodedOperand& operand : z.all_operands()) {
+    if (operand.type == ZYDIS_OPERAND_TYPE_REGISTER &&
+        (operand.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) && is_rax_part(operand.reg.value))
+      return true;
+  }
+  return false;
+}
+
 std::optional<uint32_t> eax_constant(const ZydisInstruction& z) {
+  if (z.info.mnemonic == ZYDIS_MNEMONIC_XOR && z.operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+      z.operands[1].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+      z.operands[0].reg.value == z.operands[1].reg.value && z.operands[0].size >= 32 &&
+      is_rax_part(z.operands[0].reg.value))
+    return 0;
   if (z.info.mnemonic != ZYDIS_MNEMONIC_MOV || z.operands[0].type != ZYDIS_OPERAND_TYPE_REGISTER ||
       z.operands[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
     return {};
@@ -127,6 +145,7 @@ Instruction describe(const ZydisInstruction& z, TargetAddr address) {
   i.is_endbr64 = z.info.mnemonic == ZYDIS_MNEMONIC_ENDBR64;
   i.is_nop = is_nop(z);
   i.eax_constant = eax_constant(z);
+  i.writes_rax = writes_rax(z);
   if (is_direct(z))
     i.target = i.end() + static_cast<uint64_t>(z.operands[0].imm.value.s);
   if (const ZydisDecodedOperand* operand = z.rip_operand()) {

@@ -42,7 +42,10 @@ struct Instruction {
   std::optional<TargetAddr> target;      // of a direct branch
   std::optional<TargetAddr> rip_operand; // address of the memory operand, when it is rip-relative
   uint16_t rip_operand_size = 0;        // in bytes; 0 when only the address is used (lea, prefetch)
-  std::optional<uint32_t> eax_constant; // `mov $n,%eax` (or rax): finds system-call numbers
+  std::optional<uint32_t> eax_constant; // `mov $n,%eax` (or rax), `xor %eax,%eax`: finds
+                                        // system-call numbers
+  bool writes_rax = false; // al, ah, ax, eax or rax is an operand (hidden ones too) and may change;
+                           // what a callee or the kernel does is not said
 
   TargetAddr end() const { return address + length; }
   bool is_branch() const { return flow != Flow::kSequential && flow != Flow::kTrap; }
