@@ -6,6 +6,8 @@
 #include "dtrace-lite/symbols/module.h"
 
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <vector>
 
 namespace ddbg::engine {
@@ -21,14 +23,14 @@ bool agent_must_see(uint32_t syscall_number);
 // The sites of a module, by rising address. Bytes come from the file.
 std::vector<SyscallSite> find_syscall_sites(symbols::Module& module);
 
-// The same over any code: `functions_begin` says where the function around an address begins (a
-// place from which linear decoding is in step), or nothing when that is not known.
+// The same over any code. `FunctionRange` says which function an address lies in (decoding from its
+// beginning is in step), or nothing where that is not known.
 struct CodeBytes {
   std::span<const uint8_t> bytes;
   dune::LinkAddr address;
 };
-std::vector<SyscallSite> find_syscall_sites(
-    const CodeBytes& code,
-    const std::function<std::optional<dune::LinkAddr>(dune::LinkAddr)>& function_begin);
+using FunctionRange = std::function<std::optional<dune::LinkRange>(dune::LinkAddr)>;
+std::vector<SyscallSite> find_syscall_sites(const CodeBytes& code,
+                                            const FunctionRange& function_range);
 
 } // namespace ddbg::engine
