@@ -39,6 +39,7 @@ inline constexpr uint32_t kNotices = 1024;
 inline constexpr uint32_t kSignals = 65; // index is the signal number; 0 is unused
 inline constexpr uint64_t kAgentStackSize = 32 * 1024; // per thread slot, a power of two
 inline constexpr uint32_t kNone = 0xffffffff;          // no index
+inline constexpr uint32_t kOwnedByFrontend = 0xffffffff; // Header::stop_owner
 
 // ---------------------------------------------------------------------------------------------
 // Sites: one patched instruction each. In the code memfd.
@@ -121,8 +122,9 @@ struct alignas(64) Record {
 // kFree -> kRunning: [A] when a thread starts (or [K] at birth and attach).
 // kRunning -> kParked: [A] at a stop. The registers are the front end's from here on.
 // kParked -> kRunning: [A] after the front end changed `resume`.
-// kRunning -> kFree: [A] at the thread's exit.
-enum class ThreadState : uint32_t { kFree, kRunning, kParked };
+// kRunning -> kLeaving: [A] at the thread's exit, while it still runs on the slot's stack.
+// kLeaving -> kFree -> kRunning: [A] once the kernel no longer knows the thread.
+enum class ThreadState : uint32_t { kFree, kRunning, kParked, kLeaving };
 
 enum class StopReason : uint32_t {
   kNone,
@@ -171,6 +173,10 @@ struct alignas(64) ThreadSlot {
   // Written by [F] while kParked, consumed by [A] at resume.
   Action action;
   uint32_t range_flags;
+  // Runs although stop_request is set (the other threads stay parked); cleared by [A] when it
+  // parks, or by [F] before a kick.
+  std::atomic<uint32_t> exempt;
+  uint32_t reserved2;
   uint64_t step_count;
   uint64_t range_begin;
   uint64_t range_end;
@@ -233,11 +239,11 @@ struct Header {
   uint32_t target_pid;  // [K] in the target's own pid namespace
   uint32_t capabilities;// [K]
   MemoryMap map;        // [K]
-  uint64_t thread_start_entry; // [K] agent entry points (addresses in the target)
 
   // The stop protocol; docs/stop-protocol.md has the state machine.
   alignas(64) std::atomic<uint32_t> stop_request; // [A],[F] set 1; [F] clears: threads must park
-  std::atomic<uint32_t> stop_owner;   // [A] 0 -> slot + 1 claims the stop (CAS); [F] clears
+  // 0 -> slot + 1 (CAS) claims the stop: [A]; 0 -> kOwnedByFrontend: [F]; [F] clears at resume.
+  std::atomic<uint32_t> stop_owner;
   alignas(64) std::atomic<uint32_t> event_seq;    // [A],[K],[F] bumped when there is news; futex
   std::atomic<uint32_t> frontend_waits;           // [F] 1: sleeps in the futex, wake it
   alignas(64) std::atomic<uint32_t> live_threads; // [A],[K] slots not kFree
@@ -253,6 +259,7 @@ struct Header {
   std::atomic<uint32_t> notice_head; // [F] next to read
   std::atomic<uint64_t> lost_notices;// [A]
 
+  std::atomic<uint32_t> policy_seq;             // [F] bumped after a change of signal_policy
   std::atomic<uint8_t> signal_policy[kSignals]; // [F] SignalPolicy
 };
 

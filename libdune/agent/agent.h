@@ -1,0 +1,141 @@
+// The agent's inside. Everything here runs in the target, in a signal handler on the agent's own
+// stack, with all signals blocked but the synchronous ones: no libc, no heap, no thread-local
+// storage, no vector registers, and no lock that is held across anything that can wait.
+//
+// Reading order: trap.cpp (what happens at an int3 or a step), sites.cpp (what a site means),
+// stop.cpp (how a thread waits for the front end), signals.cpp (how the program gets its signals),
+// calls_signal.cpp and calls_process.cpp (system calls the agent has to see).
+#pragma once
+
+#include "libdune/agent/image.h"
+#include "libdune/arch/signal_frame.h"
+#include "libdune/arch/syscall.h"
+#include "libdune/base/assert.h"
+#include "libdune/session/layout.h"
+
+namespace dune::agent {
+
+extern "C" AgentConfig agent_config;
+
+// State of the process, private memory (a forked child gets its own copy).
+struct Process {
+  KernelSigaction actions[kSignalCount + 1]; // what the program asked for
+  std::atomic<uint32_t> lock;                // guards actions and slot allocation
+  uint32_t detached;   // a forked child: the session is gone, nothing is traced
+  uint32_t policy_seq; // Header::policy_seq the kernel's dispositions were made for
+};
+extern Process process;
+
+inline session::Session& the_session() {
+  return *reinterpret_cast<session::Session*>(agent_config.session);
+}
+inline session::Header& header() { return the_session().header; }
+inline session::SiteTable& site_table() {
+  return *reinterpret_cast<session::SiteTable*>(agent_config.code_table);
+}
+inline ThreadBlock* block_at(uint32_t slot) {
+  return reinterpret_cast<ThreadBlock*>(block_of_slot(agent_config.stacks, slot));
+}
+inline session::ThreadSlot& slot_of(const ThreadBlock* t) { return the_session().threads[t->slot]; }
+
+// The calling thread's block, from the stack it runs on; null for a thread without a slot.
+inline ThreadBlock* current() {
+  uint64_t here = reinterpret_cast<uint64_t>(__builtin_frame_address(0)) - agent_config.stacks;
+  if (here >= session::kThreadSlots * session::kAgentStackSize)
+    return nullptr;
+  return block_at(static_cast<uint32_t>(here / session::kAgentStackSize));
+}
+
+// True when this thread takes part in stops and counts: it has a slot, is no vfork child and no
+// fork child.
+inline bool takes_part(const ThreadBlock* t) {
+  return t && !process.detached && !t->passthrough && !t->in_vfork;
+}
+
+class SpinLock {
+public:
+  explicit SpinLock(std::atomic<uint32_t>& word) : word_(word) {
+    while (word_.exchange(1, std::memory_order_acquire))
+      while (word_.load(std::memory_order_relaxed))
+        __builtin_ia32_pause();
+  }
+  ~SpinLock() { word_.store(0, std::memory_order_release); }
+  SpinLock(const SpinLock&) = delete;
+  SpinLock& operator=(const SpinLock&) = delete;
+
+private:
+  std::atomic<uint32_t>& word_;
+};
+
+// entry.S
+struct Guarded {
+  uint64_t value;
+  uint64_t faulted;
+};
+extern "C" Guarded agent_guarded_call(uint64_t function, const void* argument, ThreadBlock*);
+extern "C" void agent_restorer();
+// sigaltstack(stack, null), made with another stack pointer: the call is refused on the very stack.
+extern "C" long agent_set_altstack(const KernelStack*);
+// One per slot, kTrampolineSize each: for calls of the slot's own thread, and for the call that
+// makes the slot's thread.
+extern "C" char agent_own_trampolines[], agent_child_trampolines[];
+extern "C" char agent_restore_begin[], agent_restore_end[];
+inline constexpr uint64_t kTrampolineSize = 16;
+
+// memory.cpp
+extern "C" void* memcpy(void* to, const void* from, __SIZE_TYPE__ n);
+extern "C" void* memset(void* to, int value, __SIZE_TYPE__ n);
+bool read_user(ThreadBlock*, void* to, uint64_t from, uint64_t size);
+bool write_user(ThreadBlock*, uint64_t to, const void* from, uint64_t size);
+
+// sites.cpp
+session::Site* find_site(uint64_t address);
+enum class Place {
+  kProgram, // outside our code, or translated to the program's own address
+  kUnclear, // inside a copy or the agent, where the program's state cannot be named
+};
+// Translates an instruction pointer inside a copy (or the agent's call path) to the program's.
+// `counted` gets the site's address when the displaced instruction has not run yet although its
+// hit was handled.
+Place to_program(ThreadBlock*, KernelUcontext*, uint64_t* counted);
+// Evaluates the records of the site; if one wants to stop and the stop could be claimed, fills the
+// slot's fired list and returns kStop. kBusy: another stop came first; nothing was counted.
+enum class Verdict { kPass, kStop, kBusy };
+Verdict run_records(ThreadBlock*, session::Site*, const KernelUcontext*);
+Verdict run_watch(ThreadBlock*, uint32_t record, const KernelUcontext*);
+
+// trap.cpp
+// Goes on from uc->rip as the program; `counted`: a site at that address was already dealt with.
+void go_on(ThreadBlock*, KernelUcontext*, uint64_t counted);
+// The thread has arrived at uc->rip by a step (or an emulated instruction): stop, or step on.
+void step_landed(ThreadBlock*, KernelUcontext*);
+void apply_trap_flag(ThreadBlock*, KernelUcontext*);
+
+// stop.cpp
+bool claim_stop(ThreadBlock*);
+bool stop_wanted(const ThreadBlock*); // somebody's stop is on, and this thread has to park
+// Parks until the front end lets go; registers go to the session and come back. Afterwards the
+// slot's action has been taken over into the block.
+void park(ThreadBlock*, KernelUcontext*, session::StopReason);
+void post_event();
+void notice(session::NoticeKind, uint32_t tid, uint32_t value);
+uint32_t allocate_slot();
+void free_slot(uint32_t slot);
+
+// signals.cpp
+void install_action(int signal); // the kernel's disposition from the program's and the policy
+void refresh_policy();
+// Runs the program's handler, or does what the default is. uc is the program's context.
+void deliver(ThreadBlock*, KernelUcontext*, KernelSiginfo*, uint64_t counted);
+void deliver_pending(ThreadBlock*, KernelUcontext*);
+// Everything that a signal means at a place where the program's state is known.
+void signal_at_program(ThreadBlock*, KernelUcontext*, KernelSiginfo*, uint64_t counted);
+SignalSet program_mask(const ThreadBlock*, SignalSet kernel_mask);
+void set_program_mask(ThreadBlock*, KernelUcontext*, SignalSet);
+
+// calls_*.cpp: the instruction at uc->rip is a `syscall` that the agent wants to see.
+void handle_syscall(ThreadBlock*, session::Site*, KernelUcontext*);
+bool signal_call(ThreadBlock*, KernelUcontext*, long* result);  // true: done, result in *result
+bool process_call(ThreadBlock*, KernelUcontext*);              // true: uc->rip was set
+
+} // namespace dune::agent

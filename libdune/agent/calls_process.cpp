@@ -1,0 +1,235 @@
+// System calls that make, replace or end threads and processes. They run from the trampolines of
+// entry.S, so that the agent sees the result in the thread that got it, the new one included.
+#include "libdune/agent/agent.h"
+#include "libdune/base/types.h"
+
+namespace dune::agent {
+
+using namespace session;
+
+namespace {
+
+constexpr uint64_t kCloneVm = 0x100, kCloneVfork = 0x4000, kCloneThread = 0x10000;
+
+// Sends the thread through a trampoline: its own (`child` null), or that of a new thread's slot.
+void to_trampoline(ThreadBlock* t, KernelUcontext* uc, PendingCall call, ThreadBlock* child) {
+  KernelSigcontext& m = uc->mcontext;
+  t->pending_call = call;
+  t->cloned = reinterpret_cast<uint64_t>(child);
+  t->call_mask = uc->sigmask;
+  t->call_regs.rip = m.rip + 2;
+  t->call_regs.r11 = m.eflags & ~kEflagsTrap;
+  t->call_regs.eflags = t->action != Action::kRun && !t->stepping_over_call ? kEflagsTrap : 0;
+  m.rip = reinterpret_cast<uint64_t>(agent_own_trampolines) + t->slot * kTrampolineSize;
+  if (child) {
+    child->parent = reinterpret_cast<uint64_t>(t);
+    child->call_mask = t->call_mask;
+    child->call_regs.rip = t->call_regs.rip;
+    child->call_regs.r11 = t->call_regs.r11;
+    m.rip = reinterpret_cast<uint64_t>(agent_child_trampolines) + child->slot * kTrampolineSize;
+  }
+  m.eflags &= ~kEflagsTrap;
+  // Nothing may arrive before the new thread has its stack for signals, nor in between. The
+  // synchronous ones stay open: they are always ours, and nothing faults here.
+  uc->sigmask = ~kOwnedSet | signal_bit(kKickSignal);
+}
+
+// A slot for a thread that does not exist yet. Its block starts with what a thread inherits.
+ThreadBlock* prepare_child(const ThreadBlock* t) {
+  const uint32_t index = allocate_slot();
+  if (index == kNone)
+    return nullptr;
+  ThreadBlock* child = block_at(index);
+  memset(child, 0, sizeof *child);
+  child->slot = index;
+  child->parent_pending = 1;
+  child->blocked = t->blocked;
+  child->altstack.flags = kSsDisable;
+  return child;
+}
+
+// Removes every site from this process's text. False: some could not be removed.
+bool remove_sites(ThreadBlock* t) {
+  SiteTable& table = site_table();
+  const uint32_t count = table.count.load();
+  bool all = true;
+  for (uint32_t i = 0; i < count && i < kSites; ++i) {
+    const Site& site = table.sites[i];
+    uint8_t now;
+    if (!(site.flags.load() & kSiteInstalled) || !read_user(t, &now, site.address, 1) ||
+        now != 0xcc)
+      continue; // never written, or unmapped or replaced since
+    const uint64_t page = site.address & ~(kPageSize - 1);
+    constexpr long kReadWriteExecute = 7, kReadExecute = 5;
+    if (is_errno(syscall_of(__NR_mprotect, page, kPageSize, kReadWriteExecute))) {
+      all = false;
+      continue;
+    }
+    *reinterpret_cast<volatile uint8_t*>(site.address) = site.original_byte;
+    syscall_of(__NR_mprotect, page, kPageSize, kReadExecute);
+  }
+  return all;
+}
+
+// The child of a fork: sites, dispositions, mask and alternate stack as the program set them. The
+// agent stays mapped, but nothing leads to it any more, unless a site could not be removed: then it
+// goes on serving the copies.
+void become_native(ThreadBlock* t) {
+  process.detached = 1;
+  const bool clean = remove_sites(t);
+  for (int signal = 1; signal <= kSignalCount; ++signal)
+    if (signal != kSigKill && signal != kSigStop && (clean || signal != kSigTrap))
+      syscall_of(__NR_rt_sigaction, signal, reinterpret_cast<uint64_t>(&process.actions[signal]), 0,
+                 8);
+  if (!clean)
+    return;
+  t->call_mask = program_mask(t, t->call_mask);
+  agent_set_altstack(&t->altstack);
+}
+
+void begin_thread(ThreadBlock* t) {
+  ThreadSlot& slot = slot_of(t);
+  slot.tid = static_cast<uint32_t>(syscall_of(__NR_gettid));
+  KernelStack stack{};
+  stack.sp = agent_config.stacks + t->slot * kAgentStackSize;
+  stack.size = kAgentStackSize - sizeof(ThreadBlock);
+  agent_set_altstack(&stack);
+  if (t->passthrough) {
+    t->child_pid = static_cast<uint32_t>(syscall_of(__NR_getpid));
+    return;
+  }
+  slot.reason = StopReason::kNone;
+  slot.signal = 0;
+  slot.exempt.store(0);
+  slot.traps = slot.kicks = 0;
+  slot.state.store(static_cast<uint32_t>(ThreadState::kRunning));
+  header().live_threads.fetch_add(1);
+  notice(NoticeKind::kThreadBorn, slot.tid, slot.tid);
+}
+
+} // namespace
+
+bool process_call(ThreadBlock* t, KernelUcontext* uc) {
+  const KernelSigcontext& m = uc->mcontext;
+  if (!t)
+    return false;
+  if (!takes_part(t)) {
+    // A vfork child shares its parent's block, which holds what the parent needs to return: its
+    // calls go straight to the kernel. The image it may become inherits the program's mask.
+    if (m.rax == __NR_execve || m.rax == __NR_execveat)
+      uc->sigmask = program_mask(t, uc->sigmask);
+    return false;
+  }
+  uint64_t flags = 0;
+  switch (m.rax) {
+  case __NR_exit:
+    notice(NoticeKind::kThreadExited, slot_of(t).tid, slot_of(t).tid);
+    header().live_threads.fetch_sub(1);
+    slot_of(t).state.store(static_cast<uint32_t>(ThreadState::kLeaving));
+    uc->sigmask = ~SignalSet{0};
+    t->action = Action::kRun;
+    t->stepping_over_call = 0;
+    return false; // the displaced copy makes the call
+
+  case __NR_exit_group:
+    notice(NoticeKind::kExiting, slot_of(t).tid, static_cast<uint32_t>(m.rdi));
+    return false;
+
+  case __NR_execve:
+  case __NR_execveat:
+    while (!claim_stop(t))
+      if (stop_wanted(t))
+        park(t, uc, StopReason::kRequested);
+    park(t, uc, StopReason::kExec);
+    to_trampoline(t, uc, PendingCall::kExec, nullptr);
+    uc->sigmask = program_mask(t, t->call_mask); // what the new image inherits
+    return true;
+
+  case __NR_fork:
+    break;
+  case __NR_vfork:
+    flags = kCloneVm | kCloneVfork;
+    break;
+  case __NR_clone:
+    flags = m.rdi;
+    break;
+  case __NR_clone3:
+    if (!read_user(t, &flags, m.rdi, sizeof flags))
+      return false; // the kernel says EFAULT
+    break;
+  default:
+    return false;
+  }
+
+  if (!(flags & kCloneVm)) {
+    to_trampoline(t, uc, PendingCall::kFork, nullptr);
+  } else if ((flags & kCloneVfork) && !(flags & kCloneThread)) {
+    t->vfork_blocked = t->blocked;
+    t->vfork_altstack = t->altstack;
+    to_trampoline(t, uc, PendingCall::kVfork, nullptr);
+    t->in_vfork = 1;
+  } else {
+    ThreadBlock* child = prepare_child(t);
+    if (!child) { // runs unseen: its sites are continued, its stops counted as missed
+      header().missed_stops.fetch_add(1);
+      return false;
+    }
+    child->passthrough = !(flags & kCloneThread);
+    to_trampoline(t, uc, PendingCall::kThread, child);
+  }
+  return true;
+}
+
+// Both are called by entry.S on the block's own stack with all of the program's signals blocked;
+// entry.S then restores call_mask and call_regs.
+
+// A new thread, for the first time.
+extern "C" void agent_in_new_thread(ThreadBlock* t) { begin_thread(t); }
+
+// Whoever made a call of its own, after it: parent or child of a fork, failed execve.
+extern "C" void agent_after_call(ThreadBlock* t) {
+  const long result = static_cast<long>(t->call_regs.rax);
+  const PendingCall call = t->pending_call;
+  t->pending_call = PendingCall::kNone;
+  switch (call) {
+  case PendingCall::kThread: {
+    auto* child = reinterpret_cast<ThreadBlock*>(t->cloned);
+    if (is_errno(result))
+      free_slot(child->slot);
+    child->parent_pending = 0;
+    break;
+  }
+  case PendingCall::kFork:
+    if (result == 0)
+      become_native(t);
+    else if (!is_errno(result))
+      notice(NoticeKind::kForked, slot_of(t).tid, static_cast<uint32_t>(result));
+    break;
+  case PendingCall::kVfork:
+    if (result == 0) {
+      t->pending_call = call; // for the parent, which comes after us
+      break;
+    }
+    t->in_vfork = 0;
+    t->blocked = t->vfork_blocked;
+    t->altstack = t->vfork_altstack;
+    if (!is_errno(result))
+      notice(NoticeKind::kForked, slot_of(t).tid, static_cast<uint32_t>(result));
+    break;
+  case PendingCall::kExec: {
+    // Only a failed execve returns. The keeper waits for the new image: tell it that none comes.
+    KernelUcontext uc{};
+    registers_to(uc.mcontext, t->call_regs);
+    uc.mcontext.rcx = t->call_regs.rip;
+    while (!claim_stop(t))
+      if (stop_wanted(t))
+        park(t, &uc, StopReason::kRequested);
+    park(t, &uc, StopReason::kExecFailed);
+    break;
+  }
+  case PendingCall::kNone:
+    break;
+  }
+}
+
+} // namespace dune::agent

@@ -1,0 +1,182 @@
+// The agent's assembly: what cannot be said in C++.
+// Context of everything here: ring 3, in the target, all signals blocked but SIGSEGV, SIGBUS,
+// SIGFPE, unless a line says otherwise.
+#include "agent_offsets.h"
+#include <asm/unistd_64.h>
+
+#define CALL_REG(name) (ThreadBlock_call_regs + Registers_##name)
+
+    .section .text.header, "ax"
+
+    .text
+
+// Where a signal handler of ours returns to: rsp points at the ucontext.
+    .globl agent_restorer
+    .balign 16
+agent_restorer:
+    mov $__NR_rt_sigreturn, %eax
+    syscall
+    ud2
+
+// A thread that the keeper brings in starts here: rsp points at a KernelSigframe, whose
+// return_address is agent_restorer. Returning is resuming the program.
+    .globl agent_enter
+    .balign 16
+agent_enter:
+    cld
+    lea 8(%rsp), %rdi
+    jmp agent_on_enter
+
+// Guarded agent_guarded_call(uint64_t function, const void* argument, ThreadBlock*)
+// Calls function(argument). A fault inside it arrives at 1: (see recover_guard in signals.cpp).
+    .globl agent_guarded_call
+    .balign 16
+agent_guarded_call:
+    push %rbp
+    push %rbx
+    push %r12
+    push %r13
+    push %r14
+    push %r15
+    push %rdx                    // seventh push: the stack is 16-byte aligned for the call
+    lea 1f(%rip), %rax
+    mov %rax, ThreadBlock_guard_rip(%rdx)
+    mov %rsp, ThreadBlock_guard_rsp(%rdx)
+    mov %rdi, %rax
+    mov %rsi, %rdi
+    call *%rax
+    xor %edx, %edx
+    jmp 2f
+1:
+    xor %eax, %eax
+    mov $1, %edx
+2:
+    pop %rcx
+    movq $0, ThreadBlock_guard_rip(%rcx)
+    pop %r15
+    pop %r14
+    pop %r13
+    pop %r12
+    pop %rbx
+    pop %rbp
+    ret
+
+// long agent_set_altstack(const KernelStack*)
+    .globl agent_set_altstack
+    .balign 16
+agent_set_altstack:
+    mov %rsp, %rdx
+    xor %esp, %esp                // no signal can arrive: all are blocked
+    xor %esi, %esi
+    mov $__NR_sigaltstack, %eax
+    syscall
+    mov %rdx, %rsp
+    ret
+
+// System calls after which the agent has work to do in the same thread: clone, fork, vfork and
+// execve. Entered by rt_sigreturn with the program's registers, its stack, and all signals blocked.
+// After a `syscall` only rcx and r11 are free, and there is no room to keep anything: the slot's
+// number comes from where the code stands. The call that makes a thread runs from the trampoline of
+// the new thread's slot, so that parent and child find their blocks from the same number, whatever
+// either does next.
+    .macro trampolines name, then
+    .globl \name
+    .balign 16
+\name:
+    .set slot, 0
+    .rept kThreadSlots
+    .balign 16
+    syscall
+    mov $slot, %ecx
+    jmp \then
+    .set slot, slot + 1
+    .endr
+    .endm
+
+    trampolines agent_own_trampolines, after_own_call
+    trampolines agent_child_trampolines, after_clone
+
+    // r11 = ThreadBlock of slot rcx
+    .macro find_block
+    lea agent_config(%rip), %r11
+    mov AgentConfig_stacks(%r11), %r11
+    inc %rcx
+    imul $kAgentStackSize, %rcx, %rcx
+    lea -ThreadBlock_SIZE(%r11, %rcx), %r11
+    .endm
+
+    .balign 16
+after_clone:
+    find_block
+    test %rax, %rax
+    jz 1f
+    mov ThreadBlock_parent(%r11), %r11        // the cloner
+    lea agent_after_call(%rip), %rcx
+    jmp save_and_call
+1:
+    lea agent_in_new_thread(%rip), %rcx
+    jmp save_and_call
+
+    .balign 16
+after_own_call:
+    find_block
+    lea agent_after_call(%rip), %rcx
+
+save_and_call:                                // r11 = block, rcx = function(block)
+    mov %rax, CALL_REG(rax)(%r11)
+    mov %rbx, CALL_REG(rbx)(%r11)
+    mov %rdx, CALL_REG(rdx)(%r11)
+    mov %rsi, CALL_REG(rsi)(%r11)
+    mov %rdi, CALL_REG(rdi)(%r11)
+    mov %rbp, CALL_REG(rbp)(%r11)
+    mov %rsp, CALL_REG(rsp)(%r11)
+    mov %r8, CALL_REG(r8)(%r11)
+    mov %r9, CALL_REG(r9)(%r11)
+    mov %r10, CALL_REG(r10)(%r11)
+    mov %r12, CALL_REG(r12)(%r11)
+    mov %r13, CALL_REG(r13)(%r11)
+    mov %r14, CALL_REG(r14)(%r11)
+    mov %r15, CALL_REG(r15)(%r11)
+    mov %r11, %rsp                            // the block is 64-byte aligned
+    mov %r11, %rbx
+    cld
+    mov %r11, %rdi
+    call *%rcx
+    // Let the program's signals in again. From the end of this system call on, all of the thread's
+    // state is in call_regs: a signal here is treated as if it came at call_regs.rip.
+    mov $__NR_rt_sigprocmask, %eax
+    mov $2, %edi                              // SIG_SETMASK
+    lea ThreadBlock_call_mask(%rbx), %rsi
+    xor %edx, %edx
+    mov $8, %r10d
+    syscall
+    .globl agent_restore_begin
+agent_restore_begin:
+    testl $0x100, CALL_REG(eflags)(%rbx)
+    jz 1f
+    pushfq                                    // the program is being stepped: so are these lines
+    orl $0x100, (%rsp)
+    popfq
+1:
+    mov %rbx, %r11
+    mov CALL_REG(rax)(%r11), %rax
+    mov CALL_REG(rbx)(%r11), %rbx
+    mov CALL_REG(rdx)(%r11), %rdx
+    mov CALL_REG(rsi)(%r11), %rsi
+    mov CALL_REG(rdi)(%r11), %rdi
+    mov CALL_REG(rbp)(%r11), %rbp
+    mov CALL_REG(r8)(%r11), %r8
+    mov CALL_REG(r9)(%r11), %r9
+    mov CALL_REG(r10)(%r11), %r10
+    mov CALL_REG(r12)(%r11), %r12
+    mov CALL_REG(r13)(%r11), %r13
+    mov CALL_REG(r14)(%r11), %r14
+    mov CALL_REG(r15)(%r11), %r15
+    mov CALL_REG(rsp)(%r11), %rsp
+    mov CALL_REG(rip)(%r11), %rcx             // as `syscall` itself leaves it
+    mov CALL_REG(r11)(%r11), %r11
+    jmp *%rcx
+    .globl agent_restore_end
+agent_restore_end:
+
+    .section .note.GNU-stack, "", @progbits

@@ -1,0 +1,10 @@
+// The image's header, image.h's ImageHeader.
+    .section .header, "a"
+    .quad 0x746e656761646462
+    .quad agent_text_size
+    .quad agent_image_size
+    .quad agent_total_size
+    .quad agent_config
+    .quad agent_enter
+    .quad agent_restorer
+    .section .note.GNU-stack, "", @progbits

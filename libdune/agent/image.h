@@ -1,0 +1,112 @@
+// What the keeper must know of the agent's image to load it, and of a thread's private block to
+// bring a running thread under the agent. Shared by agent and keeper, which are always built
+// together. Freestanding-clean.
+#pragma once
+
+#include "libdune/arch/signal_frame.h"
+#include "libdune/session/layout.h"
+
+#include <cstdint>
+
+namespace dune::agent {
+
+inline constexpr uint64_t kImageMagic = 0x746e656761646462; // "bddagent"
+
+// At offset 0 of the flat image; all other fields are offsets from there.
+struct ImageHeader {
+  uint64_t magic;
+  uint64_t text_size;  // bytes to map read+execute, page-rounded; the data part follows
+  uint64_t image_size; // bytes in the file; data beyond it is zero
+  uint64_t total_size; // text and data with zeroed part, page-rounded
+  uint64_t config;     // AgentConfig, in the data part
+  uint64_t enter;      // entry for a thread brought in by the keeper, rsp = its KernelSigframe
+  uint64_t restorer;   // rt_sigreturn stub
+};
+
+// Filled in by the keeper before any thread enters.
+struct AgentConfig {
+  uint64_t session;    // Session*
+  uint64_t code_table; // SiteTable*, read only
+  uint64_t stacks;
+  uint64_t text_begin; // the agent's own text
+  uint64_t text_end;
+  uint64_t code_near_libs;
+  uint64_t code_near_main;
+  uint32_t target_pid; // in the target's own pid namespace
+  uint32_t xstate_size;// bytes of the XSAVE image in a signal frame, magic2 included
+  uint32_t has_fsgsbase;
+  uint32_t reserved;
+};
+
+// Frames that the program's signal handlers will return through and that stand at a site whose hit
+// was already counted; see signals.cpp.
+struct CountedFrame {
+  uint64_t frame; // address of the KernelUcontext on the program's stack, 0: unused
+  uint64_t site;
+};
+inline constexpr int kCountedFrames = 4;
+
+enum class PendingCall : uint32_t { kNone, kThread, kFork, kVfork, kExec };
+
+// One per thread slot, at the top end of the slot's stack. Private memory: a forked child has its
+// own, and the front end never reads it. The stack proper is everything below.
+struct alignas(64) ThreadBlock {
+  // What agent/entry.S saves and restores around a system call made on the program's behalf.
+  Registers call_regs;
+  uint64_t parent;          // ThreadBlock*: the thread that cloned this one
+  uint64_t cloned;          // ThreadBlock*: the thread this one is about to clone, or null
+  SignalSet call_mask;      // kernel mask to restore afterwards
+
+  uint32_t slot;
+  PendingCall pending_call;
+  uint32_t parent_pending;  // the cloner has not yet returned through this slot's trampoline
+  uint32_t passthrough;     // a process of its own in shared memory: sites continue, nothing stops
+  uint32_t in_vfork;        // the thread sleeps in vfork; whoever traps here is the child
+  uint32_t child_pid;       // passthrough slots: the process that owns them
+
+  // The program's view where it differs from the kernel's.
+  SignalSet blocked;        // of the signals the agent keeps deliverable: blocked by the program
+  SignalSet pending;        // of those: arrived while blocked
+  KernelSiginfo pending_info[5];
+  KernelStack altstack;     // the program's sigaltstack
+  SignalSet vfork_blocked;  // saved across vfork, whose child may change it
+  KernelStack vfork_altstack;
+
+  uint64_t copy_site;       // Site* whose copy the thread was last sent into
+  uint64_t restored_rip;    // where the program's last sigreturn went
+  CountedFrame counted[kCountedFrames];
+
+  // A fault inside a compiled condition resumes here.
+  uint64_t guard_rip;
+  uint64_t guard_rsp;
+  uint64_t guard_rbp;
+
+  // Stepping.
+  session::Action action;
+  uint32_t stepping_over_call; // range step: runs freely until rsp > call_rsp at range_return
+  uint64_t steps_left;
+  uint64_t steps_taken;
+  uint64_t call_rsp;
+  uint64_t last_rsp;
+  uint64_t last_rip;
+
+  // A signal that arrived where the program's state cannot be named; delivered a few steps later.
+  uint32_t deferred;
+  uint32_t step_out;        // stepping only to reach a nameable place
+  SignalSet deferred_mask;
+  KernelSiginfo deferred_info;
+};
+
+constexpr uint64_t block_of_slot(uint64_t stacks, uint64_t slot) {
+  return stacks + (slot + 1) * session::kAgentStackSize - sizeof(ThreadBlock);
+}
+
+// The signals the agent keeps deliverable, whatever the program's mask says.
+inline constexpr int kKickSignal = 62;
+inline constexpr uint64_t kKickValue = 0x6b63696b64646267; // siginfo value: tells ours from others
+inline constexpr int kOwnedSignals[] = {kSigTrap, kSigSegv, kSigBus, kSigFpe, kKickSignal};
+inline constexpr SignalSet kOwnedSet = signal_bit(kSigTrap) | signal_bit(kSigSegv) |
+                                       signal_bit(kSigBus) | signal_bit(kSigFpe) |
+                                       signal_bit(kKickSignal);
+
+} // namespace dune::agent

@@ -1,0 +1,25 @@
+// Prints the assembly's view of image.h; run at build time.
+#include "libdune/agent/image.h"
+
+#include <cstddef>
+#include <cstdio>
+
+using namespace dune;
+using namespace dune::agent;
+
+int main() {
+#define OFFSET(type, field) printf("#define " #type "_" #field " %zu\n", offsetof(type, field))
+  OFFSET(AgentConfig, stacks);
+  OFFSET(ThreadBlock, call_regs);
+  OFFSET(ThreadBlock, parent);
+  OFFSET(ThreadBlock, call_mask);
+  OFFSET(ThreadBlock, guard_rip);
+  OFFSET(ThreadBlock, guard_rsp);
+  OFFSET(ThreadBlock, guard_rbp);
+#define DUNE_X(name, dwarf) OFFSET(Registers, name);
+  DUNE_REGISTERS(DUNE_X)
+#undef DUNE_X
+  printf("#define ThreadBlock_SIZE %zu\n", sizeof(ThreadBlock));
+  printf("#define kAgentStackSize %lu\n", static_cast<unsigned long>(session::kAgentStackSize));
+  printf("#define kThreadSlots %u\n", session::kThreadSlots);
+}

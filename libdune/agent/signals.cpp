@@ -1,0 +1,381 @@
+// The program's signals. The kernel's handlers are the agent's wherever the program has a handler
+// or the user wants a stop; the program's handlers run on frames that the agent builds, so that
+// they see the program's own instruction pointer, mask, alternate stack and return path.
+//
+// Signals of kOwnedSet stay deliverable in the kernel whatever the program's mask says; the
+// difference is kept in block.blocked and block.pending.
+#include "libdune/agent/agent.h"
+
+namespace dune::agent {
+
+using namespace session;
+
+constinit Process process{};
+
+namespace {
+
+constexpr SignalSet kSynchronous =
+    signal_bit(kSigIll) | signal_bit(kSigBus) | signal_bit(kSigFpe) | signal_bit(kSigSegv);
+constexpr SignalSet kDefaultIgnored = signal_bit(kSigChld) | signal_bit(kSigCont) |
+                                      signal_bit(kSigUrg) | signal_bit(kSigWinch);
+constexpr SignalSet kDefaultStop =
+    signal_bit(kSigStop) | signal_bit(kSigTstp) | signal_bit(kSigTtin) | signal_bit(kSigTtou);
+constexpr SignalSet kUnblockable = signal_bit(kSigKill) | signal_bit(kSigStop);
+
+bool is_owned(int signal) { return kOwnedSet & signal_bit(signal); }
+
+int owned_index(int signal) {
+  for (int i = 0; i < 5; ++i)
+    if (kOwnedSignals[i] == signal)
+      return i;
+  return -1;
+}
+
+uint8_t policy_of(int signal) {
+  if (process.detached || header().abandoned.load(std::memory_order_relaxed))
+    return kSignalPass;
+  return header().signal_policy[signal].load(std::memory_order_relaxed);
+}
+
+extern "C" void agent_on_signal(int signal, KernelSiginfo*, KernelUcontext*);
+extern "C" void agent_on_trap(int signal, KernelSiginfo*, KernelUcontext*);
+
+void set_kernel_action(int signal, const KernelSigaction& action) {
+  syscall_of(__NR_rt_sigaction, signal, reinterpret_cast<uint64_t>(&action), 0, 8);
+}
+
+// All signals but the synchronous ones are blocked in our handlers; SIGTRAP too, since nothing of
+// ours traps.
+constexpr SignalSet kHandlerMask = ~kSynchronous;
+
+KernelSigaction our_action(int signal, uint64_t program_flags) {
+  KernelSigaction a{};
+  a.handler = signal == kSigTrap ? reinterpret_cast<uint64_t>(&agent_on_trap)
+                                 : reinterpret_cast<uint64_t>(&agent_on_signal);
+  // SA_NODEFER on the synchronous ones: a condition may fault while we handle the program's fault.
+  a.flags = kSaSiginfo | kSaOnstack | kSaRestorer |
+            (program_flags & (kSaNocldstop | kSaNocldwait | kSaRestart | kSaExposeTagbits)) |
+            (kSynchronous & signal_bit(signal) ? kSaNodefer : 0) |
+            (signal == kKickSignal ? kSaRestart : 0);
+  a.restorer = reinterpret_cast<uint64_t>(&agent_restorer);
+  a.mask = kHandlerMask;
+  return a;
+}
+
+// The signal's default action, as the kernel itself does it: from the program's context, with the
+// original siginfo, so that exit status and core are right.
+void default_action(ThreadBlock* t, KernelUcontext* uc, const KernelSiginfo* info) {
+  const int signal = info->signal;
+  const SignalSet bit = signal_bit(signal);
+  if (kDefaultIgnored & bit)
+    return;
+  if (kDefaultStop & bit) {
+    syscall_of(__NR_kill, syscall_of(__NR_getpid), kSigStop);
+    return;
+  }
+  KernelSigaction dfl{};
+  set_kernel_action(signal, dfl);
+  uc->sigmask &= ~bit;
+  if (t)
+    t->action = Action::kRun;
+  uc->mcontext.eflags &= ~kEflagsTrap;
+  syscall_of(__NR_rt_tgsigqueueinfo, syscall_of(__NR_getpid), syscall_of(__NR_gettid), signal,
+             reinterpret_cast<uint64_t>(info));
+}
+
+uint64_t xstate_bytes(uint64_t fpstate) {
+  if (!fpstate)
+    return 0;
+  struct {
+    uint32_t magic1, extended_size;
+  } software;
+  memcpy(&software, reinterpret_cast<const char*>(fpstate) + kFpSwReservedOffset, sizeof software);
+  return software.magic1 == kFpXstateMagic1 ? software.extended_size : kFpLegacySize;
+}
+
+// Builds the frame the kernel would have built (arch/x86/kernel/signal_64.c, x64_setup_rt_frame)
+// and turns uc into the first instruction of the program's handler.
+bool enter_handler(ThreadBlock* t, KernelUcontext* uc, const KernelSiginfo* info,
+                   const KernelSigaction& action, uint64_t counted) {
+  KernelSigcontext& m = uc->mcontext;
+  KernelStack altstack{0, kSsDisable, 0, 0};
+  if (t)
+    altstack = t->altstack;
+  uint64_t sp = m.rsp - 128; // the red zone
+  const bool on_alt = !(altstack.flags & (kSsDisable | kSsAutodisarm)) && m.rsp > altstack.sp &&
+                      m.rsp - altstack.sp <= altstack.size;
+  if ((action.flags & kSaOnstack) && !(altstack.flags & kSsDisable) && !on_alt)
+    sp = altstack.sp + altstack.size;
+
+  KernelSigframe frame;
+  memset(&frame, 0, sizeof frame);
+  const uint64_t fp_size = xstate_bytes(m.fpstate);
+  uint64_t fp_address = 0;
+  if (fp_size) {
+    sp = (sp - fp_size) & ~uint64_t{63};
+    fp_address = sp;
+  }
+  const uint64_t frame_address = ((sp - sizeof frame) & ~uint64_t{15}) - 8;
+  frame.return_address = action.restorer;
+  frame.uc = *uc;
+  frame.uc.link = 0;
+  frame.uc.stack = altstack;
+  if (on_alt)
+    frame.uc.stack.flags |= kSsOnstack;
+  frame.uc.mcontext.fpstate = fp_address;
+  frame.uc.sigmask = program_mask(t, uc->sigmask);
+  frame.info = *info;
+  if (fp_size && !write_user(t, fp_address, reinterpret_cast<const void*>(m.fpstate), fp_size))
+    return false;
+  if (!write_user(t, frame_address, &frame, sizeof frame))
+    return false;
+
+  if (t && counted) {
+    // The handler must see the program's address, and its sigreturn must not count the site again.
+    CountedFrame* entry = &t->counted[0];
+    for (CountedFrame& c : t->counted) {
+      if (c.frame && c.frame < m.rsp - 128 - 65536)
+        c.frame = 0; // long gone: left by siglongjmp
+      if (!c.frame)
+        entry = &c;
+    }
+    *entry = {frame_address + offsetof(KernelSigframe, uc), counted};
+  }
+
+  SignalSet mask = program_mask(t, uc->sigmask) | action.mask;
+  if (!(action.flags & kSaNodefer))
+    mask |= signal_bit(info->signal);
+  set_program_mask(t, uc, mask);
+  if (t && (altstack.flags & kSsAutodisarm))
+    t->altstack = {0, kSsDisable, 0, 0};
+  m.rdi = static_cast<uint32_t>(info->signal);
+  m.rsi = frame_address + offsetof(KernelSigframe, info);
+  m.rdx = frame_address + offsetof(KernelSigframe, uc);
+  m.rax = 0;
+  m.rsp = frame_address;
+  m.rip = action.handler;
+  m.eflags &= ~(kEflagsTrap | (1u << 10) | (1u << 16)); // TF, DF, RF
+  m.fpstate = 0; // handlers start with the initial state, as the kernel does it
+  return true;
+}
+
+// A fault inside a compiled condition or a guarded copy: back to agent_guarded_call's landing.
+bool recover_guard(ThreadBlock* t, KernelUcontext* uc) {
+  if (!t || !t->guard_rip)
+    return false;
+  uc->mcontext.rip = t->guard_rip;
+  uc->mcontext.rsp = t->guard_rsp;
+  t->guard_rip = 0;
+  return true;
+}
+
+void defer(ThreadBlock* t, KernelUcontext* uc, const KernelSiginfo* info) {
+  t->deferred = 1;
+  t->deferred_info = *info;
+  if (!t->step_out) {
+    t->step_out = 1;
+    t->deferred_mask = uc->sigmask;
+  }
+  uc->sigmask = ~(kSynchronous | signal_bit(kSigTrap));
+  uc->mcontext.eflags |= kEflagsTrap;
+}
+
+// The kick found the thread entering a system call after the front end had seen it running, and the
+// kernel ended the call with EINTR where no handler of the program ran. Such a call is made again.
+void repair_interrupted_call(ThreadBlock* t, KernelUcontext* uc) {
+  constexpr uint64_t kMinusEintr = static_cast<uint64_t>(-4);
+  KernelSigcontext& m = uc->mcontext;
+  if (m.rax != kMinusEintr || m.rip == t->restored_rip)
+    return;
+  uint8_t code[7]; // mov $imm32, %eax; syscall
+  if (!read_user(t, code, m.rip - sizeof code, sizeof code) || code[5] != 0x0f || code[6] != 0x05 ||
+      code[0] != 0xb8)
+    return;
+  uint32_t number;
+  memcpy(&number, code + 1, 4);
+  m.rax = number;
+  m.rip -= 2;
+}
+
+} // namespace
+
+SignalSet program_mask(const ThreadBlock* t, SignalSet kernel_mask) {
+  return t ? (kernel_mask & ~kOwnedSet) | t->blocked : kernel_mask;
+}
+
+void set_program_mask(ThreadBlock* t, KernelUcontext* uc, SignalSet mask) {
+  mask &= ~kUnblockable;
+  if (!t) {
+    uc->sigmask = mask & ~kOwnedSet;
+    return;
+  }
+  uc->sigmask = mask & ~kOwnedSet;
+  t->blocked = mask & kOwnedSet;
+}
+
+void install_action(int signal) {
+  const KernelSigaction& program = process.actions[signal];
+  if (is_owned(signal)) {
+    set_kernel_action(signal, our_action(signal, program.flags));
+    return;
+  }
+  const bool default_kills = !((kDefaultIgnored | kDefaultStop) & signal_bit(signal));
+  const bool stops = policy_of(signal) & kSignalStop;
+  if (program.handler == kSigIgn || (program.handler == kSigDfl && !(stops && default_kills)))
+    set_kernel_action(signal, program);
+  else
+    set_kernel_action(signal, our_action(signal, program.flags));
+}
+
+void refresh_policy() {
+  SpinLock lock(process.lock);
+  process.policy_seq = header().policy_seq.load();
+  for (int signal = 1; signal <= kSignalCount; ++signal)
+    if (signal != kSigKill && signal != kSigStop)
+      install_action(signal);
+}
+
+void deliver(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info, uint64_t counted) {
+  KernelSigaction action;
+  {
+    SpinLock lock(process.lock);
+    action = process.actions[info->signal];
+    if ((action.flags & kSaResethand) && action.handler != kSigDfl && action.handler != kSigIgn)
+      process.actions[info->signal].handler = kSigDfl;
+  }
+  if (action.handler == kSigIgn)
+    return;
+  if (action.handler == kSigDfl)
+    return default_action(t, uc, info);
+  if (!enter_handler(t, uc, info, action, counted)) {
+    // No stack for the handler: the kernel forces SIGSEGV, fatally.
+    KernelSiginfo fault{};
+    fault.signal = kSigSegv;
+    fault.code = kSiKernel;
+    default_action(t, uc, &fault);
+  }
+}
+
+void deliver_pending(ThreadBlock* t, KernelUcontext* uc) {
+  if (!t)
+    return;
+  for (int i = 0; i < 5; ++i) {
+    SignalSet bit = signal_bit(kOwnedSignals[i]);
+    if ((t->pending & bit) && !(t->blocked & bit)) {
+      t->pending &= ~bit;
+      KernelSiginfo info = t->pending_info[i];
+      signal_at_program(t, uc, &info, 0);
+    }
+  }
+}
+
+void signal_at_program(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info, uint64_t counted) {
+  const int signal = info->signal;
+  if (signal == kSigTrap && info->code == kTrapPerf && takes_part(t)) {
+    Verdict verdict = run_watch(t, static_cast<uint32_t>(info->perf.data), uc);
+    if (verdict == Verdict::kPass)
+      return go_on(t, uc, counted);
+    ThreadSlot& slot = slot_of(t);
+    if (verdict == Verdict::kBusy) {
+      const uint64_t before = slot.watch_old, now = slot.watch_new;
+      const uint32_t record = slot.fired[0];
+      while (!claim_stop(t))
+        if (stop_wanted(t))
+          park(t, uc, StopReason::kRequested);
+      the_session().records[record].hits.fetch_add(1);
+      slot.watch_old = before;
+      slot.watch_new = now;
+      slot.fired[0] = record;
+      slot.fired_count = 1;
+    }
+    park(t, uc, StopReason::kWatchpoint);
+    return go_on(t, uc, counted ? counted : uc->mcontext.rip);
+  }
+
+  const uint8_t policy = policy_of(signal);
+  const bool blocked = t && (t->blocked & signal_bit(signal));
+  const bool synchronous = info->code > 0 && (signal == kSigTrap || (kSynchronous & signal_bit(signal)));
+  if (blocked && !synchronous) {
+    if (!(t->pending & signal_bit(signal))) {
+      t->pending |= signal_bit(signal);
+      t->pending_info[owned_index(signal)] = *info;
+    }
+    return go_on(t, uc, counted);
+  }
+  bool pass = policy & kSignalPass;
+  if (takes_part(t) && (policy & kSignalStop)) {
+    ThreadSlot& slot = slot_of(t);
+    while (!claim_stop(t))
+      if (stop_wanted(t))
+        park(t, uc, StopReason::kRequested);
+    slot.signal = static_cast<uint32_t>(signal);
+    memcpy(slot.siginfo, info, sizeof *info);
+    const uint64_t rip = uc->mcontext.rip;
+    park(t, uc, StopReason::kSignal);
+    if (!counted && uc->mcontext.rip == rip)
+      counted = rip; // the stop was reported here: a site at this address is stepped over
+    pass = slot.signal != 0;
+    if (pass && static_cast<int>(slot.signal) != signal) {
+      *info = KernelSiginfo{};
+      info->signal = static_cast<int32_t>(slot.signal);
+      info->code = kSiUser;
+      info->rt.pid = static_cast<int32_t>(agent_config.target_pid);
+    }
+  } else if (takes_part(t) && (policy & kSignalPrint)) {
+    notice(NoticeKind::kSignal, slot_of(t).tid, static_cast<uint32_t>(signal));
+  }
+  if (!pass)
+    return go_on(t, uc, counted);
+
+  // A fault or trap that the program blocks kills it, as the kernel forces such signals.
+  if (synchronous && t && (t->blocked & signal_bit(signal)))
+    return default_action(t, uc, info);
+  const bool stepping = t && t->action != Action::kRun && !t->stepping_over_call;
+  if (stepping)
+    uc->mcontext.eflags |= kEflagsTrap; // into the frame: stepping goes on after the handler
+  const uint64_t rip = uc->mcontext.rip;
+  deliver(t, uc, info, counted);
+  if (uc->mcontext.rip == rip)
+    go_on(t, uc, counted);
+}
+
+// Every signal but SIGTRAP, the kick included.
+extern "C" void agent_on_signal(int signal, KernelSiginfo* info, KernelUcontext* uc) {
+  ThreadBlock* t = current();
+  if ((kSynchronous & signal_bit(signal)) && info->code > 0 && recover_guard(t, uc))
+    return;
+  const bool kick =
+      signal == kKickSignal && info->code == kSiQueue && info->rt.value == kKickValue;
+  if (kick && !takes_part(t))
+    return;
+  uint64_t counted;
+  if (to_program(t, uc, &counted) == Place::kUnclear) {
+    if (!kick)
+      return defer(t, uc, info);
+    if (!t->step_out) {
+      t->step_out = 1;
+      t->deferred_mask = uc->sigmask;
+      uc->sigmask = ~(kSynchronous | signal_bit(kSigTrap));
+      uc->mcontext.eflags |= kEflagsTrap;
+    }
+    return;
+  }
+  if (kick) {
+    slot_of(t).kicks++;
+    repair_interrupted_call(t, uc);
+    if (stop_wanted(t)) {
+      park(t, uc, StopReason::kRequested);
+      const uint32_t wanted = slot_of(t).signal;
+      if (wanted) { // `signal N` for a thread that was stopped by another's event
+        KernelSiginfo asked{};
+        asked.signal = static_cast<int32_t>(wanted);
+        asked.rt.pid = static_cast<int32_t>(agent_config.target_pid);
+        return deliver(t, uc, &asked, counted);
+      }
+    }
+    return go_on(t, uc, counted);
+  }
+  signal_at_program(t, uc, info, counted);
+}
+
+} // namespace dune::agent

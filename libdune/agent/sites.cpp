@@ -1,0 +1,182 @@
+// Sites: finding the one that trapped, deciding what its records want, and naming the program's
+// instruction pointer when a thread is inside a displaced copy.
+#include "libdune/agent/agent.h"
+
+namespace dune::agent {
+
+using namespace session;
+
+Site* find_site(uint64_t address) {
+  SiteTable& table = site_table();
+  for (uint32_t i = site_hash(address), n = 0; n < kSiteHashSize; i = (i + 1) % kSiteHashSize, ++n) {
+    uint32_t entry = table.hash[i].load(std::memory_order_acquire);
+    if (entry == 0 || entry > kSites)
+      return nullptr;
+    if (table.sites[entry - 1].address == address)
+      return &table.sites[entry - 1];
+  }
+  return nullptr;
+}
+
+Place to_program(ThreadBlock* t, KernelUcontext* uc, uint64_t* counted) {
+  *counted = 0;
+  uint64_t rip = uc->mcontext.rip;
+  if (!t)
+    return Place::kProgram;
+
+  if (rip >= agent_config.text_begin && rip < agent_config.text_end) {
+    auto begin = reinterpret_cast<uint64_t>(agent_restore_begin);
+    auto end = reinterpret_cast<uint64_t>(agent_restore_end);
+    if (rip < begin || rip >= end)
+      return Place::kUnclear;
+    registers_to(uc->mcontext, [&] {
+      Registers r = t->call_regs;
+      r.rcx = r.rip;
+      r.eflags = uc->mcontext.eflags;
+      return r;
+    }());
+    return Place::kProgram;
+  }
+
+  auto* site = reinterpret_cast<const Site*>(t->copy_site);
+  if (!site || rip - site->copy >= site->copy_size)
+    return Place::kProgram;
+  uint32_t count = site->boundary_count < kMaxBoundaries ? site->boundary_count : kMaxBoundaries;
+  for (uint32_t i = 0; i < count; ++i) {
+    if (site->boundaries[i].copy_offset != rip - site->copy)
+      continue;
+    uc->mcontext.rip = site->boundaries[i].original;
+    if (uc->mcontext.rip == site->address)
+      *counted = site->address;
+    return Place::kProgram;
+  }
+  return Place::kUnclear;
+}
+
+namespace {
+
+// The condition's answer; counts nothing. `faulted`: it could not be computed.
+bool condition_holds(ThreadBlock* t, const Record& r, const Registers& regs, bool* faulted) {
+  *faulted = false;
+  if (!r.condition)
+    return true;
+  Guarded g = agent_guarded_call(r.condition, &regs, t);
+  *faulted = g.faulted;
+  return g.faulted || g.value; // as gdb: an error in a condition stops
+}
+
+bool applies(const Record& r, uint32_t tid, uint64_t rsp) {
+  return (r.flags.load(std::memory_order_relaxed) & kRecordEnabled) &&
+         (!r.only_tid || r.only_tid == tid) && rsp >= r.min_stack_pointer;
+}
+
+bool take_ignore(Record& r) {
+  uint64_t left = r.ignore_count.load(std::memory_order_relaxed);
+  while (left)
+    if (r.ignore_count.compare_exchange_weak(left, left - 1, std::memory_order_relaxed))
+      return true;
+  return false;
+}
+
+void count_evaluation(Record& r, bool faulted) {
+  if (r.condition)
+    r.evaluations.fetch_add(1, std::memory_order_relaxed);
+  if (faulted)
+    r.faults.fetch_add(1, std::memory_order_relaxed);
+}
+
+} // namespace
+
+// Counting and claiming belong together: a hit that loses the race for the stop is undone, the
+// thread parks before the instruction and runs into the site again afterwards. So each execution of
+// the instruction counts once, whatever other threads do.
+Verdict run_records(ThreadBlock* t, Site* site, const KernelUcontext* uc) {
+  ThreadSlot& slot = slot_of(t);
+  Registers regs;
+  registers_from(regs, uc->mcontext);
+  uint32_t fired[kMaxFired], ignored[kMaxFired];
+  uint32_t fired_count = 0, ignored_count = 0;
+  bool fault_of[kMaxFired];
+
+  // The chain is the front end's and short; the bound is against a session scribbled over.
+  uint32_t index = site->first_record.load(std::memory_order_acquire);
+  for (uint32_t n = 0; index < kRecords && n < kRecords; ++n) {
+    Record& r = the_session().records[index];
+    uint32_t this_index = index;
+    index = r.next.load(std::memory_order_acquire);
+    if ((r.flags.load(std::memory_order_relaxed) & kRecordParkOnly) ||
+        !applies(r, slot.tid, regs.rsp))
+      continue;
+    bool faulted;
+    if (!condition_holds(t, r, regs, &faulted)) {
+      count_evaluation(r, false);
+      continue;
+    }
+    if (ignored_count < kMaxFired && take_ignore(r)) {
+      ignored[ignored_count++] = this_index;
+      continue;
+    }
+    if (fired_count == kMaxFired)
+      continue;
+    fault_of[fired_count] = faulted;
+    fired[fired_count++] = this_index;
+  }
+
+  if (fired_count && !claim_stop(t)) {
+    for (uint32_t i = 0; i < ignored_count; ++i)
+      the_session().records[ignored[i]].ignore_count.fetch_add(1, std::memory_order_relaxed);
+    return Verdict::kBusy;
+  }
+  for (uint32_t i = 0; i < ignored_count; ++i) {
+    Record& r = the_session().records[ignored[i]];
+    count_evaluation(r, false);
+    r.hits.fetch_add(1, std::memory_order_relaxed);
+  }
+  if (!fired_count)
+    return Verdict::kPass;
+  for (uint32_t i = 0; i < fired_count; ++i) {
+    Record& r = the_session().records[fired[i]];
+    count_evaluation(r, fault_of[i]);
+    r.hits.fetch_add(1, std::memory_order_relaxed);
+    slot.fired[i] = fired[i];
+  }
+  slot.fired_count = fired_count;
+  return Verdict::kStop;
+}
+
+Verdict run_watch(ThreadBlock* t, uint32_t index, const KernelUcontext* uc) {
+  if (index >= kRecords)
+    return Verdict::kPass;
+  Record& r = the_session().records[index];
+  ThreadSlot& slot = slot_of(t);
+  if (!applies(r, slot.tid, uc->mcontext.rsp) || r.watch_size == 0 || r.watch_size > 8)
+    return Verdict::kPass;
+  uint64_t now = 0;
+  if (!read_user(t, &now, r.watch_address, r.watch_size))
+    return Verdict::kPass;
+  uint64_t before = r.watch_value.exchange(now, std::memory_order_relaxed);
+  if ((r.flags.load(std::memory_order_relaxed) & kRecordCompareValue) && before == now)
+    return Verdict::kPass;
+  Registers regs;
+  registers_from(regs, uc->mcontext);
+  bool faulted;
+  bool holds = condition_holds(t, r, regs, &faulted);
+  count_evaluation(r, faulted);
+  if (!holds)
+    return Verdict::kPass;
+  if (take_ignore(r)) {
+    r.hits.fetch_add(1, std::memory_order_relaxed);
+    return Verdict::kPass;
+  }
+  // The access has happened and cannot be repeated: wait for our turn instead of undoing.
+  if (!claim_stop(t))
+    return Verdict::kBusy;
+  r.hits.fetch_add(1, std::memory_order_relaxed);
+  slot.fired[0] = index;
+  slot.fired_count = 1;
+  slot.watch_old = before;
+  slot.watch_new = now;
+  return Verdict::kStop;
+}
+
+} // namespace dune::agent

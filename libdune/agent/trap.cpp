@@ -1,0 +1,222 @@
+// SIGTRAP: int3 at a site, single steps, watchpoints, and the program's own traps.
+//
+// A thread is always in one of these states between two instructions of the program:
+//   running   TF clear, nothing pending
+//   stepping  TF set, block.action is kStep or kRange
+//   free call block.stepping_over_call: TF clear until the site at the call's return is hit by the
+//             same frame; then stepping again
+//   stepping out  block.step_out: TF set only to leave a place where the program's state cannot be
+//             named; then whatever waited for it happens
+#include "libdune/agent/agent.h"
+
+namespace dune::agent {
+
+using namespace session;
+
+namespace {
+
+bool steps(const ThreadBlock* t) { return t->action != Action::kRun && !t->stepping_over_call; }
+
+void enter_copy(ThreadBlock* t, Site* site, KernelUcontext* uc) {
+  if (t)
+    t->copy_site = reinterpret_cast<uint64_t>(site);
+  uc->mcontext.rip = site->copy;
+}
+
+bool installed(const Site* site) {
+  return site->flags.load(std::memory_order_acquire) & kSiteInstalled;
+}
+
+// The instruction at the site, whose records were dealt with.
+void run_displaced(ThreadBlock* t, Site* site, KernelUcontext* uc) {
+  if (site->flags.load(std::memory_order_relaxed) & kSiteSyscall)
+    handle_syscall(t, site, uc);
+  else
+    enter_copy(t, site, uc);
+  if (t)
+    apply_trap_flag(t, uc);
+}
+
+// Stops for what run_records found, for as long as the thread arrives at sites.
+void arrive_at_site(ThreadBlock* t, Site* site, KernelUcontext* uc) {
+  for (;;) {
+    if (stop_wanted(t)) {
+      park(t, uc, StopReason::kRequested); // before the hit: it happens after the stop
+      if (uc->mcontext.rip != site->address || !installed(site))
+        return go_on(t, uc, 0);
+      continue;
+    }
+    switch (run_records(t, site, uc)) {
+    case Verdict::kBusy:
+      continue; // claim_stop failed because a stop is on: stop_wanted sees it
+    case Verdict::kStop:
+      park(t, uc, StopReason::kBreakpoint);
+      return go_on(t, uc, site->address);
+    case Verdict::kPass:
+      return run_displaced(t, site, uc);
+    }
+  }
+}
+
+void program_trap(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info, uint64_t counted) {
+  signal_at_program(t, uc, info, counted);
+}
+
+void on_int3(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
+  uint64_t address = uc->mcontext.rip - 1;
+  Site* site = find_site(address);
+  if (!site)
+    return program_trap(t, uc, info, 0);
+  uc->mcontext.rip = address;
+  if (!takes_part(t))
+    return run_displaced(t, site, uc);
+  slot_of(t).traps++;
+  if (t->stepping_over_call && uc->mcontext.rsp > t->call_rsp) {
+    // Back from the call that a range step ran at full speed: one step, as far as the user can see.
+    t->stepping_over_call = 0;
+    return step_landed(t, uc);
+  }
+  arrive_at_site(t, site, uc);
+}
+
+// What waited for a place where the program's state can be named.
+void stepped_out(ThreadBlock* t, KernelUcontext* uc, uint64_t counted) {
+  t->step_out = 0;
+  uc->mcontext.eflags &= ~kEflagsTrap;
+  uc->sigmask = t->deferred_mask;
+  if (t->deferred) {
+    t->deferred = 0;
+    KernelSiginfo info = t->deferred_info;
+    return signal_at_program(t, uc, &info, counted);
+  }
+  if (stop_wanted(t))
+    park(t, uc, StopReason::kRequested);
+  go_on(t, uc, counted);
+}
+
+void on_step(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
+  if (!t || (t->action == Action::kRun && !t->step_out))
+    return program_trap(t, uc, info, 0); // the program set TF itself
+  uint64_t counted;
+  if (to_program(t, uc, &counted) == Place::kUnclear)
+    return; // TF is still set: on to the next instruction
+  if (t->step_out)
+    return stepped_out(t, uc, counted);
+  if (!takes_part(t)) {
+    uc->mcontext.eflags &= ~kEflagsTrap; // the vfork child of a stepped thread runs freely
+    return;
+  }
+  if (counted) // an iteration of a repeated string instruction: still the same instruction
+    return enter_copy(t, find_site(counted), uc);
+  step_landed(t, uc);
+}
+
+void on_watch(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
+  if (!takes_part(t))
+    return;
+  uint64_t counted;
+  if (to_program(t, uc, &counted) == Place::kUnclear) {
+    // A copy of several instructions: report once the program's state can be named.
+    t->deferred = 1;
+    t->deferred_info = *info;
+    t->deferred_mask = uc->sigmask;
+    t->step_out = 1;
+    uc->mcontext.eflags |= kEflagsTrap;
+    uc->sigmask = ~kOwnedSet;
+    return;
+  }
+  signal_at_program(t, uc, info, counted);
+}
+
+// The call instruction just stepped has left the range: let it run to its return, where the front
+// end has put a site.
+bool begin_free_call(ThreadBlock* t, KernelUcontext* uc, const ThreadSlot& slot) {
+  if (!(slot.range_flags & kRangeStepOverCalls) || uc->mcontext.rsp != t->last_rsp - 8)
+    return false;
+  uint64_t back = 0;
+  if (!read_user(t, &back, uc->mcontext.rsp, 8) || back <= slot.range_begin || back > slot.range_end)
+    return false;
+  Site* site = find_site(back);
+  if (!site || !installed(site))
+    return false;
+  t->stepping_over_call = 1;
+  t->call_rsp = uc->mcontext.rsp;
+  return true;
+}
+
+} // namespace
+
+void apply_trap_flag(ThreadBlock* t, KernelUcontext* uc) {
+  if (steps(t) || t->step_out)
+    uc->mcontext.eflags |= kEflagsTrap;
+  t->last_rsp = uc->mcontext.rsp;
+}
+
+void go_on(ThreadBlock* t, KernelUcontext* uc, uint64_t counted) {
+  Site* site = find_site(uc->mcontext.rip);
+  if (!site || !installed(site)) {
+    apply_trap_flag(t, uc);
+    return;
+  }
+  // Not counted yet, but running: the int3 itself traps. Stepping must not execute it with TF set.
+  if (counted != site->address && !steps(t))
+    return;
+  if (counted != site->address)
+    return arrive_at_site(t, site, uc);
+  run_displaced(t, site, uc);
+}
+
+void step_landed(ThreadBlock* t, KernelUcontext* uc) {
+  ThreadSlot& slot = slot_of(t);
+  t->steps_taken++;
+  uc->mcontext.eflags &= ~kEflagsTrap;
+  bool done;
+  if (t->action == Action::kStep) {
+    done = t->steps_left <= 1;
+    t->steps_left--;
+  } else {
+    uint64_t rip = uc->mcontext.rip;
+    done = rip < slot.range_begin || rip >= slot.range_end;
+    if (done && begin_free_call(t, uc, slot))
+      return go_on(t, uc, 0);
+  }
+  Site* site = find_site(uc->mcontext.rip);
+  bool at_site = site && installed(site);
+  for (;;) {
+    if (stop_wanted(t)) {
+      park(t, uc, StopReason::kRequested);
+      return go_on(t, uc, 0);
+    }
+    Verdict verdict = at_site ? run_records(t, site, uc) : Verdict::kPass;
+    if (verdict == Verdict::kBusy)
+      continue;
+    if (verdict == Verdict::kPass && !done)
+      break;
+    if (verdict == Verdict::kPass && !claim_stop(t))
+      continue;
+    park(t, uc, verdict == Verdict::kStop ? StopReason::kBreakpoint : StopReason::kStep);
+    break;
+  }
+  go_on(t, uc, at_site ? site->address : 0);
+}
+
+extern "C" void agent_on_trap(int, KernelSiginfo* info, KernelUcontext* uc) {
+  ThreadBlock* t = current();
+  if (t && (uc->mcontext.eflags & kEflagsTrap) && t->action == Action::kRun && !t->step_out &&
+      info->code == kTrapTrace)
+    return program_trap(t, uc, info, 0);
+  switch (info->code) {
+  case kSiKernel:
+    uc->mcontext.eflags &= ~kEflagsTrap; // set again where it is still wanted
+    return on_int3(t, uc, info);
+  case kTrapTrace:
+  case kTrapBrkpt:
+    return on_step(t, uc, info);
+  case kTrapPerf:
+    return on_watch(t, uc, info);
+  default:
+    return signal_at_program(t, uc, info, 0);
+  }
+}
+
+} // namespace dune::agent
