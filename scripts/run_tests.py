@@ -70,8 +70,10 @@ class Ctest:
         self.env = environment(scratch, account)
         if arguments.require_vm:
             self.env["DDBG_REQUIRE_VM"] = "1"
+        scratch.chmod(0o755)  # tests that become another user pass through it
         for folder in ("home", "tmp", "run"):
             (scratch / folder).mkdir()
+            (scratch / folder).chmod(0o755)
         (scratch / "run/CTestTestfile.cmake").write_text(f'subdirs("{arguments.build}")\n')
         if account:
             for path in (scratch, *scratch.rglob("*")):
