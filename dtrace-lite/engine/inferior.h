@@ -26,7 +26,7 @@ using dune::TargetRange;
 using RecordId = uint32_t;
 
 struct RecordSpec {
-  std::vector<uint8_t> condition; // position-independent code, see expr/compile.h; empty: always
+  std::vector<uint8_t> condition{}; // position-independent code, see expr/compile.h; empty: always
   bool internal = false;          // the front end's own: not counted for the user
   bool park_only = false;
   bool enabled = true;
@@ -55,6 +55,7 @@ struct ThreadView {
   ThreadStatus status = ThreadStatus::kRunning;
   dune::Registers registers{};
   uint32_t known = 0;   // bit i: register i of dune::kRegisters is valid
+  uint64_t steps_taken = 0; // instructions stepped by the last kStep or kRange
   std::string name;     // comm
 };
 
@@ -136,6 +137,10 @@ public:
   void set_condition(RecordId, std::vector<uint8_t> code);
   RecordCounts counts(RecordId) const;
   std::optional<TargetAddr> record_address(RecordId) const;
+
+  // Sites on `syscall` instructions, for the agent's own ends (design section 7): no record, and not
+  // removed before the target is released. What cannot be displaced is skipped.
+  Checked<void> add_syscall_sites(std::span<const TargetAddr>);
 
   // Hardware watchpoint, through the keeper's perf events. `compare_value`: fires only when the
   // value changed (`watch`); otherwise at each access (`rwatch`, `awatch`).

@@ -12,7 +12,7 @@ namespace ddbg::engine {
 
 class Modules {
 public:
-  explicit Modules(symbols::DebugFileOptions options = {}) : map_(std::move(options)) {}
+  explicit Modules(symbols::DebugFileOptions options = {}) : options_(options), map_(options) {}
 
   struct Change {
     bool any = false;
@@ -42,6 +42,7 @@ private:
   Checked<void> set_syscall_sites(Inferior&);
   Checked<void> set_linker_record(Inferior&);
 
+  symbols::DebugFileOptions options_;
   symbols::ModuleMap map_;
   std::shared_ptr<symbols::Module> program_;
   std::vector<symbols::LoadedModule> unloaded_; // program_ at bias 0
