@@ -245,9 +245,13 @@ private:
   }
 
   void add(const symbols::LoadedModule& module, const std::vector<symbols::CodePlace>& places) {
-    for (const symbols::CodePlace& place : places)
-      result_.places.push_back(
-          {module.to_target(place.address), module.path, {place.file, place.line}, place.function});
+    for (const symbols::CodePlace& place : places) {
+      const std::optional<symbols::Function> in = module.module->functions().at(place.address);
+      result_.places.push_back({module.to_target(place.address),
+                                module.path,
+                                {place.file, place.line},
+                                in ? in->name : std::string()});
+    }
   }
 
   void finish() {
