@@ -2,6 +2,7 @@
 
 #include <cctype>
 #include <cstdio>
+#include <cstdlib>
 
 namespace dune::disasm {
 
@@ -80,7 +81,8 @@ std::string att_operands(std::string_view in) {
     bool decimal = digits.find_first_not_of("0123456789") == std::string_view::npos;
     if (decimal && !(i > 0 && in[i - 1] == '(')) { // %st(1) is inside parentheses anyway
       char hexadecimal[24];
-      snprintf(hexadecimal, sizeof hexadecimal, "0x%llx", std::stoull(std::string(digits)));
+      snprintf(hexadecimal, sizeof hexadecimal, "0x%llx",
+               strtoull(std::string(digits).c_str(), nullptr, 10));
       out += hexadecimal;
     } else {
       out += digits;

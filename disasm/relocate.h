@@ -10,7 +10,8 @@
 // program's own return address, never ours). It uses no memory but the target's stack, further down
 // than the red zone. What a program could still tell, and is not hidden: how long it takes; the rip
 // that fnstenv, fsave and fxsave report; rcx between a displaced syscall and the instruction after
-// it (see Relocated::syscall_offset).
+// it (see Relocated::syscall_offset); the word below rsp in the handler of a fault that an indirect
+// call raised, because its return address may have been written there already.
 //
 // A caller may put code of its own before the copy (commit at the address behind it) and after it
 // (Tail::kNone, then its code begins at copy.bytes.size(), if plan.falls_through()).
@@ -40,8 +41,7 @@ namespace dune::disasm {
   X(kIntoPatch, "it branches into the middle of the bytes to be overwritten")                      \
   X(kReadsPatch, "it reads or writes the bytes to be overwritten")                                 \
   X(kShadowStack, "a displaced call would not match the thread's shadow stack")                    \
-  X(kStackPointer,                                                                                 \
-    "it uses the stack pointer in a way that leaves no room for a scratch register")               \
+  X(kStackPointer, "it uses the stack in a way that a copy cannot repeat")                         \
   X(kNoScratch, "it leaves no register free to address its operand")                               \
   X(kUnusualEncoding, "its encoding is one that the relocator does not rewrite")                   \
   X(kDisplacement, "its displacement leaves no room for an adjusted stack pointer")

@@ -30,13 +30,13 @@ void push_return_address(CodeWriter& w, const PlannedInstruction& p) {
   }
 }
 
-// The same by two stores at displacement(%rsp), where `before(n)` writes the boundary of the n-th.
+// The same by two stores at displacement(%rsp), with a boundary before each.
 template <class Before>
 void store_return_address(CodeWriter& w, const PlannedInstruction& p, int displacement,
                           Before&& before) {
   uint64_t value = p.end().value;
   for (int half = 0; half < 2; ++half) {
-    before(half);
+    before();
     w.raw({0xc7, 0x84, 0x24}); // movl $imm32,disp32(%rsp)
     w.u32(static_cast<uint32_t>(displacement + 4 * half));
     w.u32(static_cast<uint32_t>(value >> 32 * half));
@@ -256,23 +256,18 @@ void emit_call_register(CodeWriter& w, const PlannedInstruction& p) {
 }
 
 // Reads the operand before it writes the return address, as the processor does: pushed below the
-// red zone, from where ret takes it.
+// red zone, from where ret takes it. A signal between the store and ret undoes the call, which then
+// reads its operand again: the same, unless another register than rsp pointed at the slot below it
+// (an rbp-based call in a function without a frame, which no compiler makes).
 void emit_call_memory(CodeWriter& w, const PlannedInstruction& p) {
   constexpr int kRoom = kRedZone + 8;
   w.exact(p.address);
   w.lea_rsp(-kRoom);
   w.undo(p.address, kRoom);
   w.raw(p.rewritten_bytes()); // push operand
-  store_return_address(w, p, kRoom, [&](int half) {
-    if (half == 1 && p.reads_call_slot) // the call cannot be begun anew: its operand is gone
-      w.step_on(p.end());
-    else
-      w.undo(p.address, kRoom + 8);
-  });
-  if (p.reads_call_slot)
-    w.step_on(p.end());
-  else
-    w.undo(p.address, kRoom + 8);
+  auto before = [&] { w.undo(p.address, kRoom + 8); };
+  store_return_address(w, p, kRoom, before);
+  before();
   return_over_red_zone(w);
 }
 
@@ -288,7 +283,7 @@ void call_through_scratch(CodeWriter& w, const PlannedInstruction& p, Load&& loa
   w.undo(p.address, kRoom);
   w.push(p.scratch);
   load(before);
-  store_return_address(w, p, kRoom, [&](int) { before(); });
+  store_return_address(w, p, kRoom, before);
   before();
   xchg_with_top(w, p.scratch);
   w.undo(p.address, kRoom + 8);

@@ -31,9 +31,8 @@ struct PlannedInstruction {
   uint8_t prefix = 0;       // the one that has to be kept: hint, segment or address size; 0: none
   uint8_t operand_size = 8; // of push, pop and lea
   uint8_t constant_to = 0;  // lea's destination, a hardware register number
-  bool reads_call_slot = false; // an indirect call whose operand is where its return address goes
-  uint8_t scratch = 0;          // hardware number of a register among the first eight
-  uint8_t second = 0;           // another
+  uint8_t scratch = 0;      // hardware number of a register among the first eight
+  uint8_t second = 0;       // another
   // The instruction with its operand (or opcode) rewritten, where a strategy needs one.
   std::array<uint8_t, 24> rewritten{};
   uint8_t rewritten_length = 0;

@@ -70,6 +70,13 @@ std::optional<Refusal> plan_rip_operand(const ZydisInstruction& z, PlannedInstru
   return {};
 }
 
+// A call through the word where it puts its return address. It could be displaced, but not begun
+// anew after a signal in the middle of the copy.
+bool reads_call_slot(const ZydisDecodedOperandMem& mem) {
+  return mem.base == ZYDIS_REGISTER_RSP && mem.index == ZYDIS_REGISTER_NONE &&
+         mem.disp.value > -16 && mem.disp.value < 0;
+}
+
 std::optional<Refusal> plan_indirect_call(const ZydisInstruction& z, PlannedInstruction& p) {
   p.scratch = unused_register(z);
   if (p.scratch == kNoRegister)
@@ -89,13 +96,9 @@ std::optional<Refusal> plan_indirect_call(const ZydisInstruction& z, PlannedInst
     p.prefix = segment_prefix(z);
     return {};
   }
-  if (operand.mem.base == ZYDIS_REGISTER_ESP)
+  if (operand.mem.base == ZYDIS_REGISTER_ESP || reads_call_slot(operand.mem))
     return Refusal::kStackPointer;
   p.emit = emit_call_memory;
-  int64_t displacement = operand.mem.disp.value;
-  p.reads_call_slot = operand.mem.base == ZYDIS_REGISTER_RSP &&
-                      operand.mem.index == ZYDIS_REGISTER_NONE && displacement > -16 &&
-                      displacement < 0;
   if (!rewrite_call_as_push(z, p, kRedZone + 8))
     return Refusal::kDisplacement;
   return {};
