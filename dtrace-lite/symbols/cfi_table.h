@@ -22,6 +22,7 @@ public:
 private:
   Module& module_;
   bool opened_ = false;
+  bool debug_sought_ = false;
   Elf* elf_ = nullptr;
   Dwarf_CFI* eh_ = nullptr;    // owned by elf's handle: ended explicitly
   Dwarf_CFI* debug_ = nullptr; // owned by the Dwarf

@@ -14,6 +14,40 @@ struct Unit {
   Dwarf_Off offset; // of the unit's DIE
 };
 
+// What the children of one unit's DIE are: its functions by address, the scopes that give names
+// their prefix, and the functions that exist to be inlined.
+class UnitIndex {
+public:
+  explicit UnitIndex(const Unit& unit);
+
+  struct FunctionRange {
+    LinkRange range;
+    Dwarf_Off die;
+  };
+  const std::vector<FunctionRange>& functions() const { return functions_; } // sorted by begin
+  std::optional<Dwarf_Off> function_at(LinkAddr pc) const;
+  // "ns::Class" for a DIE that lies in them; empty at the top.
+  std::string scope_of(Dwarf_Off die) const;
+  // Abstract instances (DW_AT_inline says inlined), with their plain names.
+  struct Inlinable {
+    std::string_view name;
+    Dwarf_Off die;
+  };
+  const std::vector<Inlinable>& inlinable() const { return inlinable_; }
+
+private:
+  void walk(Dwarf_Die first, int parent, Dwarf_Off end, int depth);
+
+  struct Scope { // a namespace or class: the DIEs in [begin, end)
+    Dwarf_Off begin, end;
+    std::string_view name;
+    int parent;
+  };
+  std::vector<FunctionRange> functions_;
+  std::vector<Scope> scopes_; // in order of begin
+  std::vector<Inlinable> inlinable_;
+};
+
 // The Dwarf handle of a module and its units.
 class DebugInfo {
 public:
@@ -35,12 +69,16 @@ public:
   const std::vector<Unit>& units();
   // The unit whose code holds pc: by .debug_aranges, else by the units' own ranges.
   const Unit* unit_at(LinkAddr pc);
+  const UnitIndex& index_of(const Unit& unit);
+  // The unit that a DIE belongs to; null for a DIE of a partial or type unit, or of the dwz file.
+  const Unit* unit_of(Dwarf_Die* die);
   // A section's content, decompressed; empty when absent.
   Bytes section(std::string_view name);
 
 private:
   DebugInfo(const ElfFile& file, ReadCounters& counters) : file_(file), counters_(counters) {}
   const Unit* unit_by_offset(Dwarf_Off die_offset);
+  void read_aranges();
   void read_unit_ranges();
 
   const ElfFile& file_;
@@ -57,8 +95,11 @@ private:
     LinkRange range;
     Dwarf_Off unit;
   };
+  bool aranges_read_ = false;
   bool ranges_read_ = false;
+  std::vector<UnitRange> aranges_;     // sorted; from .debug_aranges
   std::vector<UnitRange> unit_ranges_; // sorted; of the units that .debug_aranges does not list
+  std::map<Dwarf_Off, std::unique_ptr<UnitIndex>> indexes_;
   std::map<std::string, Bytes, std::less<>> sections_;
 };
 

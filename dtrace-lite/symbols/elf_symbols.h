@@ -27,8 +27,8 @@ struct Symbol {
 
 class ElfSymbols {
 public:
-  // `debug` may be null. Both files must outlive this.
-  ElfSymbols(const ElfFile& file, const ElfFile* debug);
+  // `debug` may be null. Both files must outlive this. `demangled` counts the names demangled.
+  ElfSymbols(const ElfFile& file, const ElfFile* debug, size_t* demangled = nullptr);
   ~ElfSymbols();
   ElfSymbols(ElfSymbols&&) noexcept;
 
@@ -37,8 +37,12 @@ public:
 
   // Symbols whose linkage name is exactly `name` (PLT entries not included), one per address.
   std::vector<Symbol> find(std::string_view linkage_name) const;
-  // Code symbols that a person means by `typed`: see NameQuery. Without a match, the PLT entry.
-  std::vector<Symbol> find_functions(std::string_view typed) const;
+  // Code symbols that a person means by `typed`: see NameQuery. PLT entries are not among them.
+  // kInclude: also what the compiler made of the function (f.constprop.0, f.isra.0, f.part.0),
+  // which gdb takes for the function where DWARF says so.
+  enum class Clones { kExclude, kInclude };
+  std::vector<Symbol> find_functions(std::string_view typed,
+                                     Clones clones = Clones::kExclude) const;
   // Data symbols by linkage name or demangled name.
   std::vector<Symbol> find_variables(std::string_view typed) const;
   std::optional<Symbol> find_plt(std::string_view name) const;

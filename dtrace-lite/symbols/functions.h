@@ -15,7 +15,10 @@ struct Function {
   std::vector<LinkRange> ranges; // the first holds entry; more when the compiler split it (.cold)
   const SourceFile* file = nullptr; // of the declaration; null when unknown
   unsigned line = 0;
+  bool is_ifunc = false;
   uint64_t die = 0; // section offset of its DIE (kDwarf), for the types and variables
+
+  LinkRange range() const { return ranges.empty() ? LinkRange{entry, entry + 1} : ranges.front(); }
 };
 
 // One inlined call that covers an address.
@@ -38,7 +41,8 @@ public:
   std::vector<InlinedCall> inlined_at(LinkAddr pc);
   // `break NAME`: every instance that a person means, past the prologue; inlined copies included.
   std::vector<CodePlace> places(std::string_view typed);
-  // Entry points only, for `tbreak *f`, `disassemble f`, `print f`.
+  // Entry points only, for `tbreak *f`, `disassemble f`, `print f`. PLT entries are not found here:
+  // ElfSymbols::find_plt has them, for a function that no module defines yet.
   std::vector<Function> find(std::string_view typed);
 
 private:

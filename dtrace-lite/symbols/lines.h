@@ -8,6 +8,7 @@
 namespace ddbg::symbols {
 
 class Module;
+struct UnitLines; // unit_lines.h
 
 struct SourceFile {
   std::string name;      // as gdb shows it: as given to the compiler
@@ -27,7 +28,8 @@ struct CodePlace {
   LinkAddr address;
   const SourceFile* file = nullptr; // null without line information
   unsigned line = 0;
-  std::string function; // display name; may be empty
+  bool is_ifunc = false;   // address is the resolver's entry: break where it leads to
+  bool is_inlined = false; // an inlined copy of the function
 };
 
 class Lines {
@@ -45,6 +47,11 @@ public:
   std::vector<CodePlace> places(std::string_view file, unsigned line);
   // Every source file whose name ends in `file` (whole components); all of them for "".
   std::vector<const SourceFile*> files(std::string_view file = {});
+
+  // For the rest of symbols/: a unit's table by an address, and what DW_AT_decl_file numbers mean
+  // in the unit whose DIE is at `unit`. Null when there is none.
+  const UnitLines* unit_lines_at(LinkAddr pc);
+  const SourceFile* file_by_number(uint64_t unit, uint64_t number);
 
 private:
   struct Impl;
