@@ -7,7 +7,7 @@
 #include "dtrace-lite/engine/location.h"
 #include "dtrace-lite/symbols/unwind_cfi.h"
 
-#include <map>
+#include <unordered_map>
 
 namespace ddbg::engine {
 
@@ -37,18 +37,53 @@ struct Frame {
   bool show_address = true;
 };
 
+// Names for program counters, remembered: recursion and repeated backtraces ask the same again.
+class FrameNames {
+public:
+  explicit FrameNames(const symbols::ModuleMap& modules) : modules_(modules) {}
+
+  struct Name {
+    std::string module; // empty: in none
+    std::string function;
+    TargetAddr function_entry;
+    uint64_t die = 0;
+    SourceLine source;
+    TargetAddr line_begin; // first address of the line's range that holds the pc
+    struct Inlined {
+      std::string function;
+      uint64_t die = 0;
+      SourceLine call;
+      TargetAddr entry;
+      std::vector<TargetRange> ranges;
+    };
+    std::vector<Inlined> inlined; // innermost first
+  };
+  const Name& at(TargetAddr lookup_pc);
+
+private:
+  const symbols::ModuleMap& modules_;
+  uint64_t generation_ = 0;
+  std::unordered_map<uint64_t, Name> names_;
+};
+
+// The registers of a thread as far as they are known.
+symbols::KnownRegisters known_registers(const ThreadView& thread);
+
 // One thread's stack, unwound as far as somebody asked.
 class Stack {
 public:
-  Stack(symbols::ModuleMap& modules, symbols::Unwinder& unwinder, const ThreadView& thread);
+  Stack(FrameNames& names, symbols::Unwinder& unwinder, const symbols::KnownRegisters& innermost,
+        bool past_main);
 
-  // nullptr: there is none (see why_it_ended()).
+  // nullptr: there is none (see why_it_ended()). Valid until the next call.
   const Frame* frame(unsigned level);
   // At most `limit` frames.
   std::vector<const Frame*> frames(unsigned limit);
-  // The innermost physical frame and its caller, without names: what stepping asks for.
-  TargetAddr innermost_cfa();
+  // A physical frame (0 is the innermost) with its cfa; nullptr: there is none.
   const symbols::UnwindFrame* physical(unsigned index);
+  // The innermost physical frame, whatever is inlined there.
+  FrameId physical_id();
+  const FrameNames::Name& innermost_name();
 
   // "Backtrace stopped: ..." when the last frame known is not the outermost one; else empty.
   std::string why_it_ended() const;
@@ -62,16 +97,17 @@ public:
 
 private:
   bool extend();
-  void add_physical(const symbols::UnwindFrame&);
-  void build_frames();
+  void name_next();
 
-  symbols::ModuleMap& modules_;
+  FrameNames& names_;
   symbols::Unwinder& unwinder_;
-  std::vector<symbols::UnwindFrame> physical_;
+  bool past_main_;
+  std::vector<symbols::UnwindFrame> physical_; // all but the last have been unwound
   std::vector<Frame> frames_;
   size_t named_ = 0; // physical frames already turned into frames_
   symbols::UnwindEnd end_ = symbols::UnwindEnd::kNone;
-  bool reached_main_ = false;
+  bool complete_ = false;     // no physical frame above the last
+  bool reached_main_ = false; // frames_ ends there
   unsigned hidden_ = 0;
 };
 
