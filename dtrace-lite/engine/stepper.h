@@ -7,6 +7,7 @@
 #include "dtrace-lite/engine/frames.h"
 #include "dtrace-lite/engine/modules.h"
 
+#include <memory>
 #include <string>
 
 namespace ddbg::engine {
@@ -15,23 +16,123 @@ enum class StepKind {
   kStep,    // into functions with line information
   kNext,    // over calls
   kStepi,   // `count` instructions
-  kNexti,   // over calls
+  kNexti,   // the same, over calls
   kFinish,  // until `frame` returns
-  kUntil,   // as next, but never backwards (without a location)
+  kUntil,   // as next, but not back to where the function has been (without a location)
   kAdvance, // run to `places`, or until the frame returns; `until LOCATION` too
 };
 
 struct StepRequest {
   StepKind kind = StepKind::kStep;
   uint64_t count = 1;
-  unsigned frame = 0;             // kFinish: the frame to leave
-  std::vector<TargetAddr> places; // kAdvance
+  unsigned frame = 0;               // kFinish: the frame to leave
+  std::vector<TargetAddr> places{}; // kAdvance
 };
 
-// What the stepping thread is to do next.
-struct StepDecision {
-  bool done = false;
-  ResumePlan plan;
+// What a stepper works on; all outlive it.
+struct StepEnvironment {
+  Inferior& inferior;
+  Modules& modules;
+  FrameNames& names;
+  symbols::Unwinder& unwinder;
+  bool stop_without_lines = false; // `set step-mode on`
+};
+
+class Stepper {
+public:
+  // `hidden_inlined`: inlined bodies that the thread stands before (Stack::hide_inlined).
+  // Errors: no frame to finish, no bounds of the current function.
+  static Checked<std::unique_ptr<Stepper>> begin(StepEnvironment environment, uint32_t thread,
+                                                 const StepRequest& request,
+                                                 unsigned hidden_inlined);
+  ~Stepper();
+  Stepper(const Stepper&) = delete;
+  Stepper& operator=(const Stepper&) = delete;
+
+  uint32_t thread() const { return thread_; }
+  // True: nothing (more) has to run.
+  bool done() const { return done_; }
+  const ResumePlan& plan() const { return plan_; }
+  // The thread has halted, and not for the user: decides again. An error ends the command.
+  Checked<void> halted();
+
+  // --- Once done -------------------------------------------------------------------------------
+  // The thread stands before so many inlined bodies.
+  unsigned hidden_inlined() const { return hidden_; }
+  // It is still in the function instance where the step began.
+  bool same_function();
+  // kFinish: the function that returned, by a pc inside it.
+  TargetAddr finished_pc() const { return finished_pc_; }
+  // kFinish: the frame returned (and was not left by an inlined body's end).
+  bool has_return_value() const { return has_return_value_; }
+  // What there is to say at the beginning ("Single stepping until exit from function ...").
+  const std::string& message() const { return message_; }
+
+private:
+  // A place that the thread runs to at full speed.
+  struct Wait {
+    RecordId record;
+    TargetAddr address;
+    uint64_t min_sp;
+    bool ends_step;
+  };
+  struct Origin {
+    FrameId frame; // as a person sees it
+    FrameId physical;
+    SourceLine line;
+    TargetRange range;
+  };
+
+  Stepper(StepEnvironment environment, uint32_t thread, const StepRequest& request,
+          unsigned hidden_inlined);
+
+  Checked<void> prepare();
+  Checked<void> prepare_line();
+  Checked<void> prepare_finish();
+  Checked<void> prepare_advance();
+  Checked<void> decide();
+  Checked<void> decide_instructions();
+  Checked<void> decide_inlined_finish();
+  Checked<void> decide_line(Stack& stack);
+  // nullopt: this rule does not apply; else it has decided.
+  std::optional<Checked<void>> decide_subroutine(Stack& stack);
+  std::optional<Checked<void>> decide_inlined(Stack& stack);
+  Checked<void> enter_function(TargetAddr entry, TargetAddr back, uint64_t back_sp);
+  Checked<void> one_done();
+
+  Checked<void> go_range(TargetRange range);
+  Checked<void> go_steps(uint64_t count);
+  Checked<void> go_next_instruction();
+  Checked<void> wait_at(TargetAddr address, uint64_t min_sp, bool ends_step);
+  void run();
+  Checked<void> set_return_records(TargetRange range);
+  void drop_waits();
+  void drop_return_records();
+
+  bool over_calls() const;
+  Stack make_stack();
+  const ThreadView& view();
+  TargetAddr pc();
+  uint64_t sp();
+  std::optional<symbols::LineSpan> line_at(TargetAddr a, TargetRange* range);
+  std::optional<TargetAddr> plt_target(TargetAddr a);
+
+  StepEnvironment env_;
+  uint32_t thread_;
+  StepRequest request_;
+  uint64_t left_;
+  unsigned hidden_;
+  bool done_ = false;
+  bool has_return_value_ = false;
+  Origin origin_;
+  TargetAddr start_function_;
+  TargetAddr finished_pc_;
+  std::vector<TargetRange> finish_ranges_; // of the inlined body that is being finished
+  std::string message_;
+  ResumePlan plan_;
+  std::vector<Wait> waits_;
+  TargetRange return_range_;
+  std::vector<RecordId> return_records_;
 };
 
 } // namespace ddbg::engine
