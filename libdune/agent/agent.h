@@ -24,7 +24,8 @@ struct Process {
   uint32_t detached;   // a forked child: the session is gone, nothing is traced
   uint32_t policy_seq; // Header::policy_seq the kernel's dispositions were made for
 };
-extern Process process;
+extern Process process asm("agent_process");
+static_assert(offsetof(Process, actions) == 0); // the keeper reads them
 
 inline session::Session& the_session() {
   return *reinterpret_cast<session::Session*>(agent_config.session);

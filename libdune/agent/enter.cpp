@@ -11,26 +11,19 @@ __attribute__((section(".config"), used)) AgentConfig agent_config = {};
 extern const char agent_text_size[], agent_image_size[], agent_total_size[];
 }
 
-namespace {
-
 // Reads what the program has set up so far (at birth: what it inherited), then takes the handlers.
-void take_process() {
+extern "C" void agent_take_process() {
   for (int signal = 1; signal <= kSignalCount; ++signal)
     syscall_of(__NR_rt_sigaction, signal, 0, reinterpret_cast<uint64_t>(&process.actions[signal]),
                8);
   refresh_policy();
 }
 
-} // namespace
-
 // rsp points at the KernelSigframe that the keeper built on this block's stack; returning goes to
 // agent_restorer. The keeper has filled in block.slot, block.blocked and block.altstack, the slot's
 // tid, and has set the kernel's mask to block everything.
 extern "C" void agent_on_enter(KernelUcontext* uc) {
   ThreadBlock* t = current();
-  static constinit std::atomic<uint32_t> taken{0};
-  if (taken.exchange(1) == 0)
-    take_process();
   agent_set_altstack(&uc->stack);
   park(t, uc, StopReason::kRequested);
   const uint32_t wanted = slot_of(t).signal;

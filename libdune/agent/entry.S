@@ -18,6 +18,14 @@ agent_restorer:
     syscall
     ud2
 
+// Run by the keeper under ptrace on a slot's stack.
+    .globl agent_take
+    .balign 16
+agent_take:
+    cld
+    call agent_take_process
+    int3
+
 // A thread that the keeper brings in starts here: rsp points at a KernelSigframe, whose
 // return_address is agent_restorer. Returning is resuming the program.
     .globl agent_enter

@@ -5,6 +5,8 @@
     .quad agent_image_size
     .quad agent_total_size
     .quad agent_config
+    .quad agent_take
     .quad agent_enter
     .quad agent_restorer
+    .quad agent_process               // actions come first
     .section .note.GNU-stack, "", @progbits

@@ -19,8 +19,10 @@ struct ImageHeader {
   uint64_t image_size; // bytes in the file; data beyond it is zero
   uint64_t total_size; // text and data with zeroed part, page-rounded
   uint64_t config;     // AgentConfig, in the data part
+  uint64_t take;       // run once, before any thread enters: takes the signal handlers; ends in int3
   uint64_t enter;      // entry for a thread brought in by the keeper, rsp = its KernelSigframe
   uint64_t restorer;   // rt_sigreturn stub
+  uint64_t actions;    // KernelSigaction[kSignalCount + 1]: the program's dispositions
 };
 
 // Filled in by the keeper before any thread enters.

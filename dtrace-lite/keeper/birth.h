@@ -1,0 +1,19 @@
+// Births: a program launched (through a shell, as gdb does), a running process attached to, a new
+// image after execve. Each ends with an agent in the process and ptrace gone.
+#pragma once
+
+#include "dtrace-lite/keeper/client.h"
+#include "dtrace-lite/keeper/inject.h"
+
+namespace ddbg::keeper {
+
+Checked<Injected> launch(const LaunchOptions&, pid_t frontend_pid);
+Checked<Injected> attach(pid_t, pid_t frontend_pid);
+
+// Seizes the thread, which is about to call execve, so that the new image can be caught.
+Checked<void> seize_for_exec(pid_t tid);
+// The thread is in PTRACE_EVENT_EXEC: lets the call finish and injects.
+Checked<Injected> inject_after_exec(pid_t pid, pid_t frontend_pid);
+void let_go(pid_t tid);
+
+} // namespace ddbg::keeper

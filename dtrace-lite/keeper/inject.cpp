@@ -1,0 +1,448 @@
+#include "dtrace-lite/keeper/inject.h"
+
+#include <algorithm>
+#include <array>
+#include <csignal>
+#include <cstring>
+#include <elf.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x10U
+#endif
+
+extern "C" const char dune_agent_image_begin[], dune_agent_image_end[];
+
+namespace ddbg::keeper {
+
+using namespace dune::session;
+using dune::agent::AgentConfig;
+using dune::agent::ImageHeader;
+using dune::agent::ThreadBlock;
+
+namespace {
+
+constexpr uint64_t kMegabyte = 1 << 20;
+
+// The size and features of an XSAVE image in this kernel's signal frames. ptrace's image may be
+// larger (dynamically enabled features), so ask a signal frame.
+struct XstateFormat {
+  uint32_t extended_size = 0;
+  uint64_t features = 0;
+  uint32_t xstate_size = 0;
+};
+XstateFormat g_xstate;
+
+void remember_xstate(int, siginfo_t*, void* context) {
+  auto* uc = static_cast<ucontext_t*>(context);
+  auto* fp = reinterpret_cast<const char*>(uc->uc_mcontext.fpregs);
+  struct {
+    uint32_t magic1, extended_size;
+    uint64_t features;
+    uint32_t xstate_size;
+  } __attribute__((packed)) software;
+  std::memcpy(&software, fp + dune::kFpSwReservedOffset, sizeof software);
+  if (software.magic1 == dune::kFpXstateMagic1)
+    g_xstate = {software.extended_size, software.features, software.xstate_size};
+  else
+    g_xstate = {dune::kFpLegacySize, 0, 0};
+}
+
+const XstateFormat& xstate_format() {
+  if (!g_xstate.extended_size) {
+    struct sigaction action {}, before;
+    action.sa_sigaction = remember_xstate;
+    action.sa_flags = SA_SIGINFO;
+    sigaction(SIGUSR1, &action, &before);
+    raise(SIGUSR1);
+    sigaction(SIGUSR1, &before, nullptr);
+  }
+  return g_xstate;
+}
+
+ImageHeader image_header() {
+  ImageHeader header;
+  std::memcpy(&header, dune_agent_image_begin, sizeof header);
+  return header;
+}
+
+// Places for the agent's block and the window near the main program. The block goes right above the
+// highest mapping below the stack: default mmaps grow downwards from there, so that no address the
+// program gets differs from what it gets under gdb or alone.
+Checked<MemoryMap> plan_addresses(pid_t pid, uint64_t image_size) {
+  auto maps = read_maps(pid);
+  size_t stack = maps.size();
+  for (size_t i = 0; i < maps.size(); ++i)
+    if (maps[i].path == "[stack]")
+      stack = i;
+  const uint64_t stacks_size = uint64_t{kThreadSlots} * kAgentStackSize;
+  const uint64_t block = page_round(image_size) + stacks_size + kAgentStackSize + kSessionSize +
+                         kCodeTableSize + kCodeNearLibsSize + 6 * kMegabyte;
+  // Candidate gaps from the stack downwards; each leaves room for the neighbour above to grow.
+  uint64_t base = 0;
+  for (size_t i = std::min(stack, maps.size()); i-- > 0 && !base;) {
+    const uint64_t gap_begin = maps[i].range.end.value;
+    const uint64_t gap_end = i + 1 < maps.size() ? maps[i + 1].range.begin.value : 0x7ffffffff000;
+    const uint64_t margin_below = maps[i].path == "[heap]" ? 1024 * kMegabyte : kMegabyte;
+    const uint64_t margin_above = i + 1 == stack ? 16 * kMegabyte : kMegabyte;
+    const uint64_t begin = TargetAddr(gap_begin + margin_below).align_up(2 * kMegabyte).value;
+    if (gap_end > begin && gap_end - begin >= block + margin_above)
+      base = begin;
+  }
+  if (!base)
+    return Diagnostic{"The process has no room for the debugger's agent in its address space.",
+                      "It needs 64 MB of unused addresses near its libraries.", {}};
+  MemoryMap map{};
+  map.agent_text = base;
+  map.agent_stacks = TargetAddr(base + page_round(image_size)).align_up(kAgentStackSize).value;
+  map.session = page_round(map.agent_stacks + stacks_size);
+  map.code_table = map.session + kSessionSize;
+  map.code_near_libs = map.code_table + kCodeTableSize;
+  map.agent_end = map.code_near_libs + kCodeNearLibsSize;
+
+  // The window near the main program goes below it: its heap grows above.
+  if (!maps.empty()) {
+    const uint64_t main_begin = maps[0].range.begin.value;
+    const uint64_t wanted = kCodeNearMainSize + 64 * 1024;
+    const bool far = base - main_begin > (uint64_t{1} << 30);
+    if (far && main_begin > wanted + kMegabyte)
+      map.code_near_main = TargetAddr(main_begin - wanted).align_down(dune::kPageSize).value;
+  }
+  return map;
+}
+
+class Remote {
+public:
+  Remote(const Tracee& thread, TargetAddr instruction) : thread_(thread), at_(instruction) {}
+
+  Checked<uint64_t> call(const char* what, long number, std::initializer_list<uint64_t> arguments) {
+    auto result = thread_.system_call(at_, number, {arguments.begin(), arguments.size()});
+    if (!result)
+      return to_diagnostic(result.error());
+    if (*result < 0 && *result >= -4095) {
+      const int error = static_cast<int>(-*result);
+      return Diagnostic{fmt::format("{} in the target: {}", what, strerror(error)),
+                        error == EPERM || error == ENOSYS
+                            ? "The program seems to be confined by seccomp; ddbg needs mmap, "
+                              "memfd_create and rt_sigaction in it."
+                            : "",
+                        {}};
+    }
+    return static_cast<uint64_t>(*result);
+  }
+  Checked<uint64_t> map(uint64_t address, uint64_t size, int protection, int flags, int fd,
+                        uint64_t offset) {
+    auto got = call("mmap", SYS_mmap,
+                    {address, size, uint64_t(protection), uint64_t(flags | MAP_FIXED_NOREPLACE),
+                     uint64_t(int64_t(fd)), offset});
+    if (got && *got != address)
+      return Diagnostic{"The kernel mapped the agent elsewhere than asked (too old?).", {}, {}};
+    return got;
+  }
+
+private:
+  const Tracee& thread_;
+  TargetAddr at_;
+};
+
+// A memfd made by the target (so that it lives in the target's namespaces and limits), taken over
+// by pidfd_getfd.
+Checked<std::pair<uint64_t, dune::Fd>> make_memfd(Remote& remote, int pidfd, uint64_t name,
+                                                  uint64_t size, bool executable) {
+  Checked<uint64_t> made = Diagnostic{};
+  if (executable)
+    made = remote.call("memfd_create", SYS_memfd_create,
+                       {name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC});
+  if (!executable || !made)
+    made = remote.call("memfd_create", SYS_memfd_create, {name, MFD_CLOEXEC | MFD_ALLOW_SEALING});
+  if (!made)
+    return made.error();
+  dune::Fd fd(static_cast<int>(syscall(SYS_pidfd_getfd, pidfd, *made, 0)));
+  if (!fd)
+    return to_diagnostic(dune::system_error("cannot take the session from the target"));
+  if (ftruncate(fd.get(), static_cast<off_t>(size)) != 0 ||
+      fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
+    return to_diagnostic(dune::system_error("cannot size the session"));
+  return std::pair{*made, std::move(fd)};
+}
+
+Checked<void> map_everything(Injected& in, Remote& remote) {
+  const MemoryMap& m = in.map;
+  constexpr int kAnonymous = MAP_PRIVATE | MAP_ANONYMOUS;
+  if (auto r = remote.map(m.agent_text, in.image.total_size, PROT_READ | PROT_WRITE, kAnonymous, -1, 0);
+      !r)
+    return r.error();
+  const size_t image_bytes = static_cast<size_t>(dune_agent_image_end - dune_agent_image_begin);
+  if (auto ok = in.memory->write(TargetAddr(m.agent_text), dune_agent_image_begin, image_bytes); !ok)
+    return to_diagnostic(ok.error());
+
+  const uint64_t name = m.agent_text + in.image.config; // overwritten by the configuration below
+  dune::Fd pidfd(static_cast<int>(syscall(SYS_pidfd_open, in.pid, 0)));
+  if (!pidfd)
+    return to_diagnostic(dune::system_error("cannot open the process"));
+  auto named = [&](const char* text) { return in.memory->write(TargetAddr(name), text, strlen(text) + 1); };
+  if (auto ok = named("ddbg-session"); !ok)
+    return to_diagnostic(ok.error());
+  auto session = make_memfd(remote, pidfd.get(), name, kSessionSize, false);
+  if (!session)
+    return session.error();
+  if (auto ok = named("ddbg-code"); !ok)
+    return to_diagnostic(ok.error());
+  auto code = make_memfd(remote, pidfd.get(), name, kCodeSize, true);
+  if (!code)
+    return code.error();
+  const int session_fd = static_cast<int>(session->first), code_fd = static_cast<int>(code->first);
+
+  struct Step {
+    uint64_t address, size;
+    int protection, flags, fd;
+    uint64_t offset;
+  };
+  const Step steps[] = {
+      {m.agent_stacks, kThreadSlots * kAgentStackSize, PROT_READ | PROT_WRITE,
+       kAnonymous | MAP_NORESERVE, -1, 0},
+      {m.session, kSessionSize, PROT_READ | PROT_WRITE, MAP_SHARED, session_fd, 0},
+      {m.code_table, kCodeTableSize, PROT_READ, MAP_SHARED, code_fd, 0},
+      {m.code_near_libs, kCodeNearLibsSize, PROT_READ | PROT_EXEC, MAP_SHARED, code_fd,
+       kCodeNearLibsOffset},
+      {m.code_near_main, kCodeNearMainSize, PROT_READ | PROT_EXEC, MAP_SHARED, code_fd,
+       kCodeNearMainOffset},
+  };
+  for (const Step& s : steps)
+    if (s.address)
+      if (auto r = remote.map(s.address, s.size, s.protection, s.flags, s.fd, s.offset); !r)
+        return r.error();
+  if (auto r = remote.call("madvise", SYS_madvise, {m.session, kSessionSize, MADV_DONTFORK}); !r)
+    return r.error();
+  if (auto r = remote.call("mprotect", SYS_mprotect,
+                           {m.agent_text, in.image.text_size, PROT_READ | PROT_EXEC});
+      !r)
+    return r.error();
+  for (int fd : {session_fd, code_fd})
+    if (auto r = remote.call("close", SYS_close, {uint64_t(fd)}); !r)
+      return r.error();
+
+  in.session_fd = std::move(session->second);
+  in.code_fd = std::move(code->second);
+  return {};
+}
+
+uint32_t pid_in_target(pid_t target, pid_t of) {
+  // The last number of NSpid is the pid in the innermost namespace; a process of another
+  // namespace cannot be named there.
+  const std::string own = read_status_field(of, "NSpid"), targets = read_status_field(target, "NSpid");
+  const bool same_depth = std::count(own.begin(), own.end(), '\t') == std::count(targets.begin(), targets.end(), '\t');
+  if (of != target && !same_depth)
+    return 0;
+  const size_t last = own.find_last_of('\t');
+  return static_cast<uint32_t>(strtoul(own.c_str() + (last == std::string::npos ? 0 : last + 1), nullptr, 10));
+}
+
+void fill_header(Injected& in, pid_t frontend_pid) {
+  Header& h = in.session().header;
+  h.magic = kSessionMagic;
+  h.version = kSessionVersion;
+  h.header_size = sizeof(Header);
+  h.total_size = kSessionSize;
+  h.target_pid = in.config.target_pid;
+  h.map = in.map;
+  h.capabilities = kCapStep | kCapHardwareWatch;
+  h.stop_request = 1;
+  h.stop_owner = kOwnedByFrontend;
+  h.spin_limit = 2000;
+  h.frontend_pid = pid_in_target(in.pid, frontend_pid);
+  h.keeper_pid = pid_in_target(in.pid, getpid());
+  for (auto& policy : h.signal_policy)
+    policy = kSignalPass; // until the front end says otherwise
+  for (uint32_t i = 0; i < kRecords; ++i)
+    in.session().records[i].next = kNone;
+}
+
+constexpr uint64_t kHwcap2Fsgsbase = 2;
+
+} // namespace
+
+Checked<Injected> inject_agent(pid_t pid, const Tracee& thread, pid_t frontend_pid) {
+  Injected in;
+  in.pid = pid;
+  in.image = image_header();
+  auto memory = Memory::open(pid);
+  if (!memory)
+    return to_diagnostic(memory.error());
+  in.memory = std::move(*memory);
+  auto instruction = find_syscall_instruction(pid, *in.memory);
+  if (!instruction)
+    return to_diagnostic(instruction.error());
+  auto plan = plan_addresses(pid, in.image.total_size);
+  if (!plan)
+    return plan.error();
+  in.map = *plan;
+  Remote remote(thread, *instruction);
+  if (auto ok = map_everything(in, remote); !ok)
+    return ok.error();
+
+  auto session = dune::Mapping::shared(in.session_fd.get(), kSessionSize);
+  auto code = dune::Mapping::shared(in.code_fd.get(), kCodeSize);
+  if (!session || !code)
+    return to_diagnostic(!session ? session.error() : code.error());
+  in.session_mapping = std::move(*session);
+  in.code_mapping = std::move(*code);
+
+  AgentConfig& c = in.config;
+  c.session = in.map.session;
+  c.code_table = in.map.code_table;
+  c.stacks = in.map.agent_stacks;
+  c.text_begin = in.map.agent_text;
+  c.text_end = in.map.agent_text + in.image.text_size;
+  c.code_near_libs = in.map.code_near_libs;
+  c.code_near_main = in.map.code_near_main;
+  c.target_pid = pid_in_target(pid, pid);
+  c.xstate_size = xstate_format().extended_size;
+  c.has_fsgsbase = (read_auxv(pid, AT_HWCAP2) & kHwcap2Fsgsbase) != 0;
+  if (auto ok = in.memory->write(TargetAddr(in.map.agent_text + in.image.config), &c, sizeof c); !ok)
+    return to_diagnostic(ok.error());
+  fill_header(in, frontend_pid);
+  const TargetAddr stack(dune::agent::block_of_slot(in.map.agent_stacks, 0) - 64);
+  if (auto ok = thread.run_to_int3(TargetAddr(in.map.agent_text + in.image.take), stack); !ok)
+    return to_diagnostic(ok.error());
+  return in;
+}
+
+namespace {
+
+// Slot and block of a thread that did not start under the agent.
+Checked<uint64_t> adopt(Injected& in, const Tracee& thread, uint32_t slot, dune::KernelStack altstack) {
+  if (slot >= kThreadSlots)
+    return Diagnostic{fmt::format("The process has more than {} threads.", kThreadSlots), {}, {}};
+  auto mask = thread.signal_mask();
+  if (!mask)
+    return to_diagnostic(mask.error());
+  ThreadBlock block{};
+  block.slot = slot;
+  block.blocked = *mask & dune::agent::kOwnedSet;
+  block.altstack = altstack;
+  if (auto ok = in.memory->write(TargetAddr(dune::agent::block_of_slot(in.map.agent_stacks, slot)),
+                                 &block, sizeof block);
+      !ok)
+    return to_diagnostic(ok.error());
+  Header& h = in.session().header;
+  ThreadSlot& s = in.session().threads[slot];
+  const std::string ns = read_status_field(thread.tid(), "NSpid");
+  const size_t last = ns.find_last_of('\t');
+  s.tid = static_cast<uint32_t>(strtoul(ns.c_str() + (last == std::string::npos ? 0 : last + 1), nullptr, 10));
+  s.state = static_cast<uint32_t>(ThreadState::kRunning);
+  h.live_threads++;
+  h.slots_in_use = std::max(h.slots_in_use.load(), slot + 1);
+  return *mask;
+}
+
+dune::KernelStack agent_stack(const Injected& in, uint32_t slot) {
+  return {in.map.agent_stacks + slot * kAgentStackSize, 0, 0, kAgentStackSize - sizeof(ThreadBlock)};
+}
+
+Checked<dune::KernelStack> current_altstack(Injected& in, const Tracee& thread, uint32_t slot,
+                                            TargetAddr instruction) {
+  // The slot's stack is still unused: room for the answer.
+  const uint64_t room = in.map.agent_stacks + slot * kAgentStackSize;
+  auto r = thread.system_call(instruction, SYS_sigaltstack, std::array<uint64_t, 2>{0, room});
+  if (!r)
+    return to_diagnostic(r.error());
+  dune::KernelStack stack{0, dune::kSsDisable, 0, 0};
+  if (*r == 0)
+    if (auto ok = in.memory->read(TargetAddr(room), &stack, sizeof stack); !ok)
+      return to_diagnostic(ok.error());
+  stack.flags &= ~dune::kSsOnstack;
+  return stack;
+}
+
+} // namespace
+
+Checked<uint32_t> enter_agent(Injected& in, const Tracee& thread, uint32_t slot) {
+  auto instruction = find_syscall_instruction(in.pid, *in.memory);
+  if (!instruction)
+    return to_diagnostic(instruction.error());
+  auto altstack = current_altstack(in, thread, slot, *instruction);
+  if (!altstack)
+    return altstack.error();
+  auto mask = adopt(in, thread, slot, *altstack);
+  if (!mask)
+    return mask.error();
+  auto regs = thread.registers();
+  auto xstate = thread.xstate();
+  if (!regs || !xstate)
+    return to_diagnostic(!regs ? regs.error() : xstate.error());
+
+  // The frame the kernel would have pushed for a signal, on the slot's stack.
+  const XstateFormat& format = xstate_format();
+  const uint64_t block = dune::agent::block_of_slot(in.map.agent_stacks, slot);
+  const uint64_t fp = (block - 256 - format.extended_size) & ~uint64_t{63};
+  const uint64_t frame_at = ((fp - sizeof(dune::KernelSigframe)) & ~uint64_t{15}) - 8;
+  std::vector<uint8_t> image = *xstate;
+  image.resize(format.extended_size);
+  if (format.xstate_size) {
+    struct {
+      uint32_t magic1, extended_size;
+      uint64_t features;
+      uint32_t xstate_size;
+    } __attribute__((packed)) software{dune::kFpXstateMagic1, format.extended_size, format.features,
+                                       format.xstate_size};
+    std::memcpy(image.data() + dune::kFpSwReservedOffset, &software, sizeof software);
+    std::memcpy(image.data() + format.xstate_size, &dune::kFpXstateMagic2, 4);
+  }
+  dune::KernelSigframe frame{};
+  frame.return_address = in.map.agent_text + in.image.restorer;
+  frame.uc.flags = dune::kUcFpXstate | dune::kUcSigcontextSs | dune::kUcStrictRestoreSs;
+  frame.uc.stack = agent_stack(in, slot);
+  frame.uc.sigmask = *mask & ~dune::agent::kOwnedSet;
+  auto& m = frame.uc.mcontext;
+  const user_regs_struct& r = *regs;
+  m.r8 = r.r8, m.r9 = r.r9, m.r10 = r.r10, m.r11 = r.r11, m.r12 = r.r12, m.r13 = r.r13;
+  m.r14 = r.r14, m.r15 = r.r15, m.rdi = r.rdi, m.rsi = r.rsi, m.rbp = r.rbp, m.rbx = r.rbx;
+  m.rdx = r.rdx, m.rax = r.rax, m.rcx = r.rcx, m.rsp = r.rsp, m.rip = r.rip, m.eflags = r.eflags;
+  m.cs = static_cast<uint16_t>(r.cs), m.ss = static_cast<uint16_t>(r.ss);
+  m.fpstate = fp;
+  if (auto ok = in.memory->write(TargetAddr(fp), image.data(), image.size()); !ok)
+    return to_diagnostic(ok.error());
+  if (auto ok = in.memory->write(TargetAddr(frame_at), &frame, sizeof frame); !ok)
+    return to_diagnostic(ok.error());
+
+  user_regs_struct entry = r;
+  entry.rip = in.map.agent_text + in.image.enter;
+  entry.rsp = frame_at;
+  entry.orig_rax = ~0ull;
+  entry.eflags &= ~0x500ull; // DF, TF
+  constexpr uint64_t kSynchronous = dune::signal_bit(SIGSEGV) | dune::signal_bit(SIGBUS) |
+                                    dune::signal_bit(SIGFPE) | dune::signal_bit(SIGILL) | dune::signal_bit(SIGTRAP);
+  if (auto ok = thread.set_signal_mask(~kSynchronous); !ok)
+    return to_diagnostic(ok.error());
+  if (auto ok = thread.set_registers(entry); !ok)
+    return to_diagnostic(ok.error());
+  return slot;
+}
+
+Checked<uint32_t> adopt_blocked(Injected& in, const Tracee& thread, uint32_t slot,
+                                TargetAddr instruction) {
+  auto altstack = current_altstack(in, thread, slot, instruction);
+  if (!altstack)
+    return altstack.error();
+  auto mask = adopt(in, thread, slot, *altstack);
+  if (!mask)
+    return mask.error();
+  const dune::KernelStack stack = agent_stack(in, slot);
+  if (auto ok = in.memory->write(TargetAddr(stack.sp), &stack, sizeof stack); !ok)
+    return to_diagnostic(ok.error());
+  auto set = thread.system_call(instruction, SYS_sigaltstack, std::array<uint64_t, 2>{stack.sp, 0});
+  if (!set || *set != 0)
+    return Diagnostic{"A thread runs on its alternate signal stack inside a system call.",
+                      "Attach again when it has left its signal handler.", {}};
+  if (auto ok = thread.set_signal_mask(*mask & ~dune::agent::kOwnedSet); !ok)
+    return to_diagnostic(ok.error());
+  return slot;
+}
+
+} // namespace ddbg::keeper

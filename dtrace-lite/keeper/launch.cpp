@@ -1,0 +1,183 @@
+#include "dtrace-lite/keeper/birth.h"
+
+#include <csignal>
+#include <cstring>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/personality.h>
+#include <sys/ptrace.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+namespace ddbg::keeper {
+
+namespace {
+
+std::vector<char*> pointers(std::vector<std::string>& strings) {
+  std::vector<char*> result;
+  for (auto& s : strings)
+    result.push_back(s.data());
+  result.push_back(nullptr);
+  return result;
+}
+
+// In the forked child: never returns. What fails is written to `report`.
+[[noreturn]] void become_target(const LaunchOptions& options, int report) {
+  auto fail = [&] [[noreturn]] (const char* what) {
+    const int error = errno;
+    const std::string text = fmt::format("{}: {}", what, strerror(error));
+    (void)!write(report, text.data(), text.size());
+    _exit(127);
+  };
+  if (options.own_terminal_group)
+    setpgid(0, 0);
+  // The keeper ignores and blocks signals for its own sake; the program must not inherit that.
+  for (int signal = 1; signal < NSIG; ++signal)
+    if (signal != SIGKILL && signal != SIGSTOP)
+      ::signal(signal, SIG_DFL);
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, nullptr);
+  if (!options.working_directory.empty() && chdir(options.working_directory.c_str()) != 0)
+    fail("Cannot change to the working directory");
+  if (options.disable_randomization) {
+    const int now = personality(0xffffffff);
+    if (now != -1)
+      personality(static_cast<unsigned long>(now) | ADDR_NO_RANDOMIZE);
+  }
+  LaunchOptions mutable_options = options;
+  auto environment = pointers(mutable_options.environment);
+  if (ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) != 0)
+    fail("Cannot be traced (ptrace is not permitted here)");
+  if (options.shell_command.empty()) {
+    auto arguments = pointers(mutable_options.arguments);
+    execve(options.program.c_str(), arguments.data(), environment.data());
+    fail("Cannot execute the program");
+  }
+  std::string shell = "/bin/sh";
+  for (const auto& variable : options.environment)
+    if (variable.compare(0, 6, "SHELL=") == 0 && variable.size() > 6)
+      shell = variable.substr(6);
+  std::string command = "exec " + options.shell_command, flag = "-c";
+  char* arguments[] = {shell.data(), flag.data(), command.data(), nullptr};
+  execve(shell.c_str(), arguments, environment.data());
+  fail("Cannot execute the shell");
+}
+
+// Waits for the SIGTRAP after an execve. Errors say how the start-up went wrong.
+Checked<void> wait_for_exec(pid_t pid, int report) {
+  for (;;) {
+    int status;
+    if (waitpid(pid, &status, 0) < 0)
+      return to_diagnostic(dune::system_error("cannot wait for the program"));
+    if (WIFSTOPPED(status)) {
+      if (WSTOPSIG(status) == SIGTRAP)
+        return {};
+      ptrace(PTRACE_CONT, pid, nullptr, WSTOPSIG(status)); // the shell's own signals
+      continue;
+    }
+    char text[512];
+    const ssize_t n = read(report, text, sizeof text);
+    if (n > 0)
+      return Diagnostic{std::string(text, static_cast<size_t>(n)) + ".", {}, {}};
+    if (WIFEXITED(status))
+      return Diagnostic{fmt::format("During startup program exited with code {}.", WEXITSTATUS(status)),
+                        {}, {}};
+    return Diagnostic{fmt::format("During startup program terminated with signal {}.",
+                                  sigabbrev_np(WTERMSIG(status))),
+                      {}, {}};
+  }
+}
+
+// Why this file cannot be debugged, before anything is started.
+Checked<void> check_program(const LaunchOptions& options) {
+  struct stat info {};
+  const char* path = options.program.c_str();
+  if (stat(path, &info) != 0)
+    return Diagnostic{fmt::format("{}: {}.", path, strerror(errno)), {}, {}};
+  if (S_ISDIR(info.st_mode))
+    return Diagnostic{fmt::format("{}: is a directory.", path), {}, {}};
+  if (access(path, X_OK) != 0)
+    return Diagnostic{fmt::format("{}: cannot be executed: {}.", path, strerror(errno)),
+                      "Set its execute permission (chmod +x).", {}};
+  if (access(path, R_OK) != 0)
+    return Diagnostic{fmt::format("{}: can be executed but not read, so it cannot be debugged.", path),
+                      "The kernel protects the memory of such a program; make it readable, or debug "
+                      "as its owner or root.", {}};
+  return {};
+}
+
+} // namespace
+
+Checked<Injected> launch(const LaunchOptions& options, pid_t frontend_pid) {
+  if (auto ok = check_program(options); !ok)
+    return ok.error();
+  int report[2];
+  if (pipe2(report, O_CLOEXEC) != 0)
+    return to_diagnostic(dune::system_error("cannot start the program"));
+  dune::Fd report_read(report[0]), report_write(report[1]);
+  const pid_t pid = fork();
+  if (pid < 0)
+    return to_diagnostic(dune::system_error("cannot start the program"));
+  if (pid == 0)
+    become_target(options, report_write.get());
+  report_write.reset();
+  if (options.own_terminal_group)
+    setpgid(pid, pid); // in both processes: neither has to wait for the other
+  auto give_up = [&](Diagnostic d) -> Checked<Injected> {
+    ::kill(pid, SIGKILL);
+    waitpid(pid, nullptr, 0);
+    return d;
+  };
+
+  const int execs = options.shell_command.empty() ? 1 : 2;
+  for (int i = 0; i < execs; ++i) {
+    if (i > 0 && ptrace(PTRACE_CONT, pid, nullptr, nullptr) != 0)
+      return give_up(to_diagnostic(dune::system_error("cannot start the program")));
+    if (auto ok = wait_for_exec(pid, report_read.get()); !ok)
+      return ok.error(); // it is gone already
+  }
+  ptrace(PTRACE_SETOPTIONS, pid, nullptr, PTRACE_O_EXITKILL);
+  Tracee thread(pid);
+  auto injected = inject_agent(pid, thread, frontend_pid);
+  if (!injected)
+    return give_up(injected.error());
+  if (auto ok = enter_agent(*injected, thread, 0); !ok)
+    return give_up(ok.error());
+  if (auto ok = thread.detach(); !ok)
+    return give_up(to_diagnostic(ok.error()));
+  return injected;
+}
+
+Checked<void> seize_for_exec(pid_t tid) {
+  if (ptrace(PTRACE_SEIZE, tid, nullptr, PTRACE_O_TRACEEXEC) != 0)
+    return to_diagnostic(dune::system_error("cannot follow the execve"));
+  return {};
+}
+
+void let_go(pid_t tid) {
+  // A seized, running thread can only be let go from a stop.
+  int status;
+  if (ptrace(PTRACE_INTERRUPT, tid, nullptr, nullptr) == 0 && waitpid(tid, &status, __WALL) == tid &&
+      WIFSTOPPED(status)) {
+    const int event = status >> 16;
+    ptrace(PTRACE_DETACH, tid, nullptr, event ? 0 : WSTOPSIG(status));
+  }
+}
+
+Checked<Injected> inject_after_exec(pid_t pid, pid_t frontend_pid) {
+  int status;
+  Tracee thread(pid);
+  // System calls fail at PTRACE_EVENT_EXEC itself: go on to the end of the execve.
+  if (ptrace(PTRACE_SYSCALL, pid, nullptr, nullptr) != 0 || waitpid(pid, &status, __WALL) != pid ||
+      !WIFSTOPPED(status))
+    return Diagnostic{"The program was gone after its execve.", {}, {}};
+  auto injected = inject_agent(pid, thread, frontend_pid);
+  if (injected)
+    if (auto ok = enter_agent(*injected, thread, 0); !ok)
+      injected = ok.error();
+  (void)!thread.detach(); // it may have been killed meanwhile: then its exit is the news
+  return injected;
+}
+
+} // namespace ddbg::keeper

@@ -1,0 +1,184 @@
+#include "dtrace-lite/keeper/release.h"
+
+#include "dtrace-lite/keeper/stopped_process.h"
+
+#include <array>
+#include <climits>
+#include <csignal>
+#include <fmt/format.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+
+namespace ddbg::keeper {
+
+using namespace dune::session;
+using dune::agent::ThreadBlock;
+
+namespace {
+
+bool within(uint64_t a, uint64_t begin, uint64_t size) { return a - begin < size; }
+
+bool in_agent(const Injected& in, const user_regs_struct& r) {
+  return within(r.rip, in.map.agent_text, in.image.text_size) ||
+         within(r.rsp, in.map.agent_stacks, uint64_t{kThreadSlots} * kAgentStackSize);
+}
+
+bool in_arena(const Injected& in, uint64_t rip) {
+  return within(rip, in.map.code_near_libs, kCodeNearLibsSize) ||
+         (in.map.code_near_main && within(rip, in.map.code_near_main, kCodeNearMainSize));
+}
+
+// The program's address for an exact place in a copy; 0 if there is none.
+uint64_t original_of(const Injected& in, uint64_t rip) {
+  const SiteTable& table = in.sites();
+  for (uint32_t i = 0; i < std::min(table.count.load(), kSites); ++i) {
+    const Site& s = table.sites[i];
+    if (rip - s.copy >= s.copy_size)
+      continue;
+    for (uint32_t b = 0; b < std::min<uint32_t>(s.boundary_count, kMaxBoundaries); ++b)
+      if (s.boundaries[b].copy_offset == rip - s.copy)
+        return s.boundaries[b].original;
+  }
+  return 0;
+}
+
+// Brings a stopped thread to an instruction of the program's own. False: it cannot be moved.
+bool bring_out(Injected& in, StoppedProcess& process, const Tracee& thread) {
+  constexpr int kTries = 20000; // of a few microseconds each: a thread leaves the agent by itself
+  for (int i = 0; i < kTries; ++i) {
+    auto regs = thread.registers();
+    if (!regs)
+      return true; // it ended
+    if (in_agent(in, *regs)) {
+      if (!process.run_briefly(thread.tid()))
+        return true;
+      continue;
+    }
+    if (!in_arena(in, regs->rip))
+      return true;
+    if (const uint64_t original = original_of(in, regs->rip)) {
+      regs->rip = original; // orig_rax stays: a call to restart is restarted at the original
+      return static_cast<bool>(thread.set_registers(*regs));
+    }
+    if (!process.single_step(thread.tid()))
+      return true;
+  }
+  return false;
+}
+
+uint32_t slot_of_thread(const Injected& in, pid_t tid) {
+  const std::string ns = read_status_field(tid, "NSpid");
+  const size_t last = ns.find_last_of('\t');
+  const auto inner = static_cast<uint32_t>(
+      strtoul(ns.c_str() + (last == std::string::npos ? 0 : last + 1), nullptr, 10));
+  for (uint32_t i = 0; i < kThreadSlots; ++i)
+    if (in.session().threads[i].tid == inner &&
+        in.session().threads[i].state != static_cast<uint32_t>(ThreadState::kFree))
+      return i;
+  return kNone;
+}
+
+} // namespace
+
+void abandon(Injected& in) {
+  // Sites first: a thread that is resumed must not run into one that nobody removes.
+  SiteTable& table = in.sites();
+  for (uint32_t i = 0; i < std::min(table.count.load(), kSites); ++i) {
+    Site& s = table.sites[i];
+    if (!(s.flags.load() & kSiteInstalled))
+      continue;
+    uint8_t now;
+    if (in.memory->read(TargetAddr(s.address), &now, 1) && now == 0xcc)
+      (void)!in.memory->write(TargetAddr(s.address), &s.original_byte, 1);
+    s.flags.fetch_and(~kSiteInstalled);
+  }
+  Header& h = in.session().header;
+  h.abandoned = 1;
+  for (uint32_t i = 0; i < kThreadSlots; ++i) {
+    ThreadSlot& s = in.session().threads[i];
+    if (s.state != static_cast<uint32_t>(ThreadState::kParked))
+      continue;
+    s.action = Action::kRun;
+    if (s.reason == StopReason::kSignal)
+      s.signal = static_cast<uint32_t>(
+          reinterpret_cast<const dune::KernelSiginfo*>(s.siginfo)->signal); // it is the program's
+  }
+  h.stop_request = 0;
+  h.stop_owner = 0;
+  for (uint32_t i = 0; i < kThreadSlots; ++i) {
+    ThreadSlot& s = in.session().threads[i];
+    s.resume.fetch_add(1);
+    if (s.state == static_cast<uint32_t>(ThreadState::kParked))
+      syscall(SYS_futex, &s.resume, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+  }
+}
+
+std::vector<std::string> release(Injected& in) {
+  std::vector<std::string> left;
+  abandon(in);
+  auto process = StoppedProcess::stop(in.pid);
+  if (!process)
+    return {process.error().message};
+  auto instruction = find_syscall_instruction(in.pid, *in.memory);
+  if (!instruction)
+    return {instruction.error().text};
+  bool all_out = true;
+  std::vector<dune::KernelSigaction> actions(dune::kSignalCount + 1);
+  const uint64_t room = in.map.agent_stacks; // slot 0's stack: nobody is on it any more, see below
+
+  for (pid_t tid : std::vector<pid_t>(process->threads())) {
+    Tracee thread(tid);
+    if (!bring_out(in, *process, thread)) {
+      all_out = false;
+      left.push_back(fmt::format("Thread {} could not be brought out of a displaced copy; its code "
+                                 "stays mapped.", tid));
+    }
+  }
+  for (pid_t tid : process->threads()) {
+    Tracee thread(tid);
+    const uint32_t slot = slot_of_thread(in, tid);
+    auto mask = thread.signal_mask();
+    if (slot == kNone || !mask)
+      continue;
+    ThreadBlock block;
+    if (!in.memory->read(TargetAddr(dune::agent::block_of_slot(in.map.agent_stacks, slot)), &block,
+                         sizeof block))
+      continue;
+    dune::KernelStack stack = block.altstack;
+    if (in.memory->write(TargetAddr(room), &stack, sizeof stack))
+      (void)!thread.system_call(*instruction, SYS_sigaltstack, std::array<uint64_t, 2>{room, 0});
+    (void)!thread.set_signal_mask((*mask & ~dune::agent::kOwnedSet) | block.blocked);
+    for (int signal : dune::agent::kOwnedSignals)
+      if (block.pending & dune::signal_bit(signal))
+        syscall(SYS_tgkill, in.pid, tid, signal);
+  }
+
+  // The rest is the process's, by any one thread.
+  if (process->threads().empty())
+    return left;
+  Tracee thread(process->threads().front());
+  const TargetAddr actions_at(in.map.agent_text + in.image.actions);
+  if (in.memory->read(actions_at, actions.data(), actions.size() * sizeof actions[0]))
+    for (int signal = 1; signal <= dune::kSignalCount; ++signal)
+      if (signal != SIGKILL && signal != SIGSTOP)
+        (void)!thread.system_call(
+            *instruction, SYS_rt_sigaction,
+            std::array<uint64_t, 4>{uint64_t(signal),
+                                    actions_at.value + signal * sizeof(dune::KernelSigaction), 0, 8});
+  if (!all_out)
+    return left;
+  const std::pair<uint64_t, uint64_t> mappings[] = {
+      {in.map.code_near_main, kCodeNearMainSize},
+      {in.map.code_near_libs, kCodeNearLibsSize},
+      {in.map.code_table, kCodeTableSize},
+      {in.map.session, kSessionSize},
+      {in.map.agent_stacks, kThreadSlots * kAgentStackSize},
+      {in.map.agent_text, in.image.total_size},
+  };
+  for (auto [address, size] : mappings)
+    if (address)
+      (void)!thread.system_call(*instruction, SYS_munmap, std::array<uint64_t, 2>{address, size});
+  return left;
+}
+
+} // namespace ddbg::keeper

@@ -1,0 +1,221 @@
+#include "dtrace-lite/keeper/tracee.h"
+
+#include <cinttypes>
+#include <cstdio>
+#include <cstring>
+#include <csignal>
+#include <dirent.h>
+#include <elf.h>
+#include <fcntl.h>
+#include <fstream>
+#include <sys/ptrace.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+
+namespace ddbg::keeper {
+
+using dune::Errc;
+using dune::Error;
+
+std::vector<MapEntry> read_maps(pid_t pid) {
+  std::vector<MapEntry> result;
+  std::ifstream file("/proc/" + std::to_string(pid) + "/maps");
+  std::string line;
+  while (std::getline(file, line)) {
+    uint64_t begin, end;
+    char protection[8];
+    int path_at = 0;
+    if (sscanf(line.c_str(), "%" SCNx64 "-%" SCNx64 " %7s %*s %*s %*s %n", &begin, &end, protection,
+               &path_at) < 3)
+      continue;
+    result.push_back({{TargetAddr(begin), TargetAddr(end)},
+                      protection,
+                      path_at ? line.substr(static_cast<size_t>(path_at)) : ""});
+  }
+  return result;
+}
+
+uint64_t read_auxv(pid_t pid, uint64_t type) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/auxv", std::ios::binary);
+  Elf64_auxv_t entry;
+  while (file.read(reinterpret_cast<char*>(&entry), sizeof entry))
+    if (entry.a_type == type)
+      return entry.a_un.a_val;
+  return 0;
+}
+
+std::vector<pid_t> read_tasks(pid_t pid) {
+  std::vector<pid_t> result;
+  DIR* dir = opendir(("/proc/" + std::to_string(pid) + "/task").c_str());
+  if (!dir)
+    return result;
+  while (dirent* entry = readdir(dir))
+    if (entry->d_name[0] != '.')
+      result.push_back(static_cast<pid_t>(strtol(entry->d_name, nullptr, 10)));
+  closedir(dir);
+  return result;
+}
+
+std::string read_status_field(pid_t pid, const std::string& name) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/status");
+  std::string line;
+  while (std::getline(file, line))
+    if (line.compare(0, name.size() + 1, name + ":") == 0) {
+      size_t at = line.find_first_not_of(" \t", name.size() + 1);
+      return at == std::string::npos ? "" : line.substr(at);
+    }
+  return "";
+}
+
+dune::Result<Memory> Memory::open(pid_t pid) {
+  dune::Fd fd(::open(("/proc/" + std::to_string(pid) + "/mem").c_str(), O_RDWR | O_CLOEXEC));
+  if (!fd)
+    return dune::system_error("cannot open the memory of the process");
+  return Memory(std::move(fd));
+}
+
+dune::Status Memory::read(TargetAddr address, void* to, size_t size) const {
+  ssize_t n = pread(fd_.get(), to, size, static_cast<off_t>(address.value));
+  if (n != static_cast<ssize_t>(size))
+    return dune::system_error("cannot read the memory of the process", n < 0 ? errno : EIO);
+  return {};
+}
+
+dune::Status Memory::write(TargetAddr address, const void* from, size_t size) const {
+  ssize_t n = pwrite(fd_.get(), from, size, static_cast<off_t>(address.value));
+  if (n != static_cast<ssize_t>(size))
+    return dune::system_error("cannot write the memory of the process", n < 0 ? errno : EIO);
+  return {};
+}
+
+dune::Result<user_regs_struct> Tracee::registers() const {
+  user_regs_struct regs;
+  if (ptrace(PTRACE_GETREGS, tid_, nullptr, &regs) != 0)
+    return dune::system_error("cannot read the thread's registers");
+  return regs;
+}
+
+dune::Status Tracee::set_registers(const user_regs_struct& regs) const {
+  if (ptrace(PTRACE_SETREGS, tid_, nullptr, &regs) != 0)
+    return dune::system_error("cannot write the thread's registers");
+  return {};
+}
+
+dune::Result<uint64_t> Tracee::signal_mask() const {
+  uint64_t mask;
+  if (ptrace(PTRACE_GETSIGMASK, tid_, sizeof mask, &mask) != 0)
+    return dune::system_error("cannot read the thread's signal mask");
+  return mask;
+}
+
+dune::Status Tracee::set_signal_mask(uint64_t mask) const {
+  if (ptrace(PTRACE_SETSIGMASK, tid_, sizeof mask, &mask) != 0)
+    return dune::system_error("cannot write the thread's signal mask");
+  return {};
+}
+
+dune::Result<std::vector<uint8_t>> Tracee::xstate() const {
+  std::vector<uint8_t> image(64 * 1024);
+  iovec vec{image.data(), image.size()};
+  if (ptrace(PTRACE_GETREGSET, tid_, NT_X86_XSTATE, &vec) != 0)
+    return dune::system_error("cannot read the thread's floating-point state");
+  image.resize(vec.iov_len);
+  return image;
+}
+
+dune::Status Tracee::detach(int signal) const {
+  if (ptrace(PTRACE_DETACH, tid_, nullptr, signal) != 0)
+    return dune::system_error("cannot detach from the thread");
+  return {};
+}
+
+dune::Result<int64_t> Tracee::system_call(TargetAddr instruction, long number,
+                                          std::span<const uint64_t> arguments) const {
+  auto saved = registers();
+  if (!saved)
+    return saved.error();
+  auto mask = signal_mask();
+  if (!mask)
+    return mask.error();
+  user_regs_struct regs = *saved;
+  regs.rip = instruction.value;
+  regs.rax = static_cast<uint64_t>(number);
+  regs.orig_rax = ~0ull; // or the kernel would take it for a call to restart
+  unsigned long long* const slots[] = {&regs.rdi, &regs.rsi, &regs.rdx, &regs.r10, &regs.r8, &regs.r9};
+  DUNE_ASSERT(arguments.size() <= 6);
+  for (size_t i = 0; i < arguments.size(); ++i)
+    *slots[i] = arguments[i];
+  if (auto ok = set_signal_mask(~0ull); !ok)
+    return ok.error();
+  if (auto ok = set_registers(regs); !ok)
+    return ok.error();
+  // By its entry and exit stops, not by single-stepping: a step's SIGTRAP would be forced, which
+  // resets the program's disposition where it is blocked or ignored.
+  for (int stops = 0; stops < 2; ++stops) {
+    int status;
+    if (ptrace(PTRACE_SYSCALL, tid_, nullptr, nullptr) != 0)
+      return dune::system_error("cannot run the thread");
+    if (waitpid(tid_, &status, __WALL) < 0)
+      return dune::system_error("the thread is gone");
+    if (!WIFSTOPPED(status))
+      return Error{Errc::kGone, "the thread ended", tid_};
+    if ((WSTOPSIG(status) & 0x7f) != SIGTRAP)
+      return Error{Errc::kUnsupported, "an unexpected stop in a system call", WSTOPSIG(status)};
+  }
+  auto after = registers();
+  if (!after)
+    return after.error();
+  if (auto ok = set_registers(*saved); !ok)
+    return ok.error();
+  if (auto ok = set_signal_mask(*mask); !ok)
+    return ok.error();
+  return static_cast<int64_t>(after->rax);
+}
+
+dune::Status Tracee::run_to_int3(TargetAddr entry, TargetAddr stack) const {
+  auto saved = registers();
+  if (!saved)
+    return saved.error();
+  auto mask = signal_mask();
+  if (!mask)
+    return mask.error();
+  user_regs_struct regs = *saved;
+  regs.rip = entry.value;
+  regs.rsp = stack.value;
+  regs.orig_rax = ~0ull;
+  regs.eflags &= ~0x500ull; // DF, TF
+  constexpr uint64_t kTrapBit = uint64_t{1} << (SIGTRAP - 1); // a blocked int3 would be forced
+  if (auto ok = set_signal_mask(~kTrapBit); !ok)
+    return ok;
+  if (auto ok = set_registers(regs); !ok)
+    return ok;
+  int status;
+  if (ptrace(PTRACE_CONT, tid_, nullptr, nullptr) != 0)
+    return dune::system_error("cannot run the thread");
+  if (waitpid(tid_, &status, __WALL) < 0 || !WIFSTOPPED(status))
+    return Error{Errc::kGone, "the thread ended", tid_};
+  if (WSTOPSIG(status) != SIGTRAP)
+    return Error{Errc::kUnsupported, "the agent did not come up", WSTOPSIG(status)};
+  if (auto ok = set_registers(*saved); !ok)
+    return ok;
+  return set_signal_mask(*mask);
+}
+
+dune::Result<TargetAddr> find_syscall_instruction(pid_t pid, const Memory& memory) {
+  const TargetAddr vdso(read_auxv(pid, AT_SYSINFO_EHDR));
+  if (!vdso)
+    return Error{Errc::kNotFound, "the process has no vDSO"};
+  std::vector<uint8_t> text(2 * dune::kPageSize);
+  if (!memory.read(vdso, text.data(), text.size())) {
+    text.resize(dune::kPageSize);
+    if (auto ok = memory.read(vdso, text.data(), text.size()); !ok)
+      return ok.error();
+  }
+  const uint8_t pattern[] = {0x0f, 0x05};
+  const void* found = memmem(text.data(), text.size(), pattern, sizeof pattern);
+  if (!found)
+    return Error{Errc::kNotFound, "no system call instruction in the vDSO"};
+  return vdso + static_cast<uint64_t>(static_cast<const uint8_t*>(found) - text.data());
+}
+
+} // namespace ddbg::keeper

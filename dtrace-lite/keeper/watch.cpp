@@ -1,0 +1,81 @@
+#include "dtrace-lite/keeper/watch.h"
+
+#include "dtrace-lite/keeper/tracee.h"
+
+#include <cstring>
+#include <fmt/format.h>
+#include <linux/hw_breakpoint.h>
+#include <linux/perf_event.h>
+#include <set>
+#include <sys/syscall.h>
+
+namespace ddbg::keeper {
+
+namespace {
+
+// Debian 12's headers know these; older ones do not, and the kernel (5.13 and later) decides.
+int open_event(pid_t tid, dune::TargetAddr address, unsigned size, Client::Access access,
+               uint32_t record) {
+  perf_event_attr attr{};
+  attr.size = sizeof attr;
+  attr.type = PERF_TYPE_BREAKPOINT;
+  attr.bp_type = access == Client::Access::kWrite ? HW_BREAKPOINT_W : HW_BREAKPOINT_RW;
+  attr.bp_addr = address.value;
+  attr.bp_len = size;
+  attr.sample_period = 1;
+  attr.exclude_kernel = 1;
+  attr.exclude_hv = 1;
+  attr.inherit = 1;
+  attr.inherit_thread = 1; // new threads, not forked children
+  attr.remove_on_exec = 1;
+  attr.sigtrap = 1;
+  attr.sig_data = record;
+  return static_cast<int>(syscall(SYS_perf_event_open, &attr, tid, -1, -1, PERF_FLAG_FD_CLOEXEC));
+}
+
+} // namespace
+
+Checked<uint32_t> WatchSet::add(pid_t pid, dune::TargetAddr address, unsigned size,
+                                Client::Access access, uint32_t record) {
+  if ((size != 1 && size != 2 && size != 4 && size != 8) || address.value % size)
+    return Diagnostic{fmt::format("A hardware watchpoint cannot cover {} bytes at {:#x}.", size,
+                                  address.value),
+                      "It has to be 1, 2, 4 or 8 bytes, aligned to their size.", {}};
+  std::vector<dune::Fd> events;
+  std::set<pid_t> done;
+  // Threads may be born meanwhile; those of a thread that has the event inherit it, so look until
+  // nobody new is there.
+  for (bool again = true; again;) {
+    again = false;
+    for (pid_t tid : read_tasks(pid)) {
+      if (!done.insert(tid).second)
+        continue;
+      again = true;
+      dune::Fd fd(open_event(tid, address, size, access, record));
+      if (fd) {
+        events.push_back(std::move(fd));
+        continue;
+      }
+      if (errno == ESRCH)
+        continue;
+      if (errno == ENOSPC)
+        return Diagnostic{"Could not insert hardware watchpoint: all debug registers are in use.",
+                          "The processor has four; delete one (info watchpoints).", {}};
+      return Diagnostic{fmt::format("Could not insert hardware watchpoint: perf_event_open: {}.",
+                                    strerror(errno)),
+                        errno == EACCES || errno == EPERM
+                            ? "Set /proc/sys/kernel/perf_event_paranoid to 2 or lower, or allow "
+                              "perf_event_open in the container's profile."
+                            : "",
+                        {}};
+    }
+  }
+  const uint32_t id = next_++;
+  watches_.emplace(id, std::move(events));
+  return id;
+}
+
+void WatchSet::remove(uint32_t id) { watches_.erase(id); }
+void WatchSet::clear() { watches_.clear(); }
+
+} // namespace ddbg::keeper
