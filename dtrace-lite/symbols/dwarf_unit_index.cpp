@@ -70,9 +70,17 @@ void UnitIndex::walk(Dwarf_Die die, int parent, Dwarf_Off end, int depth) {
         const char* name = integrated_string(&die, DW_AT_name);
         if (name)
           inlinable_.push_back({name, offset});
+        break; // what is nested in it has no code
       }
+      // Lambdas and nested functions are children of the function they are written in.
+      if (dwarf_haschildren(&die) == 1 && dwarf_child(&die, &child) == 0)
+        walk(child, parent, more ? dwarf_dieoffset(&next) : end, depth + 1);
       break;
     }
+    case DW_TAG_lexical_block:
+      if (dwarf_child(&die, &child) == 0)
+        walk(child, parent, more ? dwarf_dieoffset(&next) : end, depth + 1);
+      break;
     case DW_TAG_namespace:
     case DW_TAG_module:
     case DW_TAG_class_type:

@@ -167,6 +167,7 @@ void run_line_program(const LineSections& sections, const LineHeader& h,
     on_row(row);
     row.begins_sequence = false;
     row.discriminator = 0;
+    row.prologue_end = false;
   };
   const auto advance = [&](uint64_t operations) {
     if (h.maximum_operations <= 1) {
@@ -228,8 +229,10 @@ void run_line_program(const LineSections& sections, const LineHeader& h,
     case DW_LNS_negate_stmt:
       row.is_statement = !row.is_statement;
       break;
-    case DW_LNS_set_basic_block:
     case DW_LNS_set_prologue_end:
+      row.prologue_end = true;
+      break;
+    case DW_LNS_set_basic_block:
     case DW_LNS_set_epilogue_begin:
       break;
     case DW_LNS_const_add_pc:

@@ -39,6 +39,7 @@ struct LineRow {
   uint64_t line = 1;
   uint64_t discriminator = 0;
   bool is_statement = true;
+  bool prologue_end = false;
   bool end_sequence = false;
   bool begins_sequence = false; // the first row after an end
 };

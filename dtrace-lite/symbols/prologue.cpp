@@ -147,6 +147,17 @@ bool inlined_at(Module& module, LinkAddr pc) {
   return false;
 }
 
+// Where the compiler itself says that the prologue ends (clang, rustc). 0 when it does not.
+LinkAddr marked_end(const UnitLines& lines, LinkRange function) {
+  const auto first = lines.find(function.begin);
+  const auto* table = first ? lines.items_of(first->file) : nullptr;
+  if (table)
+    for (const LineItem& item : table->items)
+      if (item.prologue_end && function.contains(item.pc))
+        return item.pc;
+  return LinkAddr(0);
+}
+
 // gdb's skip_prologue_using_sal: the end of the function's first line. 0 when the lines do not say.
 LinkAddr second_line(Module& module, const UnitLines& lines, LinkRange function) {
   auto prologue = lines.find(function.begin);
@@ -214,10 +225,10 @@ LinkAddr skip_prologue(Module& module, LinkAddr entry) {
     function.end = symbol->size ? symbol->address + symbol->size : next.value_or(entry);
   }
 
-  LinkAddr pc = entry;
-  const LinkAddr by_lines =
-      is_llvm(producer_of(&unit_die)) ? second_line(module, *lines, function) : LinkAddr(0);
-  pc = by_lines ? std::max(entry, by_lines) : skip_frame_setup(module.elf(), entry);
+  LinkAddr by_lines = marked_end(*lines, function);
+  if (!by_lines && is_llvm(producer_of(&unit_die)))
+    by_lines = second_line(module, *lines, function);
+  LinkAddr pc = by_lines ? std::max(entry, by_lines) : skip_frame_setup(module.elf(), entry);
   // In the middle of a line whose end is still in the function: to that end.
   if (const auto span = lines->find(pc))
     if (span->range.begin != pc && function.begin <= span->range.end &&

@@ -37,7 +37,7 @@ public:
       if (changed || row.line != last_line_ || !discriminator_seen_)
         file->items.push_back({row.address,
                                static_cast<unsigned>(std::min<uint64_t>(row.line, ~0u)),
-                               row.is_statement});
+                               row.is_statement, row.prologue_end});
       last_line_ = row.line;
       last_file_ = file;
     } else if (!row.end_sequence && !ignored) {

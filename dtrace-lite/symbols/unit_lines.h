@@ -12,6 +12,7 @@ struct LineItem {
   LinkAddr pc;
   unsigned line; // 0: what follows belongs to no line of this file
   bool is_statement;
+  bool prologue_end = false; // the compiler marked the end of a prologue here
 };
 
 struct UnitLines {

@@ -1,0 +1,302 @@
+#include "dtrace-lite/symbols/module_map.h"
+
+#include <algorithm>
+#include <climits>
+#include <cstdlib>
+#include <elf.h>
+#include <set>
+#include <sys/stat.h>
+
+namespace ddbg::symbols {
+namespace {
+
+constexpr std::string_view kDeleted = " (deleted)";
+constexpr uint64_t kMaxVdsoSize = 1 << 20;
+
+std::string read_link(const std::string& path) {
+  char buffer[PATH_MAX];
+  const ssize_t n = ::readlink(path.c_str(), buffer, sizeof buffer);
+  return n > 0 ? std::string(buffer, static_cast<size_t>(n)) : std::string();
+}
+
+std::string resolved(const std::string& path) {
+  char buffer[PATH_MAX];
+  return ::realpath(path.c_str(), buffer) ? buffer : path;
+}
+
+// What tells one content of a path from the next.
+std::string identity(const std::string& path, const struct stat& s) {
+  return path + "|" + std::to_string(s.st_dev) + "|" + std::to_string(s.st_ino) + "|" +
+         std::to_string(s.st_mtim.tv_sec) + "." + std::to_string(s.st_mtim.tv_nsec) + "|" +
+         std::to_string(s.st_size);
+}
+
+// Which bias makes `line` the image of one of the file's segments.
+std::optional<uint64_t> bias_of(const ElfFile& elf, const MapsLine& line) {
+  for (const Segment& s : elf.segments()) {
+    const uint64_t offset = s.offset.align_down(dune::kPageSize).value;
+    const uint64_t file_end =
+        dune::FileOffset(s.offset.value + s.file_size).align_up(dune::kPageSize).value;
+    if (s.executable == line.executable && line.offset >= offset && line.offset < file_end)
+      return line.range.begin.value -
+             (s.range.begin.align_down(dune::kPageSize).value + (line.offset - offset));
+  }
+  return std::nullopt;
+}
+
+} // namespace
+
+ModuleMap::ModuleMap(DebugFileOptions options) : options_(std::move(options)) {}
+ModuleMap::~ModuleMap() = default;
+
+void ModuleMap::set_debug_directories(std::vector<std::string> directories) {
+  options_.directories = std::move(directories);
+  files_.clear(); // what was opened already looked in the old places
+}
+
+void ModuleMap::clear() {
+  generation_ += !modules_.empty();
+  modules_.clear();
+}
+
+std::shared_ptr<Module> ModuleMap::open_cached(const std::string& path,
+                                               const std::string& file_to_open,
+                                               std::vector<std::string>* warnings) {
+  struct stat status;
+  if (::stat(file_to_open.c_str(), &status) != 0)
+    return nullptr;
+  const std::string key = identity(path, status);
+  if (const auto known = files_.find(key); known != files_.end())
+    return known->second;
+  auto module = Module::open(file_to_open, options_);
+  if (!module) {
+    warnings->push_back(module.error().message);
+    return files_[key] = nullptr;
+  }
+  return files_[key] = std::shared_ptr<Module>(*std::move(module));
+}
+
+Checked<ModuleMap::Change> ModuleMap::set_program(const std::string& path) {
+  auto probe = Module::open(path, options_);
+  if (!probe)
+    return probe.error();
+  Change change;
+  modules_.clear();
+  LoadedModule m;
+  m.module = std::shared_ptr<Module>(*std::move(probe));
+  struct stat status;
+  if (::stat(path.c_str(), &status) == 0)
+    files_[identity(resolved(path), status)] = m.module; // the process will show the resolved path
+  const LinkRange range = m.module->elf().load_range();
+  m.range = {m.to_target(range.begin), m.to_target(range.end)};
+  m.path = path;
+  m.is_main = true;
+  change.added.push_back(path);
+  change.warnings = m.module->warnings();
+  modules_.push_back(std::move(m));
+  generation_++;
+  return change;
+}
+
+Checked<ModuleMap::Change> ModuleMap::refresh(int pid, const MemoryReader& read,
+                                              const std::string& main_path) {
+  const auto maps = read_maps(pid);
+  if (!maps)
+    return maps.error();
+  std::string main = main_path;
+  if (main.empty())
+    main = read_link("/proc/" + std::to_string(pid) + "/exe");
+  return refresh_from(*maps, read, main, pid);
+}
+
+ModuleMap::Change ModuleMap::refresh_from(const std::vector<MapsLine>& maps,
+                                          const MemoryReader& read, const std::string& main_path,
+                                          int pid) {
+  Change change;
+  std::vector<LoadedModule> now;
+  std::string main_name = resolved(main_path);
+  if (main_name.ends_with(kDeleted))
+    main_name.resize(main_name.size() - kDeleted.size());
+
+  for (const MapsLine& line : maps) {
+    if (!line.executable)
+      continue;
+    const bool is_vdso = line.path == "[vdso]";
+    if (!is_vdso && !line.path.starts_with('/'))
+      continue;
+    const bool seen = std::any_of(now.begin(), now.end(), [&](const LoadedModule& m) {
+      return m.range.contains(line.range.begin);
+    });
+    if (seen)
+      continue;
+
+    LoadedModule m;
+    m.path = line.path;
+    if (is_vdso) {
+      m.is_vdso = true;
+      // The kernel does not change it while the process lives.
+      for (const LoadedModule& old : modules_)
+        if (old.is_vdso && old.range.begin == line.range.begin)
+          m.module = old.module;
+      if (!m.module && line.range.size() <= kMaxVdsoSize) {
+        std::vector<std::byte> image(line.range.size());
+        if (read(line.range.begin, image))
+          if (auto module = Module::from_memory(std::move(image), "[vdso]"))
+            m.module = std::shared_ptr<Module>(*std::move(module));
+      }
+      if (m.module)
+        m.bias = line.range.begin - TargetAddr(m.module->elf().load_range().begin.value);
+    } else {
+      std::string file = line.path;
+      const bool deleted = file.ends_with(kDeleted);
+      if (deleted)
+        m.path.resize(m.path.size() - kDeleted.size());
+      // The kernel's own link reaches the mapped file whatever became of its name.
+      const std::string by_map = "/proc/" + std::to_string(pid) + "/map_files/" + [&] {
+        char text[40];
+        std::snprintf(text, sizeof text, "%lx-%lx", line.range.begin.value, line.range.end.value);
+        return std::string(text);
+      }();
+      struct stat status;
+      const bool replaced =
+          !deleted && ::stat(file.c_str(), &status) == 0 && status.st_ino != line.inode;
+      if (deleted || replaced) {
+        const std::string by_exe = "/proc/" + std::to_string(pid) + "/exe";
+        if (::stat(by_map.c_str(), &status) == 0)
+          file = by_map;
+        else if (m.path == main_name)
+          file = by_exe;
+        else if (deleted)
+          file = m.path;
+      }
+      std::vector<std::string> ignored;
+      m.module = open_cached(m.path, file, &ignored);
+      if (!m.module)
+        continue; // mapped executable, but no ELF file: nothing to name there
+      const auto bias = bias_of(m.module->elf(), line);
+      if (!bias)
+        continue;
+      m.bias = *bias;
+      m.is_main = m.path == main_name;
+    }
+    if (!m.module)
+      continue;
+    const LinkRange range = m.module->elf().load_range();
+    m.range = {m.to_target(range.begin), m.to_target(range.end)};
+    now.push_back(std::move(m));
+  }
+
+  std::sort(now.begin(), now.end(), [](const LoadedModule& a, const LoadedModule& b) {
+    return a.range.begin < b.range.begin;
+  });
+  const LoadedModule* main_module = nullptr;
+  for (const LoadedModule& m : now)
+    if (m.is_main)
+      main_module = &m;
+  if (main_module && !main_module->module->elf().interpreter().empty()) {
+    const std::string linker = resolved(main_module->module->elf().interpreter());
+    for (LoadedModule& m : now)
+      m.is_linker = m.path == linker;
+  }
+
+  const auto key = [](const LoadedModule& m) { return std::pair(m.range.begin, m.module.get()); };
+  std::set<std::pair<TargetAddr, Module*>> before, after;
+  for (const LoadedModule& m : modules_)
+    before.insert(key(m));
+  for (const LoadedModule& m : now) {
+    after.insert(key(m));
+    if (before.contains(key(m)))
+      continue;
+    change.added.push_back(m.path);
+    for (const std::string& w : m.module->warnings())
+      change.warnings.push_back(w);
+    // What is mapped may not be what the path names now.
+    const ElfFile& elf = m.module->elf();
+    const Section* note = elf.section(".note.gnu.build-id");
+    if (note && !m.is_vdso && !elf.build_id().empty() && note->range.size() <= 4096) {
+      std::vector<std::byte> mapped(note->range.size());
+      if (read(m.to_target(note->range.begin), mapped) &&
+          build_id_in_notes(mapped, 4) != elf.build_id())
+        change.warnings.push_back(
+            m.path + ": the file was replaced since the process loaded it; its symbols "
+                     "may be wrong. Restart the program.");
+    }
+  }
+  for (const LoadedModule& m : modules_)
+    if (!after.contains(key(m)))
+      change.removed.push_back(m.path);
+  modules_ = std::move(now);
+  generation_ += change.any();
+  return change;
+}
+
+const LoadedModule* ModuleMap::find(TargetAddr a) const {
+  auto it = std::upper_bound(modules_.begin(), modules_.end(), a,
+                             [](TargetAddr x, const LoadedModule& m) { return x < m.range.begin; });
+  if (it == modules_.begin())
+    return nullptr;
+  --it;
+  return it->range.contains(a) ? &*it : nullptr;
+}
+
+const LoadedModule* ModuleMap::main() const {
+  for (const LoadedModule& m : modules_)
+    if (m.is_main)
+      return &m;
+  return nullptr;
+}
+
+std::optional<LinkerHook> ModuleMap::linker_hook(const MemoryReader& read) const {
+  // struct r_debug of <link.h>, which musl shares.
+  struct RDebug {
+    int32_t version;
+    uint64_t map;
+    uint64_t breakpoint;
+    int32_t state;
+    uint64_t linker_base;
+  };
+  const LoadedModule* program = main();
+  if (!program)
+    return std::nullopt;
+  const auto dynamic = program->module->elf().dynamic();
+  if (!dynamic)
+    return std::nullopt; // static: nothing can be loaded behind our back by a linker
+  LinkerHook hook;
+  for (LinkAddr at = dynamic->begin; at < dynamic->end; at += sizeof(Elf64_Dyn)) {
+    const auto entry = read_value<Elf64_Dyn>(read, program->to_target(at));
+    if (!entry || entry->d_tag == DT_NULL)
+      break;
+    if (entry->d_tag == DT_DEBUG)
+      hook.r_debug = TargetAddr(entry->d_un.d_ptr);
+  }
+  if (hook.r_debug) {
+    if (const auto r = read_value<RDebug>(read, hook.r_debug); r && r->breakpoint != 0) {
+      hook.breakpoint = TargetAddr(r->breakpoint);
+      return hook;
+    }
+  }
+  // The linker has not run yet: its own symbols say where it will be.
+  for (const LoadedModule& m : modules_) {
+    if (!m.is_linker)
+      continue;
+    for (const char* name : {"_dl_debug_state", "_r_debug_state", "dl_debug_state"}) {
+      const auto found = m.module->symbols().find(name);
+      if (!found.empty()) {
+        hook.breakpoint = m.to_target(found.front().address);
+        return hook;
+      }
+    }
+  }
+  return std::nullopt;
+}
+
+std::string ModuleMap::describe(TargetAddr a) const {
+  const LoadedModule* m = find(a);
+  const auto symbol = m ? m->module->symbols().at(m->to_link(a)) : std::nullopt;
+  if (!symbol)
+    return {};
+  const uint64_t offset = m->to_link(a) - symbol->address;
+  return symbol->name() + (offset ? "+" + std::to_string(offset) : "");
+}
+
+} // namespace ddbg::symbols
