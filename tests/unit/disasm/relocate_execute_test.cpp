@@ -4,11 +4,14 @@
 #include "disasm/decode.h"
 #include "disasm/relocate.h"
 #include "machine.h"
+#include "objdump.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <gtest/gtest.h>
+#include <set>
 #include <unistd.h>
 
 namespace {
@@ -183,6 +186,54 @@ TEST_P(Displaced, HasTheEffectOfTheOriginal) {
       return;
   }
 }
+
+// Each rip-relative instruction that real programs contain, once per shape (prefixes, opcode,
+// registers, immediate), with its operand moved to the data behind the code, on a cache line.
+std::set<std::vector<uint8_t>> rip_relative_shapes() {
+  std::set<std::vector<uint8_t>> shapes;
+  for (const char* file : {"/lib/x86_64-linux-gnu/libc.so.6",
+                           "/lib/x86_64-linux-gnu/libcrypto.so.3", "/usr/bin/python3"}) {
+    for_each_listed(file, "", [&](const Listed& listed) {
+      auto one = decode(listed.bytes(), TargetAddr(listed.address));
+      if (!one || !one->rip_operand || one->flow != Flow::kSequential ||
+          listed.text.find("(bad)") != std::string_view::npos)
+        return;
+      auto distance = static_cast<uint32_t>(*one->rip_operand - one->end());
+      std::vector<uint8_t> bytes(listed.bytes().begin(), listed.bytes().end());
+      auto* value = reinterpret_cast<const uint8_t*>(&distance);
+      auto at = std::search(bytes.begin() + 1, bytes.end(), value, value + 4);
+      auto moved = static_cast<uint32_t>(Machine::kDataOffset + 0x400 - bytes.size());
+      memcpy(&*at, &moved, sizeof moved);
+      shapes.insert(std::move(bytes));
+    });
+  }
+  return shapes;
+}
+
+class DisplacedReal : public Displaced {};
+
+TEST_P(DisplacedReal, RipRelativeShapesHaveTheirEffect) {
+  static const std::set<std::vector<uint8_t>> shapes = rip_relative_shapes();
+  EXPECT_GT(shapes.size(), 500u);
+  for (const std::vector<uint8_t>& bytes : shapes) {
+    auto plan = plan_relocation(bytes, TargetAddr(machine_.code()));
+    if (!plan) { // libcrypto's tables read as code
+      EXPECT_EQ(plan.error().why, Refusal::kEipRelative);
+      continue;
+    }
+    std::string text;
+    for (uint8_t byte : bytes)
+      text += "0123456789abcdef"[byte >> 4], text += "0123456789abcdef"[byte & 15];
+    compare(bytes, kRandom, text.c_str(), 2, 0);
+    if (HasFatalFailure())
+      return;
+  }
+  printf("%zu shapes\n", shapes.size());
+}
+
+INSTANTIATE_TEST_SUITE_P(Places, DisplacedReal,
+                         testing::Values(kPlacements[0], kPlacements[2], kPlacements[3]),
+                         [](const auto& info) { return "place" + std::to_string(info.index); });
 
 INSTANTIATE_TEST_SUITE_P(Places, Displaced, testing::ValuesIn(kPlacements),
                          [](const auto& info) { return "place" + std::to_string(info.index); });
