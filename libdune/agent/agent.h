@@ -74,7 +74,9 @@ struct Guarded {
   uint64_t faulted;
 };
 extern "C" Guarded agent_guarded_call(uint64_t function, const void* argument, ThreadBlock*);
-extern "C" void agent_restorer();
+// Hidden, here and at the handlers: the address of a function that could be elsewhere is read
+// through the GOT, and in this image the linker would make that an absolute address.
+extern "C" [[gnu::visibility("hidden")]] void agent_restorer();
 // sigaltstack(stack, null), made with another stack pointer: the call is refused on the very stack.
 extern "C" long agent_set_altstack(const KernelStack*);
 // One per slot, kTrampolineSize each: for calls of the slot's own thread, and for the call that
@@ -136,7 +138,7 @@ void set_program_mask(ThreadBlock*, KernelUcontext*, SignalSet);
 
 // calls_*.cpp: the instruction at uc->rip is a `syscall` that the agent wants to see.
 void handle_syscall(ThreadBlock*, session::Site*, KernelUcontext*);
-bool signal_call(ThreadBlock*, KernelUcontext*, long* result);  // true: done, result in *result
+bool signal_call(ThreadBlock*, KernelUcontext*, long* result); // true: done, result in *result
 bool process_call(ThreadBlock*, KernelUcontext*);              // true: uc->rip was set
 
 } // namespace dune::agent

@@ -16,8 +16,8 @@ namespace {
 
 constexpr SignalSet kSynchronous =
     signal_bit(kSigIll) | signal_bit(kSigBus) | signal_bit(kSigFpe) | signal_bit(kSigSegv);
-constexpr SignalSet kDefaultIgnored = signal_bit(kSigChld) | signal_bit(kSigCont) |
-                                      signal_bit(kSigUrg) | signal_bit(kSigWinch);
+constexpr SignalSet kDefaultIgnored =
+    signal_bit(kSigChld) | signal_bit(kSigCont) | signal_bit(kSigUrg) | signal_bit(kSigWinch);
 constexpr SignalSet kDefaultStop =
     signal_bit(kSigStop) | signal_bit(kSigTstp) | signal_bit(kSigTtin) | signal_bit(kSigTtou);
 constexpr SignalSet kUnblockable = signal_bit(kSigKill) | signal_bit(kSigStop);
@@ -37,8 +37,10 @@ uint8_t policy_of(int signal) {
   return header().signal_policy[signal].load(std::memory_order_relaxed);
 }
 
-extern "C" void agent_on_signal(int signal, KernelSiginfo*, KernelUcontext*);
-extern "C" void agent_on_trap(int signal, KernelSiginfo*, KernelUcontext*);
+extern "C" [[gnu::visibility("hidden")]] void agent_on_signal(int signal, KernelSiginfo*,
+                                                              KernelUcontext*);
+extern "C" [[gnu::visibility("hidden")]] void agent_on_trap(int signal, KernelSiginfo*,
+                                                            KernelUcontext*);
 
 void set_kernel_action(int signal, const KernelSigaction& action) {
   syscall_of(__NR_rt_sigaction, signal, reinterpret_cast<uint64_t>(&action), 0, 8);
@@ -294,7 +296,8 @@ void signal_at_program(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info, 
 
   const uint8_t policy = policy_of(signal);
   const bool blocked = t && (t->blocked & signal_bit(signal));
-  const bool synchronous = info->code > 0 && (signal == kSigTrap || (kSynchronous & signal_bit(signal)));
+  const bool synchronous =
+      info->code > 0 && (signal == kSigTrap || (kSynchronous & signal_bit(signal)));
   if (blocked && !synchronous) {
     if (!(t->pending & signal_bit(signal))) {
       t->pending |= signal_bit(signal);
@@ -344,8 +347,7 @@ extern "C" void agent_on_signal(int signal, KernelSiginfo* info, KernelUcontext*
   ThreadBlock* t = current();
   if ((kSynchronous & signal_bit(signal)) && info->code > 0 && recover_guard(t, uc))
     return;
-  const bool kick =
-      signal == kKickSignal && info->code == kSiQueue && info->rt.value == kKickValue;
+  const bool kick = signal == kKickSignal && info->code == kSiQueue && info->rt.value == kKickValue;
   if (kick && !takes_part(t))
     return;
   uint64_t counted;
