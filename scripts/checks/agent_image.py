@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Looks at the linked agent: it is mapped into a stranger's process as it is, by a loader that only copies segments, and
-runs where the program's vector state is live. So: no undefined symbol, no relocation left, no interpreter or dynamic
+"""Looks at the linked agent: it is mapped into a stranger's process as it is, at any address, by a loader that only copies it,
+and runs where the program's vector state is live. So: no undefined symbol, no address in need of relocation, no interpreter or dynamic
 section, no segment both writable and executable, no vector or x87 instruction, and no more bytes than the limit."""
 
 import argparse
@@ -15,6 +15,9 @@ VECTOR_OPERAND = re.compile(r"%([xyz]mm\d+|mm[0-7]|st\b|k[0-7]\b)")
 VECTOR_MNEMONIC = re.compile(r"\b(vzero(upper|all)|v?(ldmxcsr|stmxcsr)|emms|fwait|f(ld|st|ist|ild|bld|bst|add|sub|mul|div|com|"
                              r"n?init|n?clex|n?stenv|n?save|rstor|ucom|chs|abs|sqrt|rndint|scale|sin|cos|ptan|patan|prem|"
                              r"xch|xtract|yl2x|2xm1|tst|xam|n?op|free|incstp|decstp|cmov|iadd|isub|imul|idiv|icom)\w*)\b")
+# Relocations relative to their own place; the GOT's are turned into such ones by the linker, or leave a .got.
+RELATIVE = {f"R_X86_64_{kind}" for kind in ("NONE", "PC8", "PC16", "PC32", "PC64", "PLT32", "GOTPCREL", "GOTPCRELX",
+                                            "REX_GOTPCRELX")}
 INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\t(.*)$")
 
 
@@ -30,11 +33,29 @@ def undefined_symbols(image):
 
 
 def relocations(image):
-    out = tool("readelf", "-rW", image)
-    if "There are no relocations in this file" not in out:
-        count = sum(1 for line in out.splitlines() if re.match(r"[0-9a-f]{16} ", line))
-        yield f"{count} relocations are left; the first: " + next(
-            (line for line in out.splitlines() if re.match(r"[0-9a-f]{16} ", line)), "?")
+    """The image is linked at 0 and mapped anywhere, so whatever refers to an address has to be relative to itself. Only the
+    header holds offsets from the image's start. --emit-relocs lets us see which references there were."""
+    loaded = set()
+    for line in tool("readelf", "-SW", image).splitlines():
+        match = re.match(r"\s*\[ *\d+\] (\S+)\s+(\S+)\s+\w{16} \w+ (\w+) \w+ +(\w*)", line)
+        if match and "A" in match[4]:
+            loaded.add(match[1])
+            if match[1].startswith(".got") and int(match[3], 16):
+                yield f"{match[1]} holds addresses that nobody relocates"
+    section, seen = None, False
+    for line in tool("readelf", "-rW", image).splitlines():
+        heading = re.match(r"Relocation section '\.rel[ar]?(\S*)'", line)
+        if heading:
+            section = heading[1]
+            if section in (".dyn", ".plt", ".relr.dyn"):
+                yield f"dynamic relocations in .rela{section}: nobody in the target will apply them"
+        entry = re.match(r"[0-9a-f]{16} +[0-9a-f]{16} (R_X86_64_\w+) +(.*)", line)
+        if entry and section in loaded:
+            seen = True
+            if section != ".header" and entry[1] not in RELATIVE:
+                yield f"{section} at {line[:16]} holds an absolute address: {entry[1]} {entry[2].split(' ', 1)[-1].strip()}"
+    if not seen:
+        yield "no relocation was kept (--emit-relocs), so absolute addresses cannot be seen"
 
 
 def segments(image):
@@ -88,28 +109,33 @@ def check(image, limit):
 
 def self_test(folder):
     """Links images with one fault each."""
-    clean = ("extern \"C\" void _start() { asm volatile(\"xsave64 (%%rsp)\\n\\tverw %%ax\\n\\tfxsave64 (%%rsp)\" ::: "
-             "\"memory\"); }\n")
-    link = ["-Wl,--build-id=none", "-Wl,-z,noexecstack", "-static"]
+    call = "extern \"C\" void helper() { asm(\"\"); }\n"
+    clean = (call + "asm(\".section .header, \\\"a\\\"\\n.quad _start\\n.text\");\n"
+             "extern \"C\" void _start() { helper(); asm(\"xsave64 (%rsp)\\n verw %ax\\n fxsave64 (%rsp)\"); }\n")
+    start = "extern \"C\" void helper(); extern \"C\" void _start() { helper(); asm(\"BODY\"); }\n" + call
+    static = ["-static", "-Wl,-z,noexecstack"]
+    link = [*static, "-Wl,--emit-relocs"]
     cases = {
         "clean": (clean, link, None),
-        "undefined": ("extern int gone(); extern \"C\" void _start() { gone(); }\n",
-                      ["-shared", "-fPIC"], "undefined symbol"),
-        "relocation": ("int x; int* p = &x; extern \"C\" int _start() { return *p; }\n", [*link, "-Wl,--emit-relocs"],
-                       "relocations are left"),
-        "dynamic": (clean, ["-Wl,--build-id=none", "-pie", "-fPIE"], "DYNAMIC"),
-        "vector": ("extern \"C\" void _start() { asm volatile(\"movaps %xmm0, (%rsp)\"); }\n", link, "vector or x87"),
-        "x87": ("extern \"C\" void _start() { asm volatile(\"fldz\"); }\n", link, "vector or x87"),
-        "upper": ("extern \"C\" void _start() { asm volatile(\"vzeroupper\"); }\n", link, "vector or x87"),
+        "blind": (clean, static, "no relocation was kept"),
+        "undefined": ("extern int gone(); extern \"C\" void _start() { gone(); }\n", ["-shared", "-fPIC"], "undefined symbol"),
+        "absolute": ("int x; int* p = &x; extern \"C\" int _start() { return *p; }\n", link, "absolute address: R_X86_64_64"),
+        "got": (start.replace("BODY", "push helper@GOTPCREL(%rip)"), link, ".got holds addresses"),
+        "dynamic": ("int x; int* p = &x; extern \"C\" int _start() { return *p; }\n", ["-pie", "-fPIE"], "dynamic relocations"),
+        "interpreter": (clean, ["-pie", "-fPIE"], "DYNAMIC"),
+        "vector": (start.replace("BODY", "movaps %xmm0, (%rsp)"), link, "vector or x87"),
+        "mask": (start.replace("BODY", "kmovd %eax, %k1"), link, "vector or x87"),
+        "x87": (start.replace("BODY", "fldz"), link, "vector or x87"),
+        "upper": (start.replace("BODY", "vzeroupper"), link, "vector or x87"),
         "writable": ("int x = 1; extern \"C\" int _start() { return x; }\n", [*link, "-Wl,-N"], "writable and executable"),
         "large": ("char x[1 << 20]; extern \"C\" char _start() { return x[0]; }\n", link, "the limit is"),
-        "stack": (clean, ["-Wl,--build-id=none", "-Wl,-z,execstack", "-static"], "executable stack"),
+        "stack": (clean, ["-static", "-Wl,--emit-relocs", "-Wl,-z,execstack"], "executable stack"),
     }
     for name, (source, options, expected) in cases.items():
         image = folder / name
         (folder / "case.cpp").write_text(source)
         subprocess.run(["g++", "-O1", "-ffreestanding", "-nostdlib", "-fno-asynchronous-unwind-tables", "-fno-pie", "-no-pie",
-                        *options, "-o", image, folder / "case.cpp"], check=True, capture_output=True)
+                        "-Wl,--build-id=none", *options, "-o", image, folder / "case.cpp"], check=True, capture_output=True)
         findings, _ = check(image, 1 << 19)
         if expected is None and findings:
             sys.exit(f"self-test: {name}: unexpected findings {findings}")
