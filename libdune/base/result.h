@@ -49,8 +49,8 @@ public:
     }
     return *this;
   }
-  Result(const Result& o)
-    requires(std::is_copy_constructible_v<T> && std::is_copy_constructible_v<E>)
+  Result(const Result& o) requires(
+      std::is_copy_constructible_v<T>&& std::is_copy_constructible_v<E>)
       : ok_(o.ok_) {
     if (ok_)
       new (&value_) T(o.value_);

@@ -44,7 +44,7 @@ template <class Tag> struct Address {
 using TargetAddr = Address<struct TargetAddrTag>;       // a virtual address in the target (GVA)
 using GuestPhysAddr = Address<struct GuestPhysAddrTag>; // second-level input address (GPA)
 using FileOffset = Address<struct FileOffsetTag>;       // an offset in a file
-using LinkAddr = Address<struct LinkAddrTag>;           // an address as an ELF file says it (unbiased)
+using LinkAddr = Address<struct LinkAddrTag>; // an address as an ELF file says it (unbiased)
 
 // Half-open [begin, end).
 template <class Addr> struct Range {
