@@ -43,10 +43,20 @@ Place to_program(ThreadBlock* t, KernelUcontext* uc, uint64_t* counted) {
     return Place::kProgram;
   uint32_t count = site->boundary_count < kMaxBoundaries ? site->boundary_count : kMaxBoundaries;
   for (uint32_t i = 0; i < count; ++i) {
-    if (site->boundaries[i].copy_offset != rip - site->copy)
+    const Boundary& b = site->boundaries[i];
+    if (b.copy_offset != rip - site->copy)
       continue;
-    uc->mcontext.rip = site->boundaries[i].original;
-    if (uc->mcontext.rip == site->address)
+    Registers r;
+    registers_from(r, uc->mcontext);
+    for (uint16_t n = 0; n < b.saved_count && n < 2; ++n)
+      if (b.saved[n].reg >= kRegisterCount ||
+          !read_user(t, &register_at(r, static_cast<Reg>(b.saved[n].reg)),
+                     r.rsp + static_cast<uint64_t>(static_cast<int64_t>(b.saved[n].at)), 8))
+        return Place::kUnclear;
+    r.rsp += static_cast<uint64_t>(static_cast<int64_t>(b.rsp_add));
+    r.rip = b.original;
+    registers_to(uc->mcontext, r);
+    if (b.original == site->address)
       *counted = site->address;
     return Place::kProgram;
   }

@@ -109,7 +109,9 @@ void park(ThreadBlock* t, KernelUcontext* uc, StopReason reason) {
       __builtin_ia32_pause();
       continue;
     }
+    slot.asleep.store(1);
     futex_wait(slot.resume, seen);
+    slot.asleep.store(0);
     check_abandoned();
   }
   slot.state.store(static_cast<uint32_t>(ThreadState::kRunning));

@@ -44,12 +44,20 @@ inline constexpr uint32_t kOwnedByFrontend = 0xffffffff; // Header::stop_owner
 // ---------------------------------------------------------------------------------------------
 // Sites: one patched instruction each. In the code memfd.
 
-// A place inside a displaced copy at which the machine's state equals the state the original
-// program has at `original`. Every other instruction pointer inside a copy is to be stepped on.
+// A place inside a displaced copy that can be named as one of the original program: the machine's
+// state is the one it has at `original`, once `saved` registers are read back from the stack (at
+// rsp + at, rsp as found) and rsp_add is added to rsp; then rip becomes `original`. Every other
+// instruction pointer inside a copy has to be stepped on. (disasm/relocate.h makes these.)
 struct Boundary {
   uint64_t original;
-  uint32_t copy_offset;
-  uint32_t reserved;
+  uint16_t copy_offset;
+  int16_t rsp_add;
+  uint16_t saved_count;
+  uint16_t reserved;
+  struct {
+    uint16_t reg; // dune::Reg
+    int16_t at;
+  } saved[2];
 };
 
 enum SiteFlags : uint32_t {
@@ -57,7 +65,7 @@ enum SiteFlags : uint32_t {
   kSiteSyscall = 2,    // the instruction is `syscall`: the agent looks at the number in rax
 };
 
-inline constexpr uint32_t kMaxBoundaries = 6;
+inline constexpr uint32_t kMaxBoundaries = 8;
 
 struct Site {
   uint64_t address;                    // [F] 0: entry unused
@@ -155,7 +163,7 @@ struct alignas(64) ThreadSlot {
   std::atomic<uint32_t> state;  // ThreadState; see above
   std::atomic<uint32_t> resume; // [F] bumped to let a parked thread go; futex
   uint32_t tid;                 // [A]/[K] in the target's own pid namespace
-  uint32_t reserved;
+  std::atomic<uint32_t> asleep; // [A] 1: waits in the futex, not spinning
 
   // Written by [A] before kParked, read and changed by [F] while kParked.
   Registers regs;
@@ -281,6 +289,6 @@ inline constexpr uint64_t kCodeNearMainOffset = kCodeNearLibsOffset + kCodeNearL
 inline constexpr uint64_t kCodeSize = kCodeNearMainOffset + kCodeNearMainSize;
 
 static_assert(std::atomic<uint64_t>::is_always_lock_free);
-static_assert(sizeof(Boundary) == 16);
+static_assert(sizeof(Boundary) == 24);
 
 } // namespace dune::session

@@ -1,0 +1,231 @@
+#include "dtrace-lite/engine/inferior_sites.h"
+
+#include "disasm/relocate.h"
+
+#include <algorithm>
+#include <cstring>
+#include <fmt/format.h>
+
+namespace ddbg::engine {
+
+using namespace dune::session;
+
+SitePool::SitePool(Session& session, std::byte* code, const MemoryMap& map)
+    : session_(&session), table_(reinterpret_cast<SiteTable*>(code)), code_(code),
+      site_of_(kRecords, kNone), used_(kRecords, false) {
+  windows_.push_back({map.code_near_libs, kCodeNearLibsSize, kCodeNearLibsOffset, 0});
+  if (map.code_near_main)
+    windows_.push_back({map.code_near_main, kCodeNearMainSize, kCodeNearMainOffset, 0});
+  for (RecordId i = 0; i < kRecords; ++i)
+    free_records_.push_back(i);
+}
+
+Checked<std::pair<uint64_t, std::byte*>> SitePool::allocate(size_t size, TargetAddr near) {
+  auto distance = [&](const Window& w) {
+    return w.address > near.value ? w.address - near.value : near.value - w.address;
+  };
+  std::vector<Window*> order;
+  for (Window& w : windows_)
+    order.push_back(&w);
+  std::sort(order.begin(), order.end(),
+            [&](Window* a, Window* b) { return distance(*a) < distance(*b); });
+  for (Window* w : order) {
+    const uint64_t at = (w->used + 15) & ~uint64_t{15};
+    if (at + size > w->size)
+      continue;
+    w->used = at + size;
+    return std::pair{w->address + at, code_ + w->offset + at};
+  }
+  return Diagnostic{"There is no room left for breakpoint code in the program.",
+                    "Delete breakpoints and restart the program.", {}};
+}
+
+std::optional<uint32_t> SitePool::find(TargetAddr address) const {
+  auto it = by_address_.find(address.value);
+  if (it == by_address_.end())
+    return std::nullopt;
+  return it->second;
+}
+
+Checked<uint32_t> SitePool::site_at(TargetAddr address, std::span<const uint8_t> original,
+                                    uint32_t flags) {
+  if (auto known = find(address)) {
+    table_->sites[*known].flags |= flags;
+    return *known;
+  }
+  const uint32_t index = table_->count;
+  if (index >= kSites)
+    return Diagnostic{fmt::format("The program has had {} different breakpoint addresses already.",
+                                  kSites),
+                      "Restart the program to set more.", {}};
+  auto plan = dune::disasm::plan_relocation(original, address);
+  if (!plan)
+    return Diagnostic{fmt::format("Cannot set a breakpoint at {:#x}: {}.", address.value,
+                                  dune::disasm::refusal_text(plan.error().why)),
+                      "", {}};
+  auto room = allocate(plan->max_size(), address);
+  if (!room)
+    return room.error();
+  const auto copy = plan->commit(TargetAddr(room->first));
+  std::memcpy(room->second, copy.bytes.data(), copy.bytes.size());
+
+  Site& s = table_->sites[index];
+  s.address = address.value;
+  s.copy = room->first;
+  s.copy_size = static_cast<uint32_t>(copy.bytes.size());
+  s.original_length = static_cast<uint8_t>(plan->source_length());
+  s.original_byte = original[0];
+  s.first_record = kNone;
+  s.flags = flags;
+  s.boundary_count = 0;
+  for (const auto& b : copy.boundaries) {
+    if (b.state == dune::disasm::BoundaryState::kStepOn || s.boundary_count == kMaxBoundaries)
+      continue;
+    Boundary& out = s.boundaries[s.boundary_count++];
+    out = {};
+    out.original = b.original.value;
+    out.copy_offset = b.offset;
+    out.rsp_add = b.rsp_add;
+    out.saved_count = b.saved_count;
+    for (int i = 0; i < b.saved_count; ++i)
+      out.saved[i] = {static_cast<uint16_t>(b.saved[i].reg), b.saved[i].at};
+  }
+  table_->count = index + 1;
+  uint32_t slot = site_hash(address.value);
+  while (table_->hash[slot].load() != 0)
+    slot = (slot + 1) % kSiteHashSize;
+  table_->hash[slot].store(index + 1, std::memory_order_release);
+  by_address_[address.value] = index;
+  return index;
+}
+
+TargetAddr SitePool::original_of(TargetAddr pc) const {
+  const bool ours = std::any_of(windows_.begin(), windows_.end(), [&](const Window& w) {
+    return pc.value - w.address < w.size;
+  });
+  if (!ours)
+    return pc;
+  for (const auto& [address, index] : by_address_) {
+    const Site& s = table_->sites[index];
+    if (pc.value - s.copy >= s.copy_size)
+      continue;
+    for (uint32_t i = 0; i < s.boundary_count; ++i)
+      if (s.boundaries[i].copy_offset == pc.value - s.copy)
+        return TargetAddr(s.boundaries[i].original);
+    return TargetAddr(s.address);
+  }
+  return pc;
+}
+
+Checked<RecordId> SitePool::take_record() {
+  if (free_records_.empty())
+    return Diagnostic{fmt::format("All {} breakpoint records are in use.", kRecords),
+                      "Delete breakpoints.", {}};
+  const RecordId id = free_records_.front();
+  free_records_.pop_front();
+  used_[id] = true;
+  return id;
+}
+
+Checked<void> SitePool::set_condition(RecordId id, std::span<const uint8_t> code) {
+  if (code.empty()) {
+    record(id).condition = 0;
+    return {};
+  }
+  const TargetAddr near(site_of_[id] == kNone ? 0 : table_->sites[site_of_[id]].address);
+  auto room = allocate(code.size(), near);
+  if (!room)
+    return room.error();
+  std::memcpy(room->second, code.data(), code.size());
+  record(id).condition = room->first;
+  return {};
+}
+
+namespace {
+void fill(Record& r, const RecordSpec& spec) {
+  r.only_tid = spec.only_tid;
+  r.min_stack_pointer = spec.min_stack_pointer;
+  r.ignore_count = spec.ignore_count;
+  r.hits = r.evaluations = r.faults = 0;
+  r.condition = 0;
+  r.watch_address = r.watch_size = 0;
+  r.next = kNone;
+}
+uint32_t flags_of(const RecordSpec& spec) {
+  return (spec.enabled ? kRecordEnabled : 0u) | (spec.internal ? kRecordInternal : 0u) |
+         (spec.park_only ? kRecordParkOnly : 0u);
+}
+} // namespace
+
+Checked<RecordId> SitePool::add_record(uint32_t site_index, const RecordSpec& spec) {
+  auto id = take_record();
+  if (!id)
+    return id.error();
+  Record& r = record(*id);
+  fill(r, spec);
+  site_of_[*id] = site_index;
+  if (auto ok = set_condition(*id, spec.condition); !ok) {
+    used_[*id] = false;
+    free_records_.push_back(*id);
+    return ok.error();
+  }
+  r.flags = flags_of(spec);
+  // At the end of the chain: records fire in the order they were set.
+  auto& chain = chains_[site_index];
+  if (chain.empty())
+    table_->sites[site_index].first_record.store(*id, std::memory_order_release);
+  else
+    record(chain.back()).next.store(*id, std::memory_order_release);
+  chain.push_back(*id);
+  return *id;
+}
+
+Checked<RecordId> SitePool::add_watch_record(TargetAddr address, unsigned size, uint64_t value,
+                                             bool compare_value, const RecordSpec& spec) {
+  auto id = take_record();
+  if (!id)
+    return id.error();
+  Record& r = record(*id);
+  fill(r, spec);
+  site_of_[*id] = kNone;
+  r.watch_address = address.value;
+  r.watch_size = size;
+  r.watch_value = value;
+  if (auto ok = set_condition(*id, spec.condition); !ok)
+    return ok.error();
+  r.flags = flags_of(spec) | (compare_value ? kRecordCompareValue : 0u);
+  return *id;
+}
+
+bool SitePool::valid(RecordId id) const { return id < kRecords && used_[id]; }
+
+bool SitePool::remove_record(RecordId id) {
+  record(id).flags = 0;
+  const uint32_t index = site_of_[id];
+  bool last = false;
+  if (index != kNone) {
+    auto& chain = chains_[index];
+    auto at = std::find(chain.begin(), chain.end(), id);
+    DUNE_ASSERT(at != chain.end());
+    const uint32_t next = at + 1 == chain.end() ? kNone : *(at + 1);
+    if (at == chain.begin())
+      table_->sites[index].first_record.store(next, std::memory_order_release);
+    else
+      record(*(at - 1)).next.store(next, std::memory_order_release);
+    chain.erase(at);
+    last = chain.empty();
+  }
+  // `next` stays: a thread that stands on this record walks on from it.
+  used_[id] = false;
+  site_of_[id] = kNone;
+  free_records_.push_back(id);
+  return last;
+}
+
+bool SitePool::needs_int3(uint32_t index) const {
+  auto chain = chains_.find(index);
+  return (chain != chains_.end() && !chain->second.empty()) ||
+         (table_->sites[index].flags & kSiteSyscall);
+}
+
+} // namespace ddbg::engine

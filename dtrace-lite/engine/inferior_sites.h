@@ -1,0 +1,68 @@
+// Sites, records and the code arena: the front end's half of the session's code memfd. Internal to
+// the engine's Inferior.
+#pragma once
+
+#include "dtrace-lite/engine/inferior.h"
+#include "libdune/base/file.h"
+
+#include <deque>
+#include <map>
+#include <unordered_map>
+#include <vector>
+
+namespace ddbg::engine {
+
+class SitePool {
+public:
+  // Both mappings outlive the pool.
+  SitePool(dune::session::Session&, std::byte* code, const dune::session::MemoryMap&);
+
+  // The index of the site at `address`, made if there is none. `original`: the program's bytes
+  // there, as many as are readable, at least one instruction.
+  Checked<uint32_t> site_at(TargetAddr address, std::span<const uint8_t> original, uint32_t flags);
+  dune::session::Site& site(uint32_t index) const { return table_->sites[index]; }
+  std::optional<uint32_t> find(TargetAddr) const;
+  // Calls f(site) for every site that is in the text within the range.
+  template <class F> void each_installed(TargetRange range, F&& f) const {
+    for (auto it = by_address_.lower_bound(range.begin.value);
+         it != by_address_.end() && it->first < range.end.value; ++it)
+      if (table_->sites[it->second].flags & dune::session::kSiteInstalled)
+        f(table_->sites[it->second]);
+  }
+  // The program's address for an instruction pointer inside a copy; `pc` itself elsewhere.
+  TargetAddr original_of(TargetAddr pc) const;
+
+  // A record linked to a site, not yet in the text. Errors: pool or arena full.
+  Checked<RecordId> add_record(uint32_t site, const RecordSpec&);
+  // Unlinks; true if its site has no record left. Watch records have no site.
+  bool remove_record(RecordId);
+  Checked<RecordId> add_watch_record(TargetAddr, unsigned size, uint64_t value, bool compare_value,
+                                     const RecordSpec&);
+  bool valid(RecordId) const;
+  uint32_t site_of(RecordId id) const { return site_of_[id]; }
+  dune::session::Record& record(RecordId id) const { return session_->records[id]; }
+  Checked<void> set_condition(RecordId, std::span<const uint8_t> code);
+  bool needs_int3(uint32_t site) const;
+
+private:
+  struct Window {
+    uint64_t address, size, offset, used;
+  };
+  // Room for `size` bytes near `near`; target address and our own. Errors: arena full.
+  Checked<std::pair<uint64_t, std::byte*>> allocate(size_t size, TargetAddr near);
+  Checked<RecordId> take_record();
+
+  dune::session::Session* session_;
+  dune::session::SiteTable* table_;
+  std::byte* code_;
+  std::vector<Window> windows_;
+  std::map<uint64_t, uint32_t> by_address_;
+  // The chains as we made them: what the session says of them is the target's to scribble over.
+  std::unordered_map<uint32_t, std::vector<RecordId>> chains_;
+  std::vector<uint32_t> site_of_; // by record, kNone: free or a watch
+  std::vector<bool> used_;
+  // Freed records are reused last: a thread may still be walking over one.
+  std::deque<RecordId> free_records_;
+};
+
+} // namespace ddbg::engine
