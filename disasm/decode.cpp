@@ -126,13 +126,16 @@ const ZydisDecodedOperand* ZydisInstruction::rip_operand() const {
 }
 
 Result<ZydisInstruction> zydis_decode(std::span<const uint8_t> bytes) {
+  constexpr Error kTooShort{Errc::kExhausted, "the bytes end inside an instruction"};
+  if (bytes.empty()) // a null pointer perhaps, which Zydis takes for a wrong argument
+    return kTooShort;
   ZydisInstruction z;
   ZyanStatus status =
       ZydisDecoderDecodeFull(&decoder(), bytes.data(), bytes.size(), &z.info, z.operands);
   if (ZYAN_SUCCESS(status))
     return z;
   if (status == ZYDIS_STATUS_NO_MORE_DATA)
-    return Error{Errc::kExhausted, "the bytes end inside an instruction"};
+    return kTooShort;
   return Error{Errc::kInvalid, "no valid instruction"};
 }
 

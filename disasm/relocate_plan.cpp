@@ -152,19 +152,21 @@ std::optional<Refusal> choose_strategy(const ZydisInstruction& z, const Instruct
   return {};
 }
 
-// Bytes that are never run between functions: nops, int3, and zeroes that some linkers leave.
-bool is_padding(std::span<const uint8_t> bytes) {
-  while (!bytes.empty()) {
-    if (bytes[0] == 0xcc || bytes[0] == 0x00) {
-      bytes = bytes.subspan(1);
+// How many bytes of padding (nops, int3, and zeroes that some linkers leave) begin here, when they
+// reach to `least`: the last nop may go on behind it. 0 when they do not.
+size_t padding_length(std::span<const uint8_t> bytes, size_t least) {
+  size_t length = 0;
+  while (length < least) {
+    if (length < bytes.size() && (bytes[length] == 0xcc || bytes[length] == 0x00)) {
+      ++length;
       continue;
     }
-    Result<Instruction> one = decode(bytes, TargetAddr(0));
+    Result<Instruction> one = decode(bytes.subspan(length), TargetAddr(0));
     if (!one || !one->is_nop)
-      return false;
-    bytes = bytes.subspan(one->length);
+      return 0;
+    length += one->length;
   }
-  return true;
+  return length;
 }
 
 } // namespace
@@ -182,11 +184,11 @@ struct Planner {
     if (!z)
       return z.error().code == Errc::kExhausted ? Refusal::kTruncated : Refusal::kUndecodable;
     Instruction i = describe(*z, address);
+    if (auto why = refuse_always(*z, i))
+      return why;
     uint8_t other = capstone_length(rest, address);
     if (other != 0 && other != i.length)
       return Refusal::kDecodersDisagree;
-    if (auto why = refuse_always(*z, i))
-      return why;
     if (i.rip_operand && i.rip_operand_size &&
         patched().overlaps({*i.rip_operand, *i.rip_operand + i.rip_operand_size}))
       return Refusal::kReadsPatch;
@@ -230,10 +232,10 @@ struct Planner {
       std::span<const uint8_t> rest = bytes.subspan(std::min(done, bytes.size()));
       if (done > 0 && !plan.falls_through_) {
         // Nothing of what follows is reached from here; a call would come back to it.
-        size_t missing = options.cover - done;
-        if (plan.contains_call_ || rest.size() < missing || !is_padding(rest.first(missing)))
+        size_t padding = padding_length(rest, options.cover - done);
+        if (plan.contains_call_ || padding == 0)
           return Refused{Refusal::kRunsOff, at};
-        plan.source_length_ = options.cover;
+        plan.source_length_ += padding;
         break;
       }
       if (auto why = add(rest, at))
