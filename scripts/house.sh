@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2154,SC1007
 # Shared by scripts/ddbg and scripts/test: packages, where to build, whether to build, how to build. Sourced, not run.
 # The caller has set $root (the checkout) and $me (the name to speak under). Everything said goes to stderr: stdout belongs
 # to the program that is run at the end.
