@@ -157,6 +157,14 @@ std::vector<std::string> release(Injected& in) {
   if (process->threads().empty())
     return left;
   Tracee thread(process->threads().front());
+  // A kick that is still on its way would kill the program: ignoring a signal discards it.
+  process->discard_signal(dune::agent::kKickSignal);
+  dune::KernelSigaction ignore{};
+  ignore.handler = dune::kSigIgn;
+  if (in.memory->write(TargetAddr(room), &ignore, sizeof ignore))
+    (void)!thread.system_call(
+        *instruction, SYS_rt_sigaction,
+        std::array<uint64_t, 4>{uint64_t(dune::agent::kKickSignal), room, 0, 8});
   const TargetAddr actions_at(in.map.agent_text + in.image.actions);
   if (in.memory->read(actions_at, actions.data(), actions.size() * sizeof actions[0]))
     for (int signal = 1; signal <= dune::kSignalCount; ++signal)

@@ -133,6 +133,8 @@ void Server::handle(Message& message) {
     return answer(write_text(in));
   case MessageType::kExpectExec: {
     const auto tid = in.number<int32_t>();
+    if (tid == exec_tid_) // a signal came between the announcement and the call
+      return answer({});
     auto ok = seize_for_exec(tid);
     if (ok)
       exec_tid_ = tid;

@@ -1,6 +1,5 @@
 #include "dtrace-lite/keeper/stopped_process.h"
 
-#include <algorithm>
 #include <csignal>
 #include <cstring>
 #include <fmt/format.h>
@@ -100,11 +99,9 @@ dune::Status StoppedProcess::single_step(pid_t tid) {
   return {};
 }
 
-bool StoppedProcess::is_gone(pid_t tid) const {
-  return std::find(threads_.begin(), threads_.end(), tid) == threads_.end();
+void StoppedProcess::discard_signal(int signal) {
+  std::erase_if(pending_signal_, [&](const auto& entry) { return entry.second == signal; });
 }
-
-void StoppedProcess::forget(pid_t tid) { std::erase(threads_, tid); }
 
 InKernel in_system_call(const user_regs_struct& regs) {
   const auto number = static_cast<int64_t>(regs.orig_rax);

@@ -20,8 +20,8 @@ public:
   // Lets one thread run until `deadline_ms` from now or until it can be interrupted again.
   dune::Status run_briefly(pid_t tid);
   dune::Status single_step(pid_t tid);
-  bool is_gone(pid_t tid) const;
-  void forget(pid_t tid);
+  // A signal of ours that was taken from threads on the way is not given back.
+  void discard_signal(int signal);
 
 private:
   StoppedProcess() = default;

@@ -84,6 +84,10 @@ extern "C" long agent_set_altstack(const KernelStack*);
 extern "C" char agent_own_trampolines[], agent_child_trampolines[];
 extern "C" char agent_restore_begin[], agent_restore_end[];
 inline constexpr uint64_t kTrampolineSize = 16;
+inline constexpr uint64_t kSyscallLength = 2;
+inline uint64_t own_trampoline(const ThreadBlock* t) {
+  return reinterpret_cast<uint64_t>(agent_own_trampolines) + t->slot * kTrampolineSize;
+}
 
 // memory.cpp
 extern "C" void* memcpy(void* to, const void* from, __SIZE_TYPE__ n);

@@ -17,10 +17,10 @@ void to_trampoline(ThreadBlock* t, KernelUcontext* uc, PendingCall call, ThreadB
   t->pending_call = call;
   t->cloned = reinterpret_cast<uint64_t>(child);
   t->call_mask = uc->sigmask;
-  t->call_regs.rip = m.rip + 2;
+  t->call_regs.rip = m.rip + kSyscallLength;
   t->call_regs.r11 = m.eflags & ~kEflagsTrap;
   t->call_regs.eflags = t->action != Action::kRun && !t->stepping_over_call ? kEflagsTrap : 0;
-  m.rip = reinterpret_cast<uint64_t>(agent_own_trampolines) + t->slot * kTrampolineSize;
+  m.rip = own_trampoline(t);
   if (child) {
     child->parent = reinterpret_cast<uint64_t>(t);
     child->call_mask = t->call_mask;

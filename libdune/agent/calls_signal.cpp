@@ -207,7 +207,7 @@ void handle_syscall(ThreadBlock* t, Site* site, KernelUcontext* uc) {
     return call_sigreturn(t, uc);
   if (signal_call(t, uc, &result)) {
     m.rax = static_cast<uint64_t>(result);
-    m.rip = site->address + 2;
+    m.rip = site->address + kSyscallLength;
     m.rcx = m.rip;
     m.r11 = m.eflags & ~kEflagsTrap;
     if (takes_part(t) && t->action != Action::kRun && !t->stepping_over_call)

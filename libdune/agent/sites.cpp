@@ -27,6 +27,12 @@ Place to_program(ThreadBlock* t, KernelUcontext* uc, uint64_t* counted) {
   if (rip >= agent_config.text_begin && rip < agent_config.text_end) {
     auto begin = reinterpret_cast<uint64_t>(agent_restore_begin);
     auto end = reinterpret_cast<uint64_t>(agent_restore_end);
+    if (rip == own_trampoline(t) && t->pending_call == PendingCall::kExec) {
+      // Signals are open before an execve: one of them came first. The call is made anew after it.
+      uc->mcontext.rip = t->call_regs.rip - kSyscallLength;
+      set_program_mask(t, uc, program_mask(t, t->call_mask));
+      return Place::kProgram;
+    }
     if (rip < begin || rip >= end)
       return Place::kUnclear;
     registers_to(uc->mcontext, [&] {
