@@ -4,15 +4,19 @@
 #include "disasm/zydis_decoder.h"
 
 #include <string>
-#include <string_view>
 
 namespace dune::disasm {
 
-// Drops the size suffix where a register operand says the size already: movq %rsp,%rbp is `mov`,
-// movq $1,(%rax) stays; call, ret, push and their like have none in 64-bit code.
-std::string att_mnemonic(std::string_view mnemonic, const ZydisInstruction& z);
+struct AttText {
+  std::string mnemonic;
+  std::string operands;
+};
 
-// No blank after commas, every number in hexadecimal but the scale: -0x8(%rbp,%rax,4).
-std::string att_operands(std::string_view operands);
+// - No size suffix where a register operand says the size already: movq %rsp,%rbp is `mov`; call,
+// ret,
+//   push and their like have none.
+// - No blank after commas; numbers in hexadecimal, negative immediates as their bits.
+// - Memory as encoded: 0x0(%r13), (%rax,%rbx,1).
+AttText as_gdb_writes(const AttText& text, const ZydisInstruction& z);
 
 } // namespace dune::disasm

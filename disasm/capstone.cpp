@@ -33,6 +33,11 @@ public:
     return cs_disasm_iter(handle_, &code, &size, &at, instruction_) ? instruction_ : nullptr;
   }
 
+  const char* name(const cs_insn& one) const {
+    const char* found = cs_insn_name(handle_, one.id);
+    return found ? found : "";
+  }
+
 private:
   csh handle_ = 0;
   cs_insn* instruction_ = nullptr;
@@ -56,7 +61,8 @@ std::optional<CapstoneText> capstone_print(std::span<const uint8_t> bytes, Targe
   const cs_insn* one = handle_for(syntax).decode(bytes, address);
   if (!one)
     return {};
-  return CapstoneText{static_cast<uint8_t>(one->size), one->mnemonic, one->op_str};
+  return CapstoneText{static_cast<uint8_t>(one->size), handle_for(syntax).name(*one), one->mnemonic,
+                      one->op_str};
 }
 
 } // namespace dune::disasm

@@ -9,6 +9,7 @@ namespace dune::disasm {
 
 struct CapstoneText {
   uint8_t length;
+  const char* name; // of the instruction, without suffix and prefix, nearly always Zydis's name
   std::string mnemonic;
   std::string operands;
 };

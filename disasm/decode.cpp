@@ -61,8 +61,9 @@ Flow flow_of(const ZydisInstruction& z) {
   case ZYDIS_MNEMONIC_XBEGIN:
     return Flow::kTransaction;
   default:
-    return z.info.meta.category == ZYDIS_CATEGORY_COND_BR ? Flow::kConditionalJump
-                                                          : Flow::kSequential;
+    // xend is in the category too.
+    return z.info.meta.category == ZYDIS_CATEGORY_COND_BR && is_direct(z) ? Flow::kConditionalJump
+                                                                          : Flow::kSequential;
   }
 }
 

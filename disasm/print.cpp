@@ -4,7 +4,9 @@
 #include "disasm/capstone.h"
 #include "disasm/zydis_decoder.h"
 
+#include <algorithm>
 #include <cstdio>
+#include <iterator>
 
 namespace dune::disasm {
 
@@ -38,6 +40,20 @@ std::string zydis_text(const ZydisInstruction& z, TargetAddr address, Syntax syn
   return text;
 }
 
+// Capstone 4.0.2 reads some instructions that are younger than itself as others of the same length
+// (rdpid as rdseed). The two libraries have the same names but for a few families.
+bool same_instruction(std::string_view capstone, std::string_view zydis) {
+  if (capstone == zydis)
+    return true;
+  static constexpr std::string_view kFamilies[][2] = {
+      {"j", "j"},        {"cmov", "cmov"}, {"set", "set"},     {"movabs", "mov"},
+      {"wait", "fwait"}, {"cmp", "cmp"},   {"vpcmp", "vpcmp"}, {"vcmp", "vcmp"},
+  };
+  return std::any_of(std::begin(kFamilies), std::end(kFamilies), [&](const auto& family) {
+    return capstone.starts_with(family[0]) && zydis.starts_with(family[1]);
+  });
+}
+
 // "mnemonic operands" to gdb's columns; a prefix word (lock, rep, bnd) keeps its own space.
 std::string in_columns(const std::string& mnemonic, const std::string& operands) {
   if (operands.empty())
@@ -60,7 +76,8 @@ Printed print(std::span<const uint8_t> bytes, TargetAddr address, Syntax syntax,
 
   std::string mnemonic, operands;
   auto text = capstone_print(own, address, syntax);
-  if (text && text->length == i.length) {
+  if (text && text->length == i.length &&
+      same_instruction(text->name, ZydisMnemonicGetString(z->info.mnemonic))) {
     mnemonic = text->mnemonic;
     operands = text->operands;
   } else {
@@ -70,8 +87,9 @@ Printed print(std::span<const uint8_t> bytes, TargetAddr address, Syntax syntax,
     operands = space == std::string::npos ? "" : all.substr(space + 1);
   }
   if (syntax == Syntax::kAtt) {
-    mnemonic = att_mnemonic(mnemonic, *z);
-    operands = att_operands(operands);
+    AttText att = as_gdb_writes({mnemonic, operands}, *z);
+    mnemonic = att.mnemonic;
+    operands = att.operands;
   }
   if (i.target)
     operands = with_symbol(*i.target, symbolizer);

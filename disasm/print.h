@@ -1,6 +1,6 @@
 // One instruction as text, in gdb's manner: `call   0x401136 <foo>`, `mov    0x2ee2(%rip),%rax`.
-// Capstone prints; where it does not know the instruction, or reads another length than Zydis, the
-// text is Zydis's.
+// Capstone prints; where it does not know the instruction, or reads it as another than Zydis,
+// the text is Zydis's.
 #pragma once
 
 #include "libdune/base/result.h"
