@@ -81,7 +81,7 @@ public:
   // Where the variable is at pc (any pc for globals).
   Checked<LocationPlan> plan(const Variable& variable, LinkAddr pc);
   // Where a base or member lies whose offset is known only at run time: from the enclosing object.
-  Checked<LocationPlan> plan_member(const Member& member);
+  static Checked<LocationPlan> plan_member(const Member& member);
   // The number of elements of a variable-length array: a plan of one value, or of the address of
   // the bound's variable. `bound_is_upper`: the count is one more.
   struct ArrayBound {
