@@ -10,10 +10,18 @@
 namespace ddbg::symbols {
 namespace {
 
-// libelf reads the image that ElfFile has mapped and checked; it takes a char*, but only reads.
+// libelf over the image that ElfFile has mapped and checked. To decompress a section it writes into
+// the section headers, in place: the mapping is private, so that touches no file.
 Elf* elf_over(const ElfFile& file) {
   elf_version(EV_CURRENT);
   const Bytes image = file.image();
+  for (const Section& s : file.sections()) {
+    if (!(s.flags & SHF_COMPRESSED) && !s.name.starts_with(".zdebug"))
+      continue;
+    if (!file.make_writable())
+      return nullptr;
+    break;
+  }
   return elf_memory(const_cast<char*>(reinterpret_cast<const char*>(image.data())), image.size());
 }
 

@@ -141,15 +141,24 @@ std::string die_linkage_name(Dwarf_Die* die) {
 }
 
 std::string qualified_name(Module& module, Dwarf_Die* function) {
-  // gdb prefers what the linkage name says: it names lambdas and local classes fully.
+  Dwarf_Die unit_die;
+  const int language =
+      dwarf_diecu(function, &unit_die, nullptr, nullptr) ? dwarf_srclang(&unit_die) : -1;
+  // As gdb: in C++ the linkage name says it best (it names lambdas and local classes fully), Rust
+  // is named by its DIEs.
   const std::string linkage = die_linkage_name(function);
-  if (looks_mangled(linkage)) {
+  if (looks_mangled(linkage) && language != DW_LANG_Rust) {
     module.counters().symbols_demangled++;
     const std::string demangled = demangle(linkage);
     if (demangled != linkage)
       return function_name_only(demangled);
   }
   std::string name = die_name(function);
+  // A C function renamed in assembly (glibc's __GI_raise) goes by the name it links with.
+  if (!linkage.empty() && !looks_mangled(linkage) &&
+      (language == DW_LANG_C || language == DW_LANG_C89 || language == DW_LANG_C99 ||
+       language == DW_LANG_C11 || language == DW_LANG_Mips_Assembler))
+    return linkage;
   // The scope is that of the declaration.
   Dwarf_Die die = *function;
   for (int hops = 0; hops < 16; hops++) {

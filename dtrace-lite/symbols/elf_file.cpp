@@ -315,6 +315,10 @@ bool ElfFile::is_text(LinkAddr a) const {
   return false;
 }
 
+bool ElfFile::make_writable() const {
+  return !mapping_ || ::mprotect(mapping_.data(), mapping_.size(), PROT_READ | PROT_WRITE) == 0;
+}
+
 std::string ElfFile::soname() const {
   if (!dynamic_)
     return {};

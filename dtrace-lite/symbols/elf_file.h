@@ -66,6 +66,9 @@ public:
 
   const std::string& path() const { return path_; }
   Bytes image() const { return image_; }
+  // Lets libelf write to its private view of the image (see dwarf_info.cpp). Sections and segments
+  // were read before and stay as they are.
+  bool make_writable() const;
   ElfKind kind() const { return kind_; }
   LinkAddr entry() const { return entry_; }
   const std::vector<Segment>& segments() const { return segments_; }

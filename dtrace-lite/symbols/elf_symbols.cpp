@@ -72,14 +72,21 @@ std::string Symbol::name() const {
 
 struct ElfSymbols::Impl {
   const ElfFile& file;
-  std::vector<Table> tables; // .symtab first
+  std::vector<Table> tables; // one, or none
   bool full = false;
   size_t* demangled;
 
   // Built on first use.
   std::optional<std::vector<Symbol>> plt;
-  std::optional<std::vector<Symbol>> by_address; // all but TLS, sorted
-  std::optional<std::vector<Symbol>> code;       // the code symbols of by_address and the PLT
+  struct Place { // a symbol in an index by address; small, because there can be a million
+    uint64_t address, size;
+    uint32_t name;  // gdb's order at one address: the one later in the string table wins
+    uint32_t index; // in its table, or kPlt | index in plt
+  };
+  static constexpr uint32_t kPlt = 1u << 31;
+  bool indexed = false;
+  std::vector<Place> by_address;                 // all but TLS, sorted
+  std::vector<Place> code;                       // the code symbols of by_address
   std::optional<std::vector<std::string>> names; // demangled, sorted, unique
 
   Impl(const ElfFile& f, const ElfFile* debug, size_t* counter) : file(f), demangled(counter) {
@@ -89,7 +96,7 @@ struct ElfSymbols::Impl {
     full = symtab.has_value();
     if (symtab)
       tables.push_back(*symtab);
-    if (auto dynsym = table_of(f, SHT_DYNSYM))
+    else if (auto dynsym = table_of(f, SHT_DYNSYM)) // .symtab has all that .dynsym has
       tables.push_back(*dynsym);
   }
 
@@ -178,51 +185,51 @@ struct ElfSymbols::Impl {
   }
 
   void build_address_index() {
-    struct Entry {
-      Symbol symbol;
-      uint64_t
-          name_order; // gdb's: of symbols at one address the one later in the string table wins
-    };
+    if (indexed)
+      return;
+    indexed = true;
     if (!plt)
       read_plt();
-    std::vector<Entry> entries;
-    const Table* first = tables.empty() ? nullptr : &tables.front();
-    scan([&](const Table& table, const Elf64_Sym& raw) {
-      if (ELF64_ST_TYPE(raw.st_info) != STT_TLS && raw.st_shndx != SHN_ABS)
-        entries.push_back(
-            {make(table, raw), raw.st_name + (&table == first ? uint64_t{1} << 32 : 0)});
-      return true;
-    });
-    for (const Symbol& s : *plt)
-      entries.push_back({s, 0});
-    std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
-      return a.symbol.address != b.symbol.address ? a.symbol.address < b.symbol.address
-                                                  : a.name_order < b.name_order;
-    });
-    by_address.emplace();
-    code.emplace();
-    for (const Entry& e : entries) {
-      // A name that both tables have is one symbol.
-      const auto& all = *by_address;
-      bool twice = false;
-      for (size_t i = all.size(); i-- > 0 && all[i].address == e.symbol.address && !twice;)
-        twice = all[i].linkage_name == e.symbol.linkage_name;
-      if (twice)
-        continue;
-      by_address->push_back(e.symbol);
-      if (e.symbol.is_code)
-        code->push_back(e.symbol);
+    if (!tables.empty()) {
+      const Table& table = tables.front();
+      const auto& sections = table.file->sections();
+      for (uint32_t i = 1, n = static_cast<uint32_t>(std::min<size_t>(table.count(), kPlt)); i < n;
+           i++) {
+        const Elf64_Sym raw = table.raw(i);
+        if (!defined_and_named(raw) || ELF64_ST_TYPE(raw.st_info) == STT_TLS ||
+            raw.st_shndx == SHN_ABS)
+          continue;
+        const Place place{raw.st_value, raw.st_size, raw.st_name, i};
+        by_address.push_back(place);
+        if (raw.st_shndx < sections.size() ? (sections[raw.st_shndx].flags & SHF_EXECINSTR) != 0
+                                           : file.is_text(LinkAddr(raw.st_value)))
+          code.push_back(place);
+      }
     }
+    for (uint32_t i = 0; i < plt->size(); i++) {
+      const Place place{(*plt)[i].address.value, (*plt)[i].size, 0, kPlt | i};
+      by_address.push_back(place);
+      code.push_back(place);
+    }
+    const auto order = [](const Place& a, const Place& b) {
+      return a.address != b.address ? a.address < b.address : a.name < b.name;
+    };
+    std::sort(by_address.begin(), by_address.end(), order);
+    std::sort(code.begin(), code.end(), order);
   }
 
-  // gdb's choice, see lookup_minimal_symbol_by_pc_section in its documentation of preferences: from
-  // the last symbol at or below the address go back over those without size; take one with a size
-  // that covers the address, or the nearest without size.
-  static std::optional<Symbol> choose(const std::vector<Symbol>& sorted, LinkAddr a) {
-    auto it = std::upper_bound(sorted.begin(), sorted.end(), a,
-                               [](LinkAddr x, const Symbol& s) { return x < s.address; });
-    const Symbol* nearest_unsized = nullptr;
-    const Symbol* sized = nullptr;
+  static auto after(const std::vector<Place>& sorted, LinkAddr a) {
+    return std::upper_bound(sorted.begin(), sorted.end(), a.value,
+                            [](uint64_t x, const Place& p) { return x < p.address; });
+  }
+
+  // gdb's choice of a minimal symbol for an address: from the last symbol at or below it go back
+  // over those without size; take one with a size that covers the address, or the nearest without
+  // size.
+  std::optional<Symbol> choose(const std::vector<Place>& sorted, LinkAddr a) const {
+    auto it = after(sorted, a);
+    const Place* nearest_unsized = nullptr;
+    const Place* sized = nullptr;
     while (it != sorted.begin()) {
       --it;
       if (it->size == 0) {
@@ -231,17 +238,21 @@ struct ElfSymbols::Impl {
         continue;
       }
       // Past its end: the one before may be larger and reach here.
-      if (a - it->address >= it->size && it != sorted.begin() &&
-          a - std::prev(it)->address < std::prev(it)->size)
+      if (a.value - it->address >= it->size && it != sorted.begin() &&
+          a.value - std::prev(it)->address < std::prev(it)->size)
         --it;
       sized = &*it;
       break;
     }
-    if (sized && a - sized->address < sized->size)
-      return *sized;
-    if (nearest_unsized)
-      return *nearest_unsized;
-    return std::nullopt;
+    const Place* best = sized && a.value - sized->address < sized->size ? sized : nearest_unsized;
+    if (!best)
+      return std::nullopt;
+    Symbol symbol = best->index & kPlt ? (*plt)[best->index & ~kPlt]
+                                       : make(tables.front(), tables.front().raw(best->index));
+    // A symbol without size reaches to the end of its section, not into another.
+    if (symbol.size == 0 && file.section_at(symbol.address) != file.section_at(a))
+      return std::nullopt;
+    return symbol;
   }
 
   const std::vector<std::string>& all_names() {
@@ -374,32 +385,19 @@ std::optional<Symbol> ElfSymbols::find_plt(std::string_view name) const {
 }
 
 std::optional<Symbol> ElfSymbols::at(LinkAddr address) const {
-  if (!impl_->by_address)
-    impl_->build_address_index();
-  auto symbol = Impl::choose(*impl_->by_address, address);
-  // A symbol without size reaches to the end of its section, not into another.
-  if (symbol && symbol->size == 0 &&
-      impl_->file.section_at(symbol->address) != impl_->file.section_at(address))
-    return std::nullopt;
-  return symbol;
+  impl_->build_address_index();
+  return impl_->choose(impl_->by_address, address);
 }
 
 std::optional<Symbol> ElfSymbols::function_at(LinkAddr pc) const {
-  if (!impl_->code)
-    impl_->build_address_index();
-  auto symbol = Impl::choose(*impl_->code, pc);
-  if (symbol && symbol->size == 0 &&
-      impl_->file.section_at(symbol->address) != impl_->file.section_at(pc))
-    return std::nullopt;
-  return symbol;
+  impl_->build_address_index();
+  return impl_->choose(impl_->code, pc);
 }
 
 std::optional<LinkAddr> ElfSymbols::next_function(LinkAddr pc) const {
-  if (!impl_->code)
-    impl_->build_address_index();
-  const auto it = std::upper_bound(impl_->code->begin(), impl_->code->end(), pc,
-                                   [](LinkAddr x, const Symbol& s) { return x < s.address; });
-  return it == impl_->code->end() ? std::nullopt : std::optional(it->address);
+  impl_->build_address_index();
+  const auto it = Impl::after(impl_->code, pc);
+  return it == impl_->code.end() ? std::nullopt : std::optional(LinkAddr(it->address));
 }
 
 std::vector<std::string> ElfSymbols::complete(std::string_view prefix, size_t limit) const {

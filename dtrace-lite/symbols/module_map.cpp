@@ -118,9 +118,11 @@ ModuleMap::Change ModuleMap::refresh_from(const std::vector<MapsLine>& maps,
   if (main_name.ends_with(kDeleted))
     main_name.resize(main_name.size() - kDeleted.size());
 
+  executable_.clear();
   for (const MapsLine& line : maps) {
     if (!line.executable)
       continue;
+    executable_.push_back(line.range);
     const bool is_vdso = line.path == "[vdso]";
     if (!is_vdso && !line.path.starts_with('/'))
       continue;
@@ -237,6 +239,12 @@ const LoadedModule* ModuleMap::find(TargetAddr a) const {
     return nullptr;
   --it;
   return it->range.contains(a) ? &*it : nullptr;
+}
+
+bool ModuleMap::is_executable(TargetAddr a) const {
+  const auto it = std::upper_bound(executable_.begin(), executable_.end(), a,
+                                   [](TargetAddr x, const TargetRange& r) { return x < r.begin; });
+  return it != executable_.begin() && std::prev(it)->contains(a);
 }
 
 const LoadedModule* ModuleMap::main() const {

@@ -62,6 +62,8 @@ public:
   const std::vector<LoadedModule>& modules() const { return modules_; }
   const LoadedModule* find(TargetAddr a) const;
   const LoadedModule* main() const;
+  // Executable memory of any kind: modules, and what a JIT compiler made.
+  bool is_executable(TargetAddr a) const;
   std::optional<LinkerHook> linker_hook(const MemoryReader& read) const;
   void set_debug_directories(std::vector<std::string> directories);
   // Counts refreshes that changed something: caches by address compare it.
@@ -76,6 +78,7 @@ private:
 
   DebugFileOptions options_;
   std::vector<LoadedModule> modules_;                    // sorted by range.begin
+  std::vector<TargetRange> executable_;                  // mappings at the last refresh, in order
   std::map<std::string, std::shared_ptr<Module>> files_; // by path and identity on disk
   uint64_t generation_ = 0;
 };

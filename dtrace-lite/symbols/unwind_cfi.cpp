@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstring>
+#include <dwarf.h>
 #include <unordered_map>
 
 namespace ddbg::symbols {
@@ -88,7 +89,7 @@ struct Unwinder::Impl {
 
   bool is_code(TargetAddr a) const {
     const LoadedModule* m = modules.find(a);
-    return m && m->module->elf().is_text(m->to_link(a));
+    return m ? m->module->elf().is_text(m->to_link(a)) : modules.is_executable(a);
   }
 
   // mov $__NR_rt_sigreturn,%rax (or %eax); syscall: where a signal handler returns to.
@@ -199,6 +200,9 @@ struct Unwinder::Impl {
       if (callee.pc_is_exact && opcode == 0xc3) // ret: the frame is gone again
         framed = false, pushed = 0;
     }
+    // JIT compilers keep frame pointers, so that they can walk their own stacks.
+    if (!m && modules.is_executable(callee.lookup_pc()) && bp && *bp >= *sp)
+      framed = true;
     const auto candidate = [&](uint64_t base) {
       return read_value<uint64_t>(read, TargetAddr(base));
     };
@@ -231,11 +235,27 @@ struct Unwinder::Impl {
     return step;
   }
 
+  // rustc marks its main function in DWARF. gdb then does not take the C `main` for the outermost
+  // frame, and shows the runtime below it.
+  static bool names_its_own_main(Module& module) {
+    if (!module.has_debug_info())
+      return false;
+    for (const Symbol& s : module.symbols().find_functions("main")) {
+      Dwarf_Die die;
+      if (s.linkage_name != "main" && function_die_at(module, s.address, &die) &&
+          dwarf_hasattr(&die, DW_AT_main_subprogram))
+        return true;
+    }
+    return false;
+  }
+
   bool is_main(const UnwindFrame& frame) {
     if (main_generation != modules.generation()) {
       main_generation = modules.generation();
       main_range = {};
       if (const LoadedModule* m = modules.main()) {
+        if (names_its_own_main(*m->module))
+          return false;
         auto found = m->module->elf().is_go() ? m->module->symbols().find("main.main")
                                               : std::vector<Symbol>{};
         if (found.empty())
