@@ -42,7 +42,8 @@ struct KernelView {
 
 KernelView look_at(pid_t pid, pid_t tid) {
   KernelView view;
-  dune::Fd fd(open(fmt::format("/proc/{}/task/{}/syscall", pid, tid).c_str(), O_RDONLY | O_CLOEXEC));
+  dune::Fd fd(
+      open(fmt::format("/proc/{}/task/{}/syscall", pid, tid).c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd)
     return view;
   char text[512];
@@ -56,8 +57,9 @@ KernelView look_at(pid_t pid, pid_t tid) {
   const int fields =
       view.number < 0
           ? sscanf(text, "%*d %" SCNx64 " %" SCNx64, &view.sp, &view.pc)
-          : sscanf(text, "%*d %" SCNx64 " %" SCNx64 " %" SCNx64 " %" SCNx64 " %" SCNx64 " %" SCNx64
-                         " %" SCNx64 " %" SCNx64,
+          : sscanf(text,
+                   "%*d %" SCNx64 " %" SCNx64 " %" SCNx64 " %" SCNx64 " %" SCNx64 " %" SCNx64
+                   " %" SCNx64 " %" SCNx64,
                    &view.arguments[0], &view.arguments[1], &view.arguments[2], &view.arguments[3],
                    &view.arguments[4], &view.arguments[5], &view.sp, &view.pc);
   if (fields == 8 || (view.number < 0 && fields == 2))
@@ -133,7 +135,8 @@ Checked<void> Inferior::Impl::adopt(keeper::Born b) {
   capability_bits = header().capabilities;
   if (header().magic != kSessionMagic || header().version != kSessionVersion)
     return Diagnostic{"The agent speaks another version of the session.",
-                      "ddbg and ddbg-keeper are of different builds: rebuild both.", {}};
+                      "ddbg and ddbg-keeper are of different builds: rebuild both.",
+                      {}};
   sites = std::make_unique<SitePool>(session(), code_mapping.data(), map);
   views_fresh = false;
   numbers.clear();
@@ -155,8 +158,9 @@ Checked<void> Inferior::Impl::wait_until_parked() {
     bool any = false, waiting = false;
     for (uint32_t i = 0; i < slot_count(); ++i) {
       any |= state(i) == ThreadState::kParked;
-      waiting |= state(i) == ThreadState::kRunning &&
-                 look_at(born.pid, static_cast<pid_t>(slot(i).tid)).kind != KernelView::Kind::kBlocked;
+      waiting |=
+          state(i) == ThreadState::kRunning &&
+          look_at(born.pid, static_cast<pid_t>(slot(i).tid)).kind != KernelView::Kind::kBlocked;
     }
     if (any || !waiting)
       return {};
@@ -561,8 +565,8 @@ void Inferior::Impl::refresh_views() {
     v.slot = i;
     v.tid = tid;
     char name[32] = {};
-    dune::Fd comm(open(fmt::format("/proc/{}/task/{}/comm", born.pid, tid).c_str(),
-                       O_RDONLY | O_CLOEXEC));
+    dune::Fd comm(
+        open(fmt::format("/proc/{}/task/{}/comm", born.pid, tid).c_str(), O_RDONLY | O_CLOEXEC));
     const ssize_t n = comm ? read(comm.get(), name, sizeof name - 1) : 0;
     v.name.assign(name, n > 0 ? static_cast<size_t>(n - (name[n - 1] == '\n')) : 0);
     if (state(i) == ThreadState::kParked) {
@@ -596,7 +600,8 @@ Checked<void> Inferior::write_register(uint32_t number, dune::Reg reg, uint64_t 
   const ThreadView* v = thread(number);
   if (!v || v->status != ThreadStatus::kParked)
     return Diagnostic{"The thread's registers cannot be written: it is in a system call.",
-                      "Let it return first (finish, or a breakpoint after the call).", {}};
+                      "Let it return first (finish, or a breakpoint after the call).",
+                      {}};
   register_at(impl_->slot(v->slot).regs, reg) = value;
   register_at(const_cast<ThreadView*>(v)->registers, reg) = value;
   return {};
@@ -605,8 +610,8 @@ Checked<void> Inferior::write_register(uint32_t number, dune::Reg reg, uint64_t 
 Checked<std::vector<uint8_t>> Inferior::read_fpstate(uint32_t number) {
   const ThreadView* v = thread(number);
   if (!v || v->status != ThreadStatus::kParked)
-    return Diagnostic{"The thread's floating-point registers are not known: it is in a system call.",
-                      {}, {}};
+    return Diagnostic{
+        "The thread's floating-point registers are not known: it is in a system call.", {}, {}};
   const ThreadSlot& s = impl_->slot(v->slot);
   constexpr uint32_t kMaxImage = 64 * 1024;
   std::vector<uint8_t> image(std::min(s.fpstate_size, kMaxImage));
@@ -626,13 +631,12 @@ Checked<void> Inferior::read_memory(TargetAddr address, std::span<uint8_t> out) 
     const ssize_t n = pread(m.born.memory.get(), out.data() + done, out.size() - done,
                             static_cast<off_t>(address.value + done));
     if (n <= 0)
-      return Diagnostic{fmt::format("Cannot access memory at address {:#x}", address.value + done),
-                        {}, {}};
+      return Diagnostic{
+          fmt::format("Cannot access memory at address {:#x}", address.value + done), {}, {}};
     done += static_cast<size_t>(n);
   }
-  m.sites->each_installed({address, address + out.size()}, [&](const Site& s) {
-    out[s.address - address.value] = s.original_byte;
-  });
+  m.sites->each_installed({address, address + out.size()},
+                          [&](const Site& s) { out[s.address - address.value] = s.original_byte; });
   return {};
 }
 
@@ -646,11 +650,13 @@ Checked<void> Inferior::write_memory(TargetAddr address, std::span<const uint8_t
                               at_site = TargetAddr(s.address);
                           });
   if (at_site)
-    return Diagnostic{fmt::format("The instruction at {:#x} has a breakpoint and cannot be written.",
-                                  at_site->value),
-                      "Delete the breakpoint first.", {}};
-  const ssize_t n = pwrite(m.born.memory.get(), bytes.data(), bytes.size(),
-                           static_cast<off_t>(address.value));
+    return Diagnostic{
+        fmt::format("The instruction at {:#x} has a breakpoint and cannot be written.",
+                    at_site->value),
+        "Delete the breakpoint first.",
+        {}};
+  const ssize_t n =
+      pwrite(m.born.memory.get(), bytes.data(), bytes.size(), static_cast<off_t>(address.value));
   if (n != static_cast<ssize_t>(bytes.size()))
     return Diagnostic{fmt::format("Cannot access memory at address {:#x}", address.value), {}, {}};
   return {};
@@ -658,15 +664,15 @@ Checked<void> Inferior::write_memory(TargetAddr address, std::span<const uint8_t
 
 // --- Records and sites ---------------------------------------------------------------------------
 
-Checked<std::vector<uint8_t>> Inferior::Impl::original_bytes(TargetAddr address, size_t wanted) const {
+Checked<std::vector<uint8_t>> Inferior::Impl::original_bytes(TargetAddr address,
+                                                             size_t wanted) const {
   std::vector<uint8_t> bytes(wanted);
   ssize_t n = pread(born.memory.get(), bytes.data(), wanted, static_cast<off_t>(address.value));
   if (n <= 0)
     return Diagnostic{fmt::format("Cannot access memory at address {:#x}", address.value), {}, {}};
   bytes.resize(static_cast<size_t>(n));
-  sites->each_installed({address, address + bytes.size()}, [&](const Site& s) {
-    bytes[s.address - address.value] = s.original_byte;
-  });
+  sites->each_installed({address, address + bytes.size()},
+                        [&](const Site& s) { bytes[s.address - address.value] = s.original_byte; });
   return bytes;
 }
 
@@ -721,7 +727,8 @@ Inferior::add_records(std::span<const std::pair<TargetAddr, RecordSpec>> wanted)
       return undo(bytes.error());
     if (is_ours(address))
       return undo({fmt::format("The address {:#x} belongs to the debugger's agent.", address.value),
-                   {}, {}});
+                   {},
+                   {}});
     auto index = m.sites->site_at(address, *bytes, 0);
     if (!index)
       return undo(index.error());
@@ -819,7 +826,8 @@ Checked<RecordId> Inferior::add_watch(TargetAddr address, unsigned size, Client:
   uint64_t value = 0;
   if (size == 0 || size > 8)
     return Diagnostic{fmt::format("Cannot watch {} bytes.", size),
-                      "Hardware watchpoints cover 1, 2, 4 or 8 bytes.", {}};
+                      "Hardware watchpoints cover 1, 2, 4 or 8 bytes.",
+                      {}};
   if (auto ok = read_memory(address, {reinterpret_cast<uint8_t*>(&value), size}); !ok)
     return ok.error();
   auto id = m.sites->add_watch_record(address, size, value, compare_value, spec);

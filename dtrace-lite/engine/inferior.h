@@ -27,7 +27,7 @@ using RecordId = uint32_t;
 
 struct RecordSpec {
   std::vector<uint8_t> condition{}; // position-independent code, see expr/compile.h; empty: always
-  bool internal = false;          // the front end's own: not counted for the user
+  bool internal = false;            // the front end's own: not counted for the user
   bool park_only = false;
   bool enabled = true;
   uint32_t only_tid = 0;          // 0: any thread
@@ -49,43 +49,43 @@ enum class ThreadStatus {
 };
 
 struct ThreadView {
-  uint32_t number = 0;  // ddbg's own, from 1, never reused within a run
+  uint32_t number = 0; // ddbg's own, from 1, never reused within a run
   uint32_t slot = dune::session::kNone;
   pid_t tid = 0;
   ThreadStatus status = ThreadStatus::kRunning;
   dune::Registers registers{};
-  uint32_t known = 0;   // bit i: register i of dune::kRegisters is valid
+  uint32_t known = 0;       // bit i: register i of dune::kRegisters is valid
   uint64_t steps_taken = 0; // instructions stepped by the last kStep or kRange
-  std::string name;     // comm
+  std::string name;         // comm
 };
 
 // Why the target is stopped, or what became of it.
 struct Event {
   enum class Kind {
-    kStopped,  // `reason` and `thread`
-    kExited,   // `status`: the target is gone
-    kExeced,   // a new image: sessions, sites and modules start anew; threads are parked at its entry
-    kLost,     // session corrupted, or the agent is gone while the process lives: `text`
+    kStopped, // `reason` and `thread`
+    kExited,  // `status`: the target is gone
+    kExeced, // a new image: sessions, sites and modules start anew; threads are parked at its entry
+    kLost,   // session corrupted, or the agent is gone while the process lives: `text`
   } kind = Kind::kStopped;
   dune::session::StopReason reason = dune::session::StopReason::kNone;
-  uint32_t thread = 0;            // ThreadView::number
-  std::vector<RecordId> fired;    // kBreakpoint, kWatchpoint
+  uint32_t thread = 0;         // ThreadView::number
+  std::vector<RecordId> fired; // kBreakpoint, kWatchpoint
   uint64_t watch_old = 0, watch_new = 0;
-  int signal = 0;                 // kSignal
-  std::vector<uint8_t> siginfo;   // kSignal: kernel siginfo_t, 128 bytes
+  int signal = 0;               // kSignal
+  std::vector<uint8_t> siginfo; // kSignal: kernel siginfo_t, 128 bytes
   keeper::ExitStatus status{};
   std::string text;
 };
 
 struct ResumePlan {
   // What the selected thread does; all others run (or stay parked with `only_this_thread`).
-  uint32_t thread = 0;            // ThreadView::number; 0: all just run
+  uint32_t thread = 0; // ThreadView::number; 0: all just run
   dune::session::Action action = dune::session::Action::kRun;
-  uint64_t step_count = 1;        // kStep
-  TargetRange range{};            // kRange
-  bool step_over_calls = false;   // kRange
+  uint64_t step_count = 1;      // kStep
+  TargetRange range{};          // kRange
+  bool step_over_calls = false; // kRange
   bool only_this_thread = false;
-  int deliver_signal = 0;         // to `thread`: the signal of a kSignal stop, or another, or 0
+  int deliver_signal = 0; // to `thread`: the signal of a kSignal stop, or another, or 0
 };
 
 class Inferior {
@@ -98,8 +98,8 @@ public:
 
   pid_t pid() const;
   bool attached() const;
-  bool alive() const;   // false once kExited was returned
-  bool running() const; // between resume() and the next stop
+  bool alive() const;            // false once kExited was returned
+  bool running() const;          // between resume() and the next stop
   uint32_t capabilities() const; // dune::session::Capability bits
 
   // --- Running and stopping -----------------------------------------------------------------
@@ -138,8 +138,8 @@ public:
   RecordCounts counts(RecordId) const;
   std::optional<TargetAddr> record_address(RecordId) const;
 
-  // Sites on `syscall` instructions, for the agent's own ends (design section 7): no record, and not
-  // removed before the target is released. What cannot be displaced is skipped.
+  // Sites on `syscall` instructions, for the agent's own ends (design section 7): no record, and
+  // not removed before the target is released. What cannot be displaced is skipped.
   Checked<void> add_syscall_sites(std::span<const TargetAddr>);
 
   // Hardware watchpoint, through the keeper's perf events. `compare_value`: fires only when the

@@ -37,7 +37,8 @@ Checked<std::pair<uint64_t, std::byte*>> SitePool::allocate(size_t size, TargetA
     return std::pair{w->address + at, code_ + w->offset + at};
   }
   return Diagnostic{"There is no room left for breakpoint code in the program.",
-                    "Delete breakpoints and restart the program.", {}};
+                    "Delete breakpoints and restart the program.",
+                    {}};
 }
 
 std::optional<uint32_t> SitePool::find(TargetAddr address) const {
@@ -55,14 +56,16 @@ Checked<uint32_t> SitePool::site_at(TargetAddr address, std::span<const uint8_t>
   }
   const uint32_t index = table_->count;
   if (index >= kSites)
-    return Diagnostic{fmt::format("The program has had {} different breakpoint addresses already.",
-                                  kSites),
-                      "Restart the program to set more.", {}};
+    return Diagnostic{
+        fmt::format("The program has had {} different breakpoint addresses already.", kSites),
+        "Restart the program to set more.",
+        {}};
   auto plan = dune::disasm::plan_relocation(original, address);
   if (!plan)
     return Diagnostic{fmt::format("Cannot set a breakpoint at {:#x}: {}.", address.value,
                                   dune::disasm::refusal_text(plan.error().why)),
-                      "", {}};
+                      "",
+                      {}};
   auto room = allocate(plan->max_size(), address);
   if (!room)
     return room.error();
@@ -100,9 +103,8 @@ Checked<uint32_t> SitePool::site_at(TargetAddr address, std::span<const uint8_t>
 }
 
 TargetAddr SitePool::original_of(TargetAddr pc) const {
-  const bool ours = std::any_of(windows_.begin(), windows_.end(), [&](const Window& w) {
-    return pc.value - w.address < w.size;
-  });
+  const bool ours = std::any_of(windows_.begin(), windows_.end(),
+                                [&](const Window& w) { return pc.value - w.address < w.size; });
   if (!ours)
     return pc;
   for (const auto& [address, index] : by_address_) {
@@ -119,8 +121,8 @@ TargetAddr SitePool::original_of(TargetAddr pc) const {
 
 Checked<RecordId> SitePool::take_record() {
   if (free_records_.empty())
-    return Diagnostic{fmt::format("All {} breakpoint records are in use.", kRecords),
-                      "Delete breakpoints.", {}};
+    return Diagnostic{
+        fmt::format("All {} breakpoint records are in use.", kRecords), "Delete breakpoints.", {}};
   const RecordId id = free_records_.front();
   free_records_.pop_front();
   used_[id] = true;

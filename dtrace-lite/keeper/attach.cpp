@@ -13,17 +13,19 @@ namespace {
 Checked<void> check_process(pid_t pid) {
   dune::Fd exe(open(fmt::format("/proc/{}/exe", pid).c_str(), O_RDONLY | O_CLOEXEC));
   if (!exe)
-    return Diagnostic{fmt::format("Cannot attach to process {}: {}.", pid,
-                                  errno == ENOENT ? "no such process, or a kernel thread"
-                                                  : strerror(errno)),
-                      errno == EACCES ? "It belongs to another user: try as root." : "", {}};
+    return Diagnostic{
+        fmt::format("Cannot attach to process {}: {}.", pid,
+                    errno == ENOENT ? "no such process, or a kernel thread" : strerror(errno)),
+        errno == EACCES ? "It belongs to another user: try as root." : "",
+        {}};
   unsigned char ident[20] = {};
   if (read(exe.get(), ident, sizeof ident) != sizeof ident || ident[4] != 2 || ident[18] != 62)
     return Diagnostic{fmt::format("Process {} is not an x86-64 program.", pid), {}, {}};
   for (const MapEntry& m : read_maps(pid))
     if (m.path.find("memfd:ddbg-session") != std::string::npos)
       return Diagnostic{fmt::format("Process {} is already being debugged by a ddbg.", pid),
-                        "Detach the other one first.", {}};
+                        "Detach the other one first.",
+                        {}};
   return {};
 }
 

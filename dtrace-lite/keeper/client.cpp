@@ -2,8 +2,8 @@
 
 #include "dtrace-lite/keeper/protocol.h"
 
-#include <csignal>
 #include <climits>
+#include <csignal>
 #include <deque>
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -89,7 +89,8 @@ void Client::Impl::take_news(Message& message) {
 
 Checked<Message> Client::Impl::request(MessageType type, const Writer& body) {
   const Diagnostic gone{"The keeper process has died; the program runs on by itself.",
-                        "Restart ddbg; attach to the program with -p if it is still running.", {}};
+                        "Restart ddbg; attach to the program with -p if it is still running.",
+                        {}};
   if (lost)
     return gone;
   if (!send_message(socket.get(), type, body)) {
@@ -121,7 +122,8 @@ Checked<std::unique_ptr<Client>> Client::start() {
   const std::string path = keeper_path();
   if (access(path.c_str(), X_OK) != 0)
     return Diagnostic{fmt::format("{}: {}.", path, strerror(errno)),
-                      "ddbg-keeper has to lie beside ddbg; build it, or set DDBG_KEEPER.", {}};
+                      "ddbg-keeper has to lie beside ddbg; build it, or set DDBG_KEEPER.",
+                      {}};
   // If the keeper is killed, its child, the target, becomes ours, and its exit status is not lost.
   prctl(PR_SET_CHILD_SUBREAPER, 1);
   const std::string self = std::to_string(getpid());

@@ -55,7 +55,8 @@ void remember_xstate(int, siginfo_t*, void* context) {
 
 const XstateFormat& xstate_format() {
   if (!g_xstate.extended_size) {
-    struct sigaction action {}, before;
+    struct sigaction action {
+    }, before;
     action.sa_sigaction = remember_xstate;
     action.sa_flags = SA_SIGINFO;
     sigaction(SIGUSR1, &action, &before);
@@ -96,7 +97,8 @@ Checked<MemoryMap> plan_addresses(pid_t pid, uint64_t image_size) {
   }
   if (!base)
     return Diagnostic{"The process has no room for the debugger's agent in its address space.",
-                      "It needs 64 MB of unused addresses near its libraries.", {}};
+                      "It needs 64 MB of unused addresses near its libraries.",
+                      {}};
   MemoryMap map{};
   map.agent_text = base;
   map.agent_stacks = TargetAddr(base + page_round(image_size)).align_up(kAgentStackSize).value;
@@ -174,18 +176,22 @@ Checked<std::pair<uint64_t, dune::Fd>> make_memfd(Remote& remote, int pidfd, uin
 Checked<void> map_everything(Injected& in, Remote& remote) {
   const MemoryMap& m = in.map;
   constexpr int kAnonymous = MAP_PRIVATE | MAP_ANONYMOUS;
-  if (auto r = remote.map(m.agent_text, in.image.total_size, PROT_READ | PROT_WRITE, kAnonymous, -1, 0);
+  if (auto r =
+          remote.map(m.agent_text, in.image.total_size, PROT_READ | PROT_WRITE, kAnonymous, -1, 0);
       !r)
     return r.error();
   const size_t image_bytes = static_cast<size_t>(dune_agent_image_end - dune_agent_image_begin);
-  if (auto ok = in.memory->write(TargetAddr(m.agent_text), dune_agent_image_begin, image_bytes); !ok)
+  if (auto ok = in.memory->write(TargetAddr(m.agent_text), dune_agent_image_begin, image_bytes);
+      !ok)
     return to_diagnostic(ok.error());
 
   const uint64_t name = m.agent_text + in.image.config; // overwritten by the configuration below
   dune::Fd pidfd(static_cast<int>(syscall(SYS_pidfd_open, in.pid, 0)));
   if (!pidfd)
     return to_diagnostic(dune::system_error("cannot open the process"));
-  auto named = [&](const char* text) { return in.memory->write(TargetAddr(name), text, strlen(text) + 1); };
+  auto named = [&](const char* text) {
+    return in.memory->write(TargetAddr(name), text, strlen(text) + 1);
+  };
   if (auto ok = named("ddbg-session"); !ok)
     return to_diagnostic(ok.error());
   auto session = make_memfd(remote, pidfd.get(), name, kSessionSize, false);
@@ -235,12 +241,15 @@ Checked<void> map_everything(Injected& in, Remote& remote) {
 uint32_t pid_in_target(pid_t target, pid_t of) {
   // The last number of NSpid is the pid in the innermost namespace; a process of another
   // namespace cannot be named there.
-  const std::string own = read_status_field(of, "NSpid"), targets = read_status_field(target, "NSpid");
-  const bool same_depth = std::count(own.begin(), own.end(), '\t') == std::count(targets.begin(), targets.end(), '\t');
+  const std::string own = read_status_field(of, "NSpid"),
+                    targets = read_status_field(target, "NSpid");
+  const bool same_depth =
+      std::count(own.begin(), own.end(), '\t') == std::count(targets.begin(), targets.end(), '\t');
   if (of != target && !same_depth)
     return 0;
   const size_t last = own.find_last_of('\t');
-  return static_cast<uint32_t>(strtoul(own.c_str() + (last == std::string::npos ? 0 : last + 1), nullptr, 10));
+  return static_cast<uint32_t>(
+      strtoul(own.c_str() + (last == std::string::npos ? 0 : last + 1), nullptr, 10));
 }
 
 void fill_header(Injected& in, pid_t frontend_pid) {
@@ -304,7 +313,8 @@ Checked<Injected> inject_agent(pid_t pid, const Tracee& thread, pid_t frontend_p
   c.target_pid = pid_in_target(pid, pid);
   c.xstate_size = xstate_format().extended_size;
   c.has_fsgsbase = (read_auxv(pid, AT_HWCAP2) & kHwcap2Fsgsbase) != 0;
-  if (auto ok = in.memory->write(TargetAddr(in.map.agent_text + in.image.config), &c, sizeof c); !ok)
+  if (auto ok = in.memory->write(TargetAddr(in.map.agent_text + in.image.config), &c, sizeof c);
+      !ok)
     return to_diagnostic(ok.error());
   fill_header(in, frontend_pid);
   const TargetAddr stack(dune::agent::block_of_slot(in.map.agent_stacks, 0) - 64);
@@ -316,7 +326,8 @@ Checked<Injected> inject_agent(pid_t pid, const Tracee& thread, pid_t frontend_p
 namespace {
 
 // Slot and block of a thread that did not start under the agent.
-Checked<uint64_t> adopt(Injected& in, const Tracee& thread, uint32_t slot, dune::KernelStack altstack) {
+Checked<uint64_t> adopt(Injected& in, const Tracee& thread, uint32_t slot,
+                        dune::KernelStack altstack) {
   if (slot >= kThreadSlots)
     return Diagnostic{fmt::format("The process has more than {} threads.", kThreadSlots), {}, {}};
   auto mask = thread.signal_mask();
@@ -334,7 +345,8 @@ Checked<uint64_t> adopt(Injected& in, const Tracee& thread, uint32_t slot, dune:
   ThreadSlot& s = in.session().threads[slot];
   const std::string ns = read_status_field(thread.tid(), "NSpid");
   const size_t last = ns.find_last_of('\t');
-  s.tid = static_cast<uint32_t>(strtoul(ns.c_str() + (last == std::string::npos ? 0 : last + 1), nullptr, 10));
+  s.tid = static_cast<uint32_t>(
+      strtoul(ns.c_str() + (last == std::string::npos ? 0 : last + 1), nullptr, 10));
   s.state = static_cast<uint32_t>(ThreadState::kRunning);
   h.live_threads++;
   h.slots_in_use = std::max(h.slots_in_use.load(), slot + 1);
@@ -342,7 +354,8 @@ Checked<uint64_t> adopt(Injected& in, const Tracee& thread, uint32_t slot, dune:
 }
 
 dune::KernelStack agent_stack(const Injected& in, uint32_t slot) {
-  return {in.map.agent_stacks + slot * kAgentStackSize, 0, 0, kAgentStackSize - sizeof(ThreadBlock)};
+  return {in.map.agent_stacks + slot * kAgentStackSize, 0, 0,
+          kAgentStackSize - sizeof(ThreadBlock)};
 }
 
 Checked<dune::KernelStack> current_altstack(Injected& in, const Tracee& thread, uint32_t slot,
@@ -389,8 +402,8 @@ Checked<uint32_t> enter_agent(Injected& in, const Tracee& thread, uint32_t slot)
       uint32_t magic1, extended_size;
       uint64_t features;
       uint32_t xstate_size;
-    } __attribute__((packed)) software{dune::kFpXstateMagic1, format.extended_size, format.features,
-                                       format.xstate_size};
+    } __attribute__((packed))
+    software{dune::kFpXstateMagic1, format.extended_size, format.features, format.xstate_size};
     std::memcpy(image.data() + dune::kFpSwReservedOffset, &software, sizeof software);
     std::memcpy(image.data() + format.xstate_size, &dune::kFpXstateMagic2, 4);
   }
@@ -417,7 +430,8 @@ Checked<uint32_t> enter_agent(Injected& in, const Tracee& thread, uint32_t slot)
   entry.orig_rax = ~0ull;
   entry.eflags &= ~0x500ull; // DF, TF
   constexpr uint64_t kSynchronous = dune::signal_bit(SIGSEGV) | dune::signal_bit(SIGBUS) |
-                                    dune::signal_bit(SIGFPE) | dune::signal_bit(SIGILL) | dune::signal_bit(SIGTRAP);
+                                    dune::signal_bit(SIGFPE) | dune::signal_bit(SIGILL) |
+                                    dune::signal_bit(SIGTRAP);
   if (auto ok = thread.set_signal_mask(~kSynchronous); !ok)
     return to_diagnostic(ok.error());
   if (auto ok = thread.set_registers(entry); !ok)
@@ -439,7 +453,8 @@ Checked<uint32_t> adopt_blocked(Injected& in, const Tracee& thread, uint32_t slo
   auto set = thread.system_call(instruction, SYS_sigaltstack, std::array<uint64_t, 2>{stack.sp, 0});
   if (!set || *set != 0)
     return Diagnostic{"A thread runs on its alternate signal stack inside a system call.",
-                      "Attach again when it has left its signal handler.", {}};
+                      "Attach again when it has left its signal handler.",
+                      {}};
   if (auto ok = thread.set_signal_mask(*mask & ~dune::agent::kOwnedSet); !ok)
     return to_diagnostic(ok.error());
   return slot;

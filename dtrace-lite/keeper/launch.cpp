@@ -81,11 +81,12 @@ Checked<void> wait_for_exec(pid_t pid, int report) {
     if (n > 0)
       return Diagnostic{std::string(text, static_cast<size_t>(n)) + ".", {}, {}};
     if (WIFEXITED(status))
-      return Diagnostic{fmt::format("During startup program exited with code {}.", WEXITSTATUS(status)),
-                        {}, {}};
+      return Diagnostic{
+          fmt::format("During startup program exited with code {}.", WEXITSTATUS(status)), {}, {}};
     return Diagnostic{fmt::format("During startup program terminated with signal {}.",
                                   sigabbrev_np(WTERMSIG(status))),
-                      {}, {}};
+                      {},
+                      {}};
   }
 }
 
@@ -99,11 +100,14 @@ Checked<void> check_program(const LaunchOptions& options) {
     return Diagnostic{fmt::format("{}: is a directory.", path), {}, {}};
   if (access(path, X_OK) != 0)
     return Diagnostic{fmt::format("{}: cannot be executed: {}.", path, strerror(errno)),
-                      "Set its execute permission (chmod +x).", {}};
+                      "Set its execute permission (chmod +x).",
+                      {}};
   if (access(path, R_OK) != 0)
-    return Diagnostic{fmt::format("{}: can be executed but not read, so it cannot be debugged.", path),
-                      "The kernel protects the memory of such a program; make it readable, or debug "
-                      "as its owner or root.", {}};
+    return Diagnostic{
+        fmt::format("{}: can be executed but not read, so it cannot be debugged.", path),
+        "The kernel protects the memory of such a program; make it readable, or debug "
+        "as its owner or root.",
+        {}};
   return {};
 }
 
@@ -158,8 +162,8 @@ Checked<void> seize_for_exec(pid_t tid) {
 void let_go(pid_t tid) {
   // A seized, running thread can only be let go from a stop.
   int status;
-  if (ptrace(PTRACE_INTERRUPT, tid, nullptr, nullptr) == 0 && waitpid(tid, &status, __WALL) == tid &&
-      WIFSTOPPED(status)) {
+  if (ptrace(PTRACE_INTERRUPT, tid, nullptr, nullptr) == 0 &&
+      waitpid(tid, &status, __WALL) == tid && WIFSTOPPED(status)) {
     const int event = status >> 16;
     ptrace(PTRACE_DETACH, tid, nullptr, event ? 0 : WSTOPSIG(status));
   }

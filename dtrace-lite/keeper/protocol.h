@@ -106,7 +106,8 @@ struct Message {
 };
 
 // Errors: the peer is gone (kGone), or the system refuses.
-dune::Status send_message(int socket, MessageType, const Writer& body, std::span<const int> fds = {});
+dune::Status send_message(int socket, MessageType, const Writer& body,
+                          std::span<const int> fds = {});
 enum class Wait { kBlock, kPoll };
 // kNotFound: nothing there (kPoll). kGone: the peer closed.
 dune::Result<Message> receive_message(int socket, Wait);

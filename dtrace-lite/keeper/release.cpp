@@ -131,7 +131,8 @@ std::vector<std::string> release(Injected& in) {
     if (!bring_out(in, *process, thread)) {
       all_out = false;
       left.push_back(fmt::format("Thread {} could not be brought out of a displaced copy; its code "
-                                 "stays mapped.", tid));
+                                 "stays mapped.",
+                                 tid));
     }
   }
   for (pid_t tid : process->threads()) {
@@ -171,8 +172,8 @@ std::vector<std::string> release(Injected& in) {
       if (signal != SIGKILL && signal != SIGSTOP)
         (void)!thread.system_call(
             *instruction, SYS_rt_sigaction,
-            std::array<uint64_t, 4>{uint64_t(signal),
-                                    actions_at.value + signal * sizeof(dune::KernelSigaction), 0, 8});
+            std::array<uint64_t, 4>{
+                uint64_t(signal), actions_at.value + signal * sizeof(dune::KernelSigaction), 0, 8});
   if (!all_out)
     return left;
   const std::pair<uint64_t, uint64_t> mappings[] = {

@@ -97,7 +97,8 @@ Checked<void> Server::write_text(Reader& in) {
     if (now != w.expected && now != w.value)
       return Diagnostic{fmt::format("The code at {:#x} has changed (it is {:#04x}, not {:#04x}).",
                                     w.address, now, w.expected),
-                        "The program modifies its own code there; set the breakpoint again.", {}};
+                        "The program modifies its own code there; set the breakpoint again.",
+                        {}};
   }
   for (const Write& w : writes)
     if (auto ok = target_->memory->write(TargetAddr(w.address), &w.value, 1); !ok)
@@ -182,7 +183,9 @@ void Server::handle(Message& message) {
 
 void Server::target_exited(int status) {
   Writer body;
-  body.number<uint8_t>(WIFEXITED(status) ? 0 : WIFSIGNALED(status) ? 1 : 2)
+  body.number<uint8_t>(WIFEXITED(status)     ? 0
+                       : WIFSIGNALED(status) ? 1
+                                             : 2)
       .number<int32_t>(WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status))
       .number<uint8_t>(WIFSIGNALED(status) && WCOREDUMP(status));
   (void)!send_message(socket_.get(), MessageType::kExited, body);
@@ -257,7 +260,8 @@ int Server::run() {
   sigprocmask(SIG_BLOCK, &child, nullptr);
   dune::Fd signals(signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK));
   for (;;) {
-    pollfd wait[] = {{socket_.get(), POLLIN, 0}, {signals.get(), POLLIN, 0}, {pidfd_.get(), POLLIN, 0}};
+    pollfd wait[] = {
+        {socket_.get(), POLLIN, 0}, {signals.get(), POLLIN, 0}, {pidfd_.get(), POLLIN, 0}};
     if (poll(wait, pidfd_ && target_ ? 3 : 2, -1) < 0 && errno != EINTR)
       return 1;
     if (wait[1].revents) {

@@ -21,11 +21,13 @@ Diagnostic explain_refusal(pid_t pid, int error) {
   const std::string tracer = read_status_field(pid, "TracerPid");
   if (!tracer.empty() && tracer != "0")
     return {fmt::format("Process {} is already traced by process {}.", pid, tracer),
-            "Detach the other debugger first.", {}};
-  return {fmt::format("Could not attach to process {}: {}.", pid, strerror(error)),
-          "It belongs to another user, is not dumpable, or /proc/sys/kernel/yama/ptrace_scope forbids "
-          "it: try as root, or start the program under ddbg.",
-          {}};
+            "Detach the other debugger first.",
+            {}};
+  return {
+      fmt::format("Could not attach to process {}: {}.", pid, strerror(error)),
+      "It belongs to another user, is not dumpable, or /proc/sys/kernel/yama/ptrace_scope forbids "
+      "it: try as root, or start the program under ddbg.",
+      {}};
 }
 
 } // namespace

@@ -1,9 +1,9 @@
 #include "dtrace-lite/keeper/tracee.h"
 
 #include <cinttypes>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
-#include <csignal>
 #include <dirent.h>
 #include <elf.h>
 #include <fcntl.h>
@@ -141,7 +141,8 @@ dune::Result<int64_t> Tracee::system_call(TargetAddr instruction, long number,
   regs.rip = instruction.value;
   regs.rax = static_cast<uint64_t>(number);
   regs.orig_rax = ~0ull; // or the kernel would take it for a call to restart
-  unsigned long long* const slots[] = {&regs.rdi, &regs.rsi, &regs.rdx, &regs.r10, &regs.r8, &regs.r9};
+  unsigned long long* const slots[] = {&regs.rdi, &regs.rsi, &regs.rdx,
+                                       &regs.r10, &regs.r8,  &regs.r9};
   DUNE_ASSERT(arguments.size() <= 6);
   for (size_t i = 0; i < arguments.size(); ++i)
     *slots[i] = arguments[i];
@@ -183,7 +184,7 @@ dune::Status Tracee::run_to_int3(TargetAddr entry, TargetAddr stack) const {
   regs.rip = entry.value;
   regs.rsp = stack.value;
   regs.orig_rax = ~0ull;
-  regs.eflags &= ~0x500ull; // DF, TF
+  regs.eflags &= ~0x500ull;                                   // DF, TF
   constexpr uint64_t kTrapBit = uint64_t{1} << (SIGTRAP - 1); // a blocked int3 would be forced
   if (auto ok = set_signal_mask(~kTrapBit); !ok)
     return ok;

@@ -38,9 +38,10 @@ int open_event(pid_t tid, dune::TargetAddr address, unsigned size, Client::Acces
 Checked<uint32_t> WatchSet::add(pid_t pid, dune::TargetAddr address, unsigned size,
                                 Client::Access access, uint32_t record) {
   if ((size != 1 && size != 2 && size != 4 && size != 8) || address.value % size)
-    return Diagnostic{fmt::format("A hardware watchpoint cannot cover {} bytes at {:#x}.", size,
-                                  address.value),
-                      "It has to be 1, 2, 4 or 8 bytes, aligned to their size.", {}};
+    return Diagnostic{
+        fmt::format("A hardware watchpoint cannot cover {} bytes at {:#x}.", size, address.value),
+        "It has to be 1, 2, 4 or 8 bytes, aligned to their size.",
+        {}};
   std::vector<dune::Fd> events;
   std::set<pid_t> done;
   // Threads may be born meanwhile; those of a thread that has the event inherit it, so look until
@@ -60,7 +61,8 @@ Checked<uint32_t> WatchSet::add(pid_t pid, dune::TargetAddr address, unsigned si
         continue;
       if (errno == ENOSPC)
         return Diagnostic{"Could not insert hardware watchpoint: all debug registers are in use.",
-                          "The processor has four; delete one (info watchpoints).", {}};
+                          "The processor has four; delete one (info watchpoints).",
+                          {}};
       return Diagnostic{fmt::format("Could not insert hardware watchpoint: perf_event_open: {}.",
                                     strerror(errno)),
                         errno == EACCES || errno == EPERM

@@ -114,6 +114,8 @@ Verdict run_watch(ThreadBlock*, uint32_t record, const KernelUcontext*);
 // trap.cpp
 // Goes on from uc->rip as the program; `counted`: a site at that address was already dealt with.
 void go_on(ThreadBlock*, KernelUcontext*, uint64_t counted);
+// The same after a stop: first the signal that the user asked for, if any (`signal N`).
+void go_on_after_stop(ThreadBlock*, KernelUcontext*, uint64_t counted);
 // The thread has arrived at uc->rip by a step (or an emulated instruction): stop, or step on.
 void step_landed(ThreadBlock*, KernelUcontext*);
 void apply_trap_flag(ThreadBlock*, KernelUcontext*);

@@ -26,14 +26,7 @@ extern "C" void agent_on_enter(KernelUcontext* uc) {
   ThreadBlock* t = current();
   agent_set_altstack(&uc->stack);
   park(t, uc, StopReason::kRequested);
-  const uint32_t wanted = slot_of(t).signal;
-  if (wanted) {
-    KernelSiginfo info{};
-    info.signal = static_cast<int32_t>(wanted);
-    info.rt.pid = static_cast<int32_t>(agent_config.target_pid);
-    return deliver(t, uc, &info, 0);
-  }
-  go_on(t, uc, 0);
+  go_on_after_stop(t, uc, 0);
 }
 
 } // namespace dune::agent

@@ -19,10 +19,10 @@ struct ImageHeader {
   uint64_t image_size; // bytes in the file; data beyond it is zero
   uint64_t total_size; // text and data with zeroed part, page-rounded
   uint64_t config;     // AgentConfig, in the data part
-  uint64_t take;       // run once, before any thread enters: takes the signal handlers; ends in int3
-  uint64_t enter;      // entry for a thread brought in by the keeper, rsp = its KernelSigframe
-  uint64_t restorer;   // rt_sigreturn stub
-  uint64_t actions;    // KernelSigaction[kSignalCount + 1]: the program's dispositions
+  uint64_t take;     // run once, before any thread enters: takes the signal handlers; ends in int3
+  uint64_t enter;    // entry for a thread brought in by the keeper, rsp = its KernelSigframe
+  uint64_t restorer; // rt_sigreturn stub
+  uint64_t actions;  // KernelSigaction[kSignalCount + 1]: the program's dispositions
 };
 
 // Filled in by the keeper before any thread enters.
@@ -34,8 +34,8 @@ struct AgentConfig {
   uint64_t text_end;
   uint64_t code_near_libs;
   uint64_t code_near_main;
-  uint32_t target_pid; // in the target's own pid namespace
-  uint32_t xstate_size;// bytes of the XSAVE image in a signal frame, magic2 included
+  uint32_t target_pid;  // in the target's own pid namespace
+  uint32_t xstate_size; // bytes of the XSAVE image in a signal frame, magic2 included
   uint32_t has_fsgsbase;
   uint32_t reserved;
 };
@@ -55,27 +55,27 @@ enum class PendingCall : uint32_t { kNone, kThread, kFork, kVfork, kExec };
 struct alignas(64) ThreadBlock {
   // What agent/entry.S saves and restores around a system call made on the program's behalf.
   Registers call_regs;
-  uint64_t parent;          // ThreadBlock*: the thread that cloned this one
-  uint64_t cloned;          // ThreadBlock*: the thread this one is about to clone, or null
-  SignalSet call_mask;      // kernel mask to restore afterwards
+  uint64_t parent;     // ThreadBlock*: the thread that cloned this one
+  uint64_t cloned;     // ThreadBlock*: the thread this one is about to clone, or null
+  SignalSet call_mask; // kernel mask to restore afterwards
 
   uint32_t slot;
   PendingCall pending_call;
-  uint32_t parent_pending;  // the cloner has not yet returned through this slot's trampoline
-  uint32_t passthrough;     // a process of its own in shared memory: sites continue, nothing stops
-  uint32_t in_vfork;        // the thread sleeps in vfork; whoever traps here is the child
-  uint32_t child_pid;       // passthrough slots: the process that owns them
+  uint32_t parent_pending; // the cloner has not yet returned through this slot's trampoline
+  uint32_t passthrough;    // a process of its own in shared memory: sites continue, nothing stops
+  uint32_t in_vfork;       // the thread sleeps in vfork; whoever traps here is the child
+  uint32_t child_pid;      // passthrough slots: the process that owns them
 
   // The program's view where it differs from the kernel's.
-  SignalSet blocked;        // of the signals the agent keeps deliverable: blocked by the program
-  SignalSet pending;        // of those: arrived while blocked
+  SignalSet blocked; // of the signals the agent keeps deliverable: blocked by the program
+  SignalSet pending; // of those: arrived while blocked
   KernelSiginfo pending_info[5];
-  KernelStack altstack;     // the program's sigaltstack
-  SignalSet vfork_blocked;  // saved across vfork, whose child may change it
+  KernelStack altstack;    // the program's sigaltstack
+  SignalSet vfork_blocked; // saved across vfork, whose child may change it
   KernelStack vfork_altstack;
 
-  uint64_t copy_site;       // Site* whose copy the thread was last sent into
-  uint64_t restored_rip;    // where the program's last sigreturn went
+  uint64_t copy_site;    // Site* whose copy the thread was last sent into
+  uint64_t restored_rip; // where the program's last sigreturn went
   CountedFrame counted[kCountedFrames];
 
   // A fault inside a compiled condition resumes here.
@@ -94,7 +94,7 @@ struct alignas(64) ThreadBlock {
 
   // A signal that arrived where the program's state cannot be named; delivered a few steps later.
   uint32_t deferred;
-  uint32_t step_out;        // stepping only to reach a nameable place
+  uint32_t step_out; // stepping only to reach a nameable place
   SignalSet deferred_mask;
   KernelSiginfo deferred_info;
 };

@@ -291,7 +291,7 @@ void signal_at_program(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info, 
       slot.fired_count = 1;
     }
     park(t, uc, StopReason::kWatchpoint);
-    return go_on(t, uc, counted ? counted : uc->mcontext.rip);
+    return go_on_after_stop(t, uc, counted ? counted : uc->mcontext.rip);
   }
 
   const uint8_t policy = policy_of(signal);
@@ -367,13 +367,7 @@ extern "C" void agent_on_signal(int signal, KernelSiginfo* info, KernelUcontext*
     repair_interrupted_call(t, uc);
     if (stop_wanted(t)) {
       park(t, uc, StopReason::kRequested);
-      const uint32_t wanted = slot_of(t).signal;
-      if (wanted) { // `signal N` for a thread that was stopped by another's event
-        KernelSiginfo asked{};
-        asked.signal = static_cast<int32_t>(wanted);
-        asked.rt.pid = static_cast<int32_t>(agent_config.target_pid);
-        return deliver(t, uc, &asked, counted);
-      }
+      return go_on_after_stop(t, uc, counted);
     }
     return go_on(t, uc, counted);
   }

@@ -8,7 +8,8 @@ using namespace session;
 
 Site* find_site(uint64_t address) {
   SiteTable& table = site_table();
-  for (uint32_t i = site_hash(address), n = 0; n < kSiteHashSize; i = (i + 1) % kSiteHashSize, ++n) {
+  for (uint32_t i = site_hash(address), n = 0; n < kSiteHashSize;
+       i = (i + 1) % kSiteHashSize, ++n) {
     uint32_t entry = table.hash[i].load(std::memory_order_acquire);
     if (entry == 0 || entry > kSites)
       return nullptr;

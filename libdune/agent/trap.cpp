@@ -42,8 +42,8 @@ void arrive_at_site(ThreadBlock* t, Site* site, KernelUcontext* uc) {
   for (;;) {
     if (stop_wanted(t)) {
       park(t, uc, StopReason::kRequested); // before the hit: it happens after the stop
-      if (uc->mcontext.rip != site->address || !installed(site))
-        return go_on(t, uc, 0);
+      if (uc->mcontext.rip != site->address || !installed(site) || slot_of(t).signal)
+        return go_on_after_stop(t, uc, 0);
       continue;
     }
     switch (run_records(t, site, uc)) {
@@ -51,7 +51,7 @@ void arrive_at_site(ThreadBlock* t, Site* site, KernelUcontext* uc) {
       continue; // claim_stop failed because a stop is on: stop_wanted sees it
     case Verdict::kStop:
       park(t, uc, StopReason::kBreakpoint);
-      return go_on(t, uc, site->address);
+      return go_on_after_stop(t, uc, site->address);
     case Verdict::kPass:
       return run_displaced(t, site, uc);
     }
@@ -89,9 +89,10 @@ void stepped_out(ThreadBlock* t, KernelUcontext* uc, uint64_t counted) {
     KernelSiginfo info = t->deferred_info;
     return signal_at_program(t, uc, &info, counted);
   }
-  if (stop_wanted(t))
-    park(t, uc, StopReason::kRequested);
-  go_on(t, uc, counted);
+  if (!stop_wanted(t))
+    return go_on(t, uc, counted);
+  park(t, uc, StopReason::kRequested);
+  go_on_after_stop(t, uc, counted);
 }
 
 void on_step(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
@@ -134,7 +135,8 @@ bool begin_free_call(ThreadBlock* t, KernelUcontext* uc, const ThreadSlot& slot)
   if (!(slot.range_flags & kRangeStepOverCalls) || uc->mcontext.rsp != t->last_rsp - 8)
     return false;
   uint64_t back = 0;
-  if (!read_user(t, &back, uc->mcontext.rsp, 8) || back <= slot.range_begin || back > slot.range_end)
+  if (!read_user(t, &back, uc->mcontext.rsp, 8) || back <= slot.range_begin ||
+      back > slot.range_end)
     return false;
   Site* site = find_site(back);
   if (!site || !installed(site))
@@ -166,6 +168,20 @@ void go_on(ThreadBlock* t, KernelUcontext* uc, uint64_t counted) {
   run_displaced(t, site, uc);
 }
 
+void go_on_after_stop(ThreadBlock* t, KernelUcontext* uc, uint64_t counted) {
+  const uint32_t wanted = slot_of(t).signal;
+  if (!wanted)
+    return go_on(t, uc, counted);
+  KernelSiginfo info{};
+  info.signal = static_cast<int32_t>(wanted);
+  info.code = kSiUser;
+  info.rt.pid = static_cast<int32_t>(agent_config.target_pid);
+  const uint64_t rip = uc->mcontext.rip;
+  deliver(t, uc, &info, counted);
+  if (uc->mcontext.rip == rip)
+    go_on(t, uc, counted);
+}
+
 void step_landed(ThreadBlock* t, KernelUcontext* uc) {
   ThreadSlot& slot = slot_of(t);
   t->steps_taken++;
@@ -185,7 +201,7 @@ void step_landed(ThreadBlock* t, KernelUcontext* uc) {
   for (;;) {
     if (stop_wanted(t)) {
       park(t, uc, StopReason::kRequested);
-      return go_on(t, uc, 0);
+      return go_on_after_stop(t, uc, 0);
     }
     Verdict verdict = at_site ? run_records(t, site, uc) : Verdict::kPass;
     if (verdict == Verdict::kBusy)
@@ -195,7 +211,7 @@ void step_landed(ThreadBlock* t, KernelUcontext* uc) {
     if (verdict == Verdict::kPass && !claim_stop(t))
       continue;
     park(t, uc, verdict == Verdict::kStop ? StopReason::kBreakpoint : StopReason::kStep);
-    break;
+    return go_on_after_stop(t, uc, at_site ? site->address : 0);
   }
   go_on(t, uc, at_site ? site->address : 0);
 }

@@ -42,7 +42,8 @@ struct KernelStack {
 inline constexpr uint32_t kSsOnstack = 1, kSsDisable = 2, kSsAutodisarm = 1u << 31;
 
 struct KernelSigcontext {
-  uint64_t r8, r9, r10, r11, r12, r13, r14, r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip, eflags;
+  uint64_t r8, r9, r10, r11, r12, r13, r14, r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip,
+      eflags;
   uint16_t cs, gs, fs, ss;
   uint64_t error, trap_number, old_mask, cr2;
   uint64_t fpstate; // address of the XSAVE image, 64-byte aligned; 0: initial state

@@ -36,9 +36,9 @@ inline constexpr uint32_t kSites = 16384; // distinct addresses in the life of a
 inline constexpr uint32_t kSiteHashSize = 2 * kSites;
 inline constexpr uint32_t kRecords = 16384;
 inline constexpr uint32_t kNotices = 1024;
-inline constexpr uint32_t kSignals = 65; // index is the signal number; 0 is unused
-inline constexpr uint64_t kAgentStackSize = 32 * 1024; // per thread slot, a power of two
-inline constexpr uint32_t kNone = 0xffffffff;          // no index
+inline constexpr uint32_t kSignals = 65;                 // index is the signal number; 0 is unused
+inline constexpr uint64_t kAgentStackSize = 32 * 1024;   // per thread slot, a power of two
+inline constexpr uint32_t kNone = 0xffffffff;            // no index
 inline constexpr uint32_t kOwnedByFrontend = 0xffffffff; // Header::stop_owner
 
 // ---------------------------------------------------------------------------------------------
@@ -61,21 +61,21 @@ struct Boundary {
 };
 
 enum SiteFlags : uint32_t {
-  kSiteInstalled = 1,  // an int3 is (about to be) in the text
-  kSiteSyscall = 2,    // the instruction is `syscall`: the agent looks at the number in rax
+  kSiteInstalled = 1, // an int3 is (about to be) in the text
+  kSiteSyscall = 2,   // the instruction is `syscall`: the agent looks at the number in rax
 };
 
 inline constexpr uint32_t kMaxBoundaries = 8;
 
 struct Site {
-  uint64_t address;                    // [F] 0: entry unused
-  uint64_t copy;                       // [F] target address of the displaced copy
-  std::atomic<uint32_t> flags;         // [F] SiteFlags
-  std::atomic<uint32_t> first_record;  // [F] index of the first breakpoint record, or kNone
-  uint32_t copy_size;                  // [F] bytes, whole copy
-  uint8_t original_length;             // [F] bytes of the displaced instruction(s)
-  uint8_t original_byte;               // [F] what the int3 replaced
-  uint8_t boundary_count;              // [F]
+  uint64_t address;                   // [F] 0: entry unused
+  uint64_t copy;                      // [F] target address of the displaced copy
+  std::atomic<uint32_t> flags;        // [F] SiteFlags
+  std::atomic<uint32_t> first_record; // [F] index of the first breakpoint record, or kNone
+  uint32_t copy_size;                 // [F] bytes, whole copy
+  uint8_t original_length;            // [F] bytes of the displaced instruction(s)
+  uint8_t original_byte;              // [F] what the int3 replaced
+  uint8_t boundary_count;             // [F]
   uint8_t reserved;
   Boundary boundaries[kMaxBoundaries]; // [F] sorted by copy_offset
 };
@@ -83,7 +83,7 @@ struct Site {
 // The site table stands at offset 0 of the code memfd. Entries are never removed, only disabled:
 // a thread that executed an int3 just before it was removed must still be recognised.
 struct SiteTable {
-  std::atomic<uint32_t> count;               // [F] entries [0, count) are valid
+  std::atomic<uint32_t> count; // [F] entries [0, count) are valid
   uint32_t reserved[15];
   std::atomic<uint32_t> hash[kSiteHashSize]; // [F] index + 1, 0 is empty; open addressing, linear
   Site sites[kSites];
@@ -106,22 +106,22 @@ enum RecordFlags : uint32_t {
 };
 
 struct alignas(64) Record {
-  std::atomic<uint32_t> flags;         // [F] RecordFlags
-  std::atomic<uint32_t> next;          // [F] next record of the same site, or kNone
-  uint64_t condition;                  // [F] compiled condition in the arena, 0: always true.
-                                       //     uint64_t condition(const Registers*), System V ABI
-  uint32_t only_tid;                   // [F] 0: any thread
+  std::atomic<uint32_t> flags; // [F] RecordFlags
+  std::atomic<uint32_t> next;  // [F] next record of the same site, or kNone
+  uint64_t condition;          // [F] compiled condition in the arena, 0: always true.
+                               //     uint64_t condition(const Registers*), System V ABI
+  uint32_t only_tid;           // [F] 0: any thread
   uint32_t reserved;
-  uint64_t min_stack_pointer;          // [F] hit only if rsp >= this (recursion-safe finish); 0: any
-  std::atomic<uint64_t> ignore_count;  // [F] sets, [A] counts down: hits to let pass
-  std::atomic<uint64_t> hits;          // [A] condition true
-  std::atomic<uint64_t> evaluations;   // [A] condition evaluated
-  std::atomic<uint64_t> faults;        // [A] condition faulted; counted as true, as gdb does
+  uint64_t min_stack_pointer;         // [F] hit only if rsp >= this (recursion-safe finish); 0: any
+  std::atomic<uint64_t> ignore_count; // [F] sets, [A] counts down: hits to let pass
+  std::atomic<uint64_t> hits;         // [A] condition true
+  std::atomic<uint64_t> evaluations;  // [A] condition evaluated
+  std::atomic<uint64_t> faults;       // [A] condition faulted; counted as true, as gdb does
   // Watchpoints (perf_event sigtrap); the event's sig_data is the record's index.
-  uint64_t watch_address;              // [F]
-  uint32_t watch_size;                 // [F] 1, 2, 4 or 8; 0: not a watchpoint
+  uint64_t watch_address; // [F]
+  uint32_t watch_size;    // [F] 1, 2, 4 or 8; 0: not a watchpoint
   uint32_t reserved2;
-  std::atomic<uint64_t> watch_value;   // [F] at creation, [A] afterwards: last value seen
+  std::atomic<uint64_t> watch_value; // [F] at creation, [A] afterwards: last value seen
 };
 
 // ---------------------------------------------------------------------------------------------
@@ -167,16 +167,16 @@ struct alignas(64) ThreadSlot {
 
   // Written by [A] before kParked, read and changed by [F] while kParked.
   Registers regs;
-  uint64_t fpstate;             // [A] target address of the XSAVE image (signal frame), 0: none
-  uint32_t fpstate_size;        // [A]
-  StopReason reason;            // [A]
-  uint32_t signal;              // [A] the signal of a kSignal stop; [F] the one to deliver, 0: none
-  uint32_t fired_count;         // [A]
-  uint32_t fired[kMaxFired];    // [A] record indices
-  uint8_t siginfo[128];         // [A] kernel siginfo_t of a kSignal stop
-  uint64_t watch_old;           // [A]
-  uint64_t watch_new;           // [A]
-  uint64_t steps_taken;         // [A] instructions stepped by the last kStep or kRange
+  uint64_t fpstate;          // [A] target address of the XSAVE image (signal frame), 0: none
+  uint32_t fpstate_size;     // [A]
+  StopReason reason;         // [A]
+  uint32_t signal;           // [A] the signal of a kSignal stop; [F] the one to deliver, 0: none
+  uint32_t fired_count;      // [A]
+  uint32_t fired[kMaxFired]; // [A] record indices
+  uint8_t siginfo[128];      // [A] kernel siginfo_t of a kSignal stop
+  uint64_t watch_old;        // [A]
+  uint64_t watch_new;        // [A]
+  uint64_t steps_taken;      // [A] instructions stepped by the last kStep or kRange
 
   // Written by [F] while kParked, consumed by [A] at resume.
   Action action;
@@ -223,30 +223,30 @@ enum SignalPolicy : uint8_t { kSignalStop = 1, kSignalPrint = 2, kSignalPass = 4
 enum Capability : uint32_t {
   kCapHardwareWatch = 1, // perf_event breakpoints with sigtrap
   kCapStep = 2,
-  kCapRing0 = 4,         // traps are handled in guest ring 0
+  kCapRing0 = 4, // traps are handled in guest ring 0
   kCapProtectedAgent = 8,
 };
 
 // Where things are in the target; chosen by the keeper at birth, constant afterwards.
 struct MemoryMap {
-  uint64_t agent_text;   // agent image, read+execute
-  uint64_t agent_data;   // private, read-write
-  uint64_t agent_stacks; // kThreadSlots * kAgentStackSize, aligned to kAgentStackSize
-  uint64_t session;      // this memfd
-  uint64_t code_table;   // the code memfd's offset 0, read only
-  uint64_t code_near_libs;  // a window of the arena close to the shared libraries, read+execute
-  uint64_t code_near_main;  // a window close to the main program; 0: the same as near_libs
-  uint64_t agent_end;    // end of the block that starts at agent_text
+  uint64_t agent_text;     // agent image, read+execute
+  uint64_t agent_data;     // private, read-write
+  uint64_t agent_stacks;   // kThreadSlots * kAgentStackSize, aligned to kAgentStackSize
+  uint64_t session;        // this memfd
+  uint64_t code_table;     // the code memfd's offset 0, read only
+  uint64_t code_near_libs; // a window of the arena close to the shared libraries, read+execute
+  uint64_t code_near_main; // a window close to the main program; 0: the same as near_libs
+  uint64_t agent_end;      // end of the block that starts at agent_text
 };
 
 struct Header {
-  uint64_t magic;       // [K]
-  uint32_t version;     // [K]
-  uint32_t header_size; // [K] sizeof(Header)
-  uint64_t total_size;  // [K] of the memfd
-  uint32_t target_pid;  // [K] in the target's own pid namespace
-  uint32_t capabilities;// [K]
-  MemoryMap map;        // [K]
+  uint64_t magic;        // [K]
+  uint32_t version;      // [K]
+  uint32_t header_size;  // [K] sizeof(Header)
+  uint64_t total_size;   // [K] of the memfd
+  uint32_t target_pid;   // [K] in the target's own pid namespace
+  uint32_t capabilities; // [K]
+  MemoryMap map;         // [K]
 
   // The stop protocol; docs/stop-protocol.md has the state machine.
   alignas(64) std::atomic<uint32_t> stop_request; // [A],[F] set 1; [F] clears: threads must park
@@ -258,14 +258,14 @@ struct Header {
   std::atomic<uint32_t> slots_in_use;             // [A],[K] high-water mark: scan [0, this)
   std::atomic<uint32_t> parked_threads;           // [A]
   std::atomic<uint64_t> missed_stops;             // [A] hits that should have stopped but could not
-  std::atomic<uint32_t> abandoned; // [K],[F],[A] nobody is there any more: nothing stops, ever
-  uint32_t frontend_pid;           // [F] as seen from the target, 0: cannot be seen
-  uint32_t keeper_pid;             // [K] likewise
-  std::atomic<uint32_t> spin_limit;// [F] spins of a parked thread before the futex
+  std::atomic<uint32_t> abandoned;  // [K],[F],[A] nobody is there any more: nothing stops, ever
+  uint32_t frontend_pid;            // [F] as seen from the target, 0: cannot be seen
+  uint32_t keeper_pid;              // [K] likewise
+  std::atomic<uint32_t> spin_limit; // [F] spins of a parked thread before the futex
 
-  std::atomic<uint32_t> notice_tail; // [A] next ticket
-  std::atomic<uint32_t> notice_head; // [F] next to read
-  std::atomic<uint64_t> lost_notices;// [A]
+  std::atomic<uint32_t> notice_tail;  // [A] next ticket
+  std::atomic<uint32_t> notice_head;  // [F] next to read
+  std::atomic<uint64_t> lost_notices; // [A]
 
   std::atomic<uint32_t> policy_seq;             // [F] bumped after a change of signal_policy
   std::atomic<uint8_t> signal_policy[kSignals]; // [F] SignalPolicy
