@@ -2,6 +2,9 @@
 // them all at its end. Ring 3, on the stack that the given rsp names; the host's stack is put away in
 // harness_host_rsp, so one run at a time. Offsets are those of struct Registers (arch/registers.h;
 // harness.cpp asserts them).
+	// XSAVE's x87, SSE, AVX and AVX-512 components: not AMX, which would not fit the buffers.
+	.set VECTOR_COMPONENTS, 0xe7
+
 	.bss
 	.balign 64
 	.globl harness_vectors_in, harness_vectors_out, harness_in, harness_out
@@ -49,8 +52,8 @@ harness_run:
 	push %r14
 	push %r15
 	mov %rsp, harness_host_rsp(%rip)
-	mov $-1, %eax
-	mov $-1, %edx
+	mov $VECTOR_COMPONENTS, %eax
+	xor %edx, %edx
 	xrstor64 harness_vectors_in(%rip)
 	pushq harness_in+136(%rip)
 	popfq
@@ -69,8 +72,8 @@ harness_capture:
 harness_leave:
 	mov harness_host_rsp(%rip), %rsp
 	cld
-	mov $-1, %eax
-	mov $-1, %edx
+	mov $VECTOR_COMPONENTS, %eax
+	xor %edx, %edx
 	xsave64 harness_vectors_out(%rip)
 	pop %r15
 	pop %r14
@@ -78,7 +81,6 @@ harness_leave:
 	pop %r12
 	pop %rbp
 	pop %rbx
-	vzeroupper
 	ret
 	.size harness_run, .-harness_run
 
