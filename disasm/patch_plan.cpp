@@ -232,7 +232,7 @@ Result<PatchPlan, Refused> Chooser::run() {
 Result<PatchPlan, Refused> plan_patch(const PatchRequest& request) {
   DUNE_ASSERT(!request.function.empty());
   const CodePart& part = request.function.front();
-  DUNE_ASSERT(TargetRange(part.address, part.address + part.bytes.size()).contains(request.site));
+  DUNE_ASSERT((TargetRange{part.address, part.address + part.bytes.size()}.contains(request.site)));
   return Chooser{request}.run();
 }
 
