@@ -51,15 +51,18 @@ struct Breakpoint {
   uint64_t ignore_count = 0;
   std::optional<unsigned> thread; // number
   std::vector<std::string> commands;
-  bool pending = false; // no place yet; resolved when a module brings one
+  bool pending = false;    // no place yet; resolved when a module brings one
+  bool is_address = false; // `*ADDRESS`, or where the user was: not resolved again
   std::vector<BreakpointLocation> locations;
 
   // Watchpoints.
   TargetAddr watch_address;
   unsigned watch_size = 0;
-  std::string watch_type;     // of the value, for display
-  std::string watch_value;    // last seen, formatted
-  TargetAddr watch_scope_cfa; // frame whose return ends it; 0: global
+  std::string watch_type;        // of the value, for display
+  std::string watch_value;       // last seen, formatted
+  TargetAddr watch_scope_cfa;    // of the frame whose return ends it; 0: it lives on
+  TargetAddr watch_scope_return; // where that frame returns to
+  bool watch_location = false;   // `watch -l`: the address, whatever the expression means later
   std::optional<RecordId> scope_record;
 
   bool is_watch() const { return type != BreakpointType::kBreakpoint; }

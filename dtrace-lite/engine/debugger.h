@@ -7,17 +7,16 @@
 #include "dtrace-lite/engine/signals.h"
 #include "dtrace-lite/engine/stepper.h"
 #include "dtrace-lite/engine/stop_report.h"
+#include "dtrace-lite/expr/frame_context.h"
 #include "dtrace-lite/symbols/source.h"
 
 #include <functional>
 #include <map>
 #include <memory>
 
-namespace ddbg::expr {
-class Context;
-}
-
 namespace ddbg::engine {
+
+struct ValueStore; // context.h
 
 struct Settings {
   std::string args;                               // as typed, for the shell to split
@@ -120,7 +119,9 @@ public:
   // --- Expressions ---------------------------------------------------------------------------
   // Over the selected thread and frame, or over the program's file when nothing runs. Valid until
   // the target runs on or the selection changes.
-  expr::Context& context();
+  expr::FrameContext& context();
+  // $1, $2 ... and the convenience variables: they outlive the target. `print` adds to the history.
+  ValueStore& values();
 
   // --- Memory and code -----------------------------------------------------------------------
   Checked<void> read_memory(TargetAddr at, std::span<uint8_t> to);

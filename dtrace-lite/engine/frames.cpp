@@ -110,6 +110,8 @@ void Stack::name_next() {
     frame.module = name.module;
     frame.source = line;
     frame.is_inlined = i < bodies;
+    frame.inline_index = static_cast<unsigned>(i);
+    frame.is_innermost_physical = index == 0;
     frame.id.cfa = physical.cfa;
     frame.id.inline_depth = static_cast<unsigned>(bodies - i);
     if (frame.is_inlined) {

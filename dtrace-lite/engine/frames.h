@@ -25,14 +25,16 @@ struct Frame {
   TargetAddr lookup_pc; // pc, or the call before it
   symbols::KnownRegisters registers;
   FrameId id;
-  bool is_inlined = false;           // `function` was inlined into the next frame
-  bool is_signal_trampoline = false; // "<signal handler called>"
-  bool pc_is_exact = true;           // innermost, or interrupted by a signal
-  std::string function;              // empty: unknown ("??")
-  TargetAddr function_entry;         // 0: unknown
-  uint64_t die = 0;                  // of the function or the inlined call, for variables; 0: none
-  SourceLine source;                 // for a caller: the line of the call
-  std::string module;                // path; shown as "from ..." where there is no source
+  bool is_inlined = false;            // `function` was inlined into the next frame
+  bool is_signal_trampoline = false;  // "<signal handler called>"
+  unsigned inline_index = 0;          // inlined bodies inside this one at the same pc
+  bool is_innermost_physical = false; // the registers are the thread's own
+  bool pc_is_exact = true;            // innermost, or interrupted by a signal
+  std::string function;               // empty: unknown ("??")
+  TargetAddr function_entry;          // 0: unknown
+  uint64_t die = 0;                   // of the function or the inlined call, for variables; 0: none
+  SourceLine source;                  // for a caller: the line of the call
+  std::string module;                 // path; shown as "from ..." where there is no source
   // gdb prints "0x... in" before the function: the pc is not the first of its line.
   bool show_address = true;
 };

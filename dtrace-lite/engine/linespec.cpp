@@ -219,10 +219,13 @@ private:
         });
       add(module, found);
     }
+    if (!result_.places.empty())
+      return;
     // A PLT entry stands for the function until the library that has it is there.
-    const auto is_plt = [](const ResolvedPlace& p) { return p.function.ends_with("@plt"); };
-    if (!std::all_of(result_.places.begin(), result_.places.end(), is_plt))
-      std::erase_if(result_.places, is_plt);
+    if (file.empty())
+      for (const symbols::LoadedModule& module : modules_)
+        if (std::optional<symbols::Symbol> plt = module.module->symbols().find_plt(typed))
+          result_.places.push_back({module.to_target(plt->address), module.path, {}, plt->name()});
     if (!result_.places.empty())
       return;
     result_.may_come_later = true;

@@ -3,6 +3,7 @@
 #include "dtrace-lite/engine/syscall_sites.h"
 
 #include <algorithm>
+#include <filesystem>
 
 namespace ddbg::engine {
 
@@ -25,37 +26,36 @@ Modules::Change as_change(symbols::ModuleMap::Change&& change) {
 } // namespace
 
 Checked<void> Modules::load_program(const std::string& path) {
-  Checked<std::unique_ptr<symbols::Module>> module = symbols::Module::open(path, options_);
-  if (!module)
-    return module.error();
-  program_ = std::move(*module);
+  if (path.empty()) {
+    map_.clear();
+    program_path_.clear();
+    return {};
+  }
+  // What was read of a file that has not changed is kept.
+  std::error_code ignored;
+  const auto written = std::filesystem::last_write_time(path, ignored);
+  if (path == program_path_ && written == program_written_ && map_.modules().size() == 1)
+    return {};
+  Checked<symbols::ModuleMap::Change> set = map_.set_program(path);
+  if (!set)
+    return set.error();
   program_path_ = path;
-  symbols::LoadedModule unloaded;
-  unloaded.module = program_;
-  const dune::LinkRange range = program_->elf().load_range();
-  unloaded.range = {TargetAddr(range.begin.value), TargetAddr(range.end.value)};
-  unloaded.path = path;
-  unloaded.is_main = true;
-  unloaded_.assign(1, std::move(unloaded));
+  program_written_ = written;
   return {};
 }
 
 void Modules::forget_target() {
-  map_.clear();
   sites_done_.clear();
   linker_record_.reset();
-  live_ = false;
-}
-
-ModuleSpan Modules::view() const {
-  if (live_)
-    return map_.modules();
-  return unloaded_;
+  map_.clear();
+  // A file that has become unreadable meanwhile leaves nothing to look names up in.
+  if (!program_path_.empty())
+    (void)map_.set_program(program_path_);
 }
 
 Checked<Modules::Change> Modules::start(Inferior& inferior, const std::string& program) {
-  forget_target();
-  live_ = true;
+  sites_done_.clear();
+  linker_record_.reset();
   Checked<symbols::ModuleMap::Change> change =
       map_.refresh(inferior.pid(), memory_reader(inferior), program);
   if (!change)
@@ -66,12 +66,8 @@ Checked<Modules::Change> Modules::start(Inferior& inferior, const std::string& p
   Checked<void> hook = set_linker_record(inferior);
   if (!hook)
     return hook.error();
-  if (const symbols::LoadedModule* main = map_.main()) {
-    if (!program_ || program_path_ != main->path) {
-      program_ = main->module;
-      program_path_ = main->path;
-    }
-  }
+  if (const symbols::LoadedModule* main = map_.main())
+    program_path_ = main->path;
   return as_change(std::move(*change));
 }
 

@@ -6,13 +6,14 @@
 #include "dtrace-lite/engine/location.h"
 #include "dtrace-lite/symbols/module_map.h"
 
+#include <filesystem>
 #include <set>
 
 namespace ddbg::engine {
 
 class Modules {
 public:
-  explicit Modules(symbols::DebugFileOptions options = {}) : options_(options), map_(options) {}
+  explicit Modules(symbols::DebugFileOptions options = {}) : map_(std::move(options)) {}
 
   struct Change {
     bool any = false;
@@ -26,6 +27,7 @@ public:
   // At the dynamic linker's record, or whenever in doubt.
   Checked<Change> refresh(Inferior&);
   // The program alone, before it runs, at its link addresses: for `break`, `list`, `info line`.
+  // Empty: none.
   Checked<void> load_program(const std::string& program);
   void forget_target(); // the target is gone: places are void, what was read of the files is kept
 
@@ -34,20 +36,16 @@ public:
   symbols::ModuleMap& map() { return map_; }
   const symbols::ModuleMap& map() const { return map_; }
   // Of the target, or the program alone while nothing runs.
-  ModuleSpan view() const;
-  // The program's file, also while nothing runs; null before `file`.
-  const std::shared_ptr<symbols::Module>& program() const { return program_; }
+  ModuleSpan view() const { return map_.modules(); }
+  const std::string& program_path() const { return program_path_; }
 
 private:
   Checked<void> set_syscall_sites(Inferior&);
   Checked<void> set_linker_record(Inferior&);
 
-  symbols::DebugFileOptions options_;
   symbols::ModuleMap map_;
-  std::shared_ptr<symbols::Module> program_;
-  std::vector<symbols::LoadedModule> unloaded_; // program_ at bias 0
-  bool live_ = false;
   std::string program_path_;
+  std::filesystem::file_time_type program_written_{};
   std::set<uint64_t> sites_done_; // range.begin of the modules whose system-call sites are set
   std::optional<RecordId> linker_record_;
 };

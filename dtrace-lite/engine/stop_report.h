@@ -3,6 +3,7 @@
 
 #include "dtrace-lite/engine/breakpoints.h"
 #include "dtrace-lite/engine/frames.h"
+#include "dtrace-lite/expr/value.h"
 
 #include <string>
 #include <vector>
@@ -34,9 +35,9 @@ struct WatchChange {
 struct ReturnedValue {
   std::string function;
   std::string type;
-  std::string value; // formatted
-  // For the value history, when the value is in memory or registers: raw bytes as returned.
-  std::vector<uint8_t> bytes;
+  std::string value;          // formatted
+  std::vector<uint8_t> bytes; // as returned, when the value fits registers
+  expr::Value history_value;  // for $1, $2 ...
 };
 
 struct StopReport {

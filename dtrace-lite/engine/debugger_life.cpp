@@ -1,0 +1,257 @@
+// Birth and end of a target, as the debugger sees them.
+#include "dtrace-lite/engine/debugger_impl.h"
+
+#include <filesystem>
+#include <unistd.h>
+
+namespace ddbg::engine {
+
+namespace {
+
+bool is_executable_file(const std::string& path) {
+  std::error_code ignored;
+  return std::filesystem::is_regular_file(path, ignored) && ::access(path.c_str(), X_OK) == 0;
+}
+
+std::string absolute(const std::string& path) {
+  std::error_code error;
+  std::filesystem::path full = std::filesystem::absolute(path, error);
+  return error ? path : full.lexically_normal().string();
+}
+
+// As a shell would find it; the name itself when it does not.
+std::string find_program(const std::string& name) {
+  if (name.find('/') != std::string::npos || std::filesystem::exists(name))
+    return absolute(name);
+  const char* path = std::getenv("PATH");
+  std::string_view rest = path ? path : "";
+  while (!rest.empty()) {
+    const size_t colon = rest.find(':');
+    const std::string candidate = absolute(std::string(rest.substr(0, colon)) + "/" + name);
+    if (is_executable_file(candidate))
+      return candidate;
+    rest = colon == std::string_view::npos ? "" : rest.substr(colon + 1);
+  }
+  return absolute(name);
+}
+
+// For the shell, as gdb escapes it.
+std::string shell_quoted(const std::string& word) {
+  std::string quoted;
+  for (const char c : word) {
+    if (std::string_view(" \t\n!\"#$&'()*;<>?[\\]^`{|}~").find(c) != std::string_view::npos)
+      quoted += '\\';
+    quoted += c;
+  }
+  return quoted;
+}
+
+std::vector<std::string> split_words(const std::string& text) {
+  std::vector<std::string> words;
+  std::string word;
+  bool in_word = false;
+  char quote = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (quote ? c == quote : (c == '\'' || c == '"')) {
+      quote = quote ? 0 : c;
+      in_word = true;
+    } else if (c == '\\' && quote != '\'' && i + 1 < text.size()) {
+      word += text[++i];
+      in_word = true;
+    } else if (!quote && (c == ' ' || c == '\t' || c == '\n')) {
+      if (in_word)
+        words.push_back(std::exchange(word, {}));
+      in_word = false;
+    } else {
+      word += c;
+      in_word = true;
+    }
+  }
+  if (in_word)
+    words.push_back(word);
+  return words;
+}
+
+} // namespace
+
+Checked<void> Debugger::set_program(const std::string& name) {
+  const std::string path = name.empty() ? std::string() : find_program(name);
+  if (!path.empty() && !std::filesystem::exists(path))
+    return Diagnostic{name + ": No such file or directory.", {}, {}};
+  if (!impl_->inferior) {
+    impl_->modules.map().set_debug_directories(impl_->settings.debug_files.directories);
+    Checked<void> loaded = impl_->modules.load_program(path);
+    if (!loaded)
+      return loaded;
+    impl_->default_line = {};
+  }
+  impl_->program = path;
+  impl_->forget_stop();
+  for (const std::string& problem : impl_->breakpoints.reset())
+    if (impl_->sink)
+      impl_->sink(problem);
+  return {};
+}
+
+bool Debugger::alive() const { return impl_->inferior != nullptr; }
+pid_t Debugger::pid() const { return impl_->inferior ? impl_->inferior->pid() : 0; }
+bool Debugger::attached() const { return impl_->inferior && impl_->inferior->attached(); }
+std::optional<int> Debugger::exit_code() const { return impl_->exit_code; }
+
+Checked<void> Debugger::Impl::start_keeper() {
+  if (keeper)
+    return {};
+  Checked<std::unique_ptr<keeper::Client>> client = keeper::Client::start();
+  if (!client)
+    return client.error();
+  keeper = std::move(*client);
+  return {};
+}
+
+keeper::LaunchOptions Debugger::Impl::launch_options() const {
+  keeper::LaunchOptions options;
+  options.program = program;
+  if (settings.startup_with_shell) {
+    options.shell_command = shell_quoted(program);
+    if (!settings.args.empty())
+      options.shell_command += " " + settings.args;
+  } else {
+    options.arguments = split_words(settings.args);
+    options.arguments.insert(options.arguments.begin(), program);
+  }
+  for (const auto& [name, value] : settings.environment)
+    options.environment.push_back(name + "=" + value);
+  options.working_directory = settings.cwd;
+  options.disable_randomization = settings.disable_randomization;
+  options.own_terminal_group = settings.own_terminal_group;
+  return options;
+}
+
+// A new target with its threads parked: everything that must be in place before it runs.
+Checked<void> Debugger::Impl::adopt(std::unique_ptr<Inferior> born, const std::string& program_path,
+                                    StopReport& report) {
+  inferior = std::move(born);
+  forget_stop();
+  hidden_inlined.clear();
+  pending_signal = 0;
+  breakpoints.set_inferior(inferior.get());
+  for (size_t i = 1; i < signals.size(); ++i)
+    inferior->set_signal_policy(static_cast<int>(i), signals[i].policy());
+  Checked<Modules::Change> started = modules.start(*inferior, program_path);
+  if (!started)
+    return started.error();
+  for (std::string& warning : started->warnings)
+    say(report, "warning: " + warning);
+  unwinder.forget_cached();
+  for (std::string& problem : breakpoints.reset())
+    say(report, std::move(problem));
+  const std::vector<ThreadView>& threads = inferior->threads();
+  thread = threads.empty() ? 0 : threads.front().number;
+  level = 0;
+  return {};
+}
+
+void Debugger::Impl::target_gone() {
+  breakpoints.target_gone(false);
+  breakpoints.set_inferior(nullptr);
+  inferior.reset();
+  forget_stop();
+  hidden_inlined.clear();
+  thread = 0;
+  level = 0;
+  pending_signal = 0;
+  default_line = {};
+  modules.forget_target();
+  unwinder.forget_cached();
+  (void)breakpoints.reset(); // back to what the program's file says
+}
+
+Checked<StopReport> Debugger::run(RunMode mode) {
+  if (impl_->program.empty())
+    return Diagnostic{
+        "No executable file specified.", "Use the \"file\" or \"exec-file\" command.", {}};
+  if (impl_->inferior) {
+    Checked<void> killed = kill();
+    if (!killed)
+      return killed.error();
+  }
+  // The file may have been built anew since.
+  Checked<void> loaded = impl_->modules.load_program(impl_->program);
+  if (!loaded)
+    return loaded.error();
+  impl_->default_line = {};
+  Checked<void> ready = impl_->start_keeper();
+  if (!ready)
+    return ready.error();
+  Checked<std::unique_ptr<Inferior>> born =
+      Inferior::launch(*impl_->keeper, impl_->launch_options());
+  if (!born)
+    return born.error();
+  impl_->breakpoints.clear_counts();
+  StopReport report;
+  Checked<void> adopted = impl_->adopt(std::move(*born), impl_->program, report);
+  if (!adopted) {
+    const Diagnostic problem = adopted.error();
+    (void)kill();
+    return problem;
+  }
+  if (mode == RunMode::kStarti) {
+    impl_->finish_report(report, impl_->thread, nullptr);
+    return report;
+  }
+  Checked<StopReport> stopped = impl_->run_until_stop({}, nullptr);
+  if (stopped)
+    stopped->messages.insert(stopped->messages.begin(), report.messages.begin(),
+                             report.messages.end());
+  return stopped;
+}
+
+Checked<StopReport> Debugger::attach(pid_t pid) {
+  if (impl_->inferior)
+    return Diagnostic{
+        "A program is being debugged already.", "Kill it or detach from it first.", {}};
+  Checked<void> ready = impl_->start_keeper();
+  if (!ready)
+    return ready.error();
+  Checked<std::unique_ptr<Inferior>> born = Inferior::attach(*impl_->keeper, pid);
+  if (!born)
+    return born.error();
+  StopReport report;
+  Checked<void> adopted = impl_->adopt(std::move(*born), {}, report);
+  if (!adopted) {
+    const Diagnostic problem = adopted.error();
+    (void)detach();
+    return problem;
+  }
+  if (impl_->program.empty())
+    impl_->program = impl_->modules.program_path();
+  impl_->finish_report(report, impl_->thread, nullptr);
+  return report;
+}
+
+Checked<std::vector<std::string>> Debugger::detach() {
+  if (!impl_->inferior)
+    return not_running();
+  Checked<std::vector<std::string>> left = impl_->inferior->detach();
+  impl_->target_gone();
+  return left;
+}
+
+Checked<void> Debugger::kill() {
+  if (!impl_->inferior)
+    return not_running();
+  Checked<void> killed = impl_->inferior->kill();
+  if (!killed)
+    return killed;
+  // Until its end has been seen, its pid and the keeper are not free for the next one.
+  for (;;) {
+    Checked<Event> event = impl_->inferior->wait();
+    if (!event || event->kind == Event::Kind::kExited || event->kind == Event::Kind::kLost)
+      break;
+  }
+  impl_->target_gone();
+  return {};
+}
+
+} // namespace ddbg::engine

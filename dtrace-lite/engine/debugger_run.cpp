@@ -1,0 +1,357 @@
+// The event loop: lets the target run, decides of each stop whether it is the user's, and says why.
+#include "dtrace-lite/engine/debugger_impl.h"
+#include "dtrace-lite/expr/format.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace ddbg::engine {
+
+using dune::session::Action;
+using dune::session::StopReason;
+
+void Debugger::Impl::say(StopReport& report, std::string message) {
+  if (sink)
+    sink(message);
+  else
+    report.messages.push_back(std::move(message));
+}
+
+Checked<StopReport> Debugger::resume(const ContinueOptions& options) {
+  if (!impl_->inferior)
+    return not_running();
+  ResumePlan plan;
+  if (options.signal) {
+    plan.thread = impl_->thread;
+    plan.deliver_signal = *options.signal;
+    impl_->pending_signal = 0;
+  }
+  return impl_->run_until_stop(plan, nullptr);
+}
+
+Checked<StopReport> Debugger::step(const StepRequest& request) {
+  if (!impl_->inferior)
+    return not_running();
+  auto hidden = impl_->hidden_inlined.find(impl_->thread);
+  Checked<std::unique_ptr<Stepper>> stepper = Stepper::begin(
+      {*impl_->inferior, impl_->modules, impl_->names, impl_->unwinder,
+       impl_->settings.step_stops_without_lines},
+      impl_->thread, request, hidden == impl_->hidden_inlined.end() ? 0 : hidden->second);
+  if (!stepper)
+    return stepper.error();
+  return impl_->run_until_stop({}, std::move(*stepper));
+}
+
+Checked<StopReport> Debugger::advance(const std::string& location) {
+  if (!impl_->inferior)
+    return not_running();
+  Linespec found = resolve(location);
+  if (found.places.empty())
+    return found.problem;
+  StepRequest request;
+  request.kind = StepKind::kAdvance;
+  for (const ResolvedPlace& place : found.places)
+    request.places.push_back(place.address);
+  return step(request);
+}
+
+Checked<StopReport> Debugger::Impl::run_until_stop(ResumePlan first,
+                                                   std::unique_ptr<Stepper> stepper) {
+  StopReport report;
+  const uint32_t before = thread;
+  if (stepper && !stepper->message().empty())
+    say(report, stepper->message());
+  ResumePlan plan = stepper ? stepper->plan() : first;
+  if (pending_signal != 0) {
+    const int signal = std::exchange(pending_signal, 0);
+    if (signals[static_cast<size_t>(signal)].pass && plan.deliver_signal == 0 &&
+        (plan.thread == 0 || plan.thread == signal_thread)) {
+      plan.thread = signal_thread;
+      plan.deliver_signal = signal;
+    }
+  }
+
+  uint32_t stopped = thread;
+  while (!stepper || !stepper->done()) {
+    forget_stop();
+    Checked<void> resumed = inferior->resume(plan);
+    if (!resumed)
+      return resumed.error();
+    Checked<Event> event = inferior->wait(interrupted);
+    if (!event)
+      return event.error();
+    forget_stop();
+    stopped = event->thread;
+    Checked<bool> users = handle(*event, stepper.get(), report);
+    if (!users)
+      return users.error();
+    if (event->kind == Event::Kind::kExeced)
+      stepper.reset(); // what it stepped through is no more
+    if (*users) {
+      if (!report.target_gone()) {
+        finish_report(report, stopped, nullptr);
+        report.thread_switched = stopped != before && before != 0;
+      } else if (stepper) {
+        stepper.reset(); // its records went with the target
+      }
+      if (report.target_gone())
+        target_gone();
+      return report;
+    }
+    if (stepper && event->kind == Event::Kind::kStopped && event->thread == stepper->thread()) {
+      Checked<void> decided = stepper->halted();
+      if (!decided)
+        return decided.error();
+    }
+    plan = stepper ? stepper->plan() : ResumePlan{};
+  }
+  report.why = StopWhy::kStepDone;
+  finish_report(report, stepper->thread(), stepper.get());
+  return report;
+}
+
+Checked<bool> Debugger::Impl::handle(const Event& event, Stepper* stepper, StopReport& report) {
+  switch (event.kind) {
+  case Event::Kind::kExited: {
+    report.why = StopWhy::kExited;
+    report.status = event.status;
+    if (event.status.kind == keeper::ExitStatus::Kind::kExited) {
+      exit_code = event.status.value;
+      values.convenience.insert_or_assign(
+          "_exitcode",
+          expr::Value::integer(symbols::BuiltinTypes::get().int_type, event.status.value));
+    }
+    return true;
+  }
+  case Event::Kind::kLost:
+    report.why = StopWhy::kLost;
+    report.text = event.text;
+    return true;
+  case Event::Kind::kExeced: {
+    Checked<void> done = handle_exec(report);
+    if (!done)
+      return done.error();
+    return false;
+  }
+  case Event::Kind::kStopped:
+    return handle_stopped(event, stepper, report);
+  }
+  return false;
+}
+
+Checked<bool> Debugger::Impl::handle_stopped(const Event& event, Stepper* stepper,
+                                             StopReport& report) {
+  switch (event.reason) {
+  case StopReason::kBreakpoint:
+  case StopReason::kWatchpoint:
+    return handle_records(event, report);
+  case StopReason::kSignal:
+    report.why = StopWhy::kSignal;
+    report.signal = event.signal;
+    pending_signal = event.signal;
+    signal_thread = event.thread;
+    return true;
+  case StopReason::kRequested:
+    report.why = StopWhy::kInterrupted;
+    return true;
+  case StopReason::kStep:
+    if (stepper)
+      return false;
+    report.why = StopWhy::kStepDone;
+    return true;
+  case StopReason::kNone:
+  case StopReason::kExec:
+  case StopReason::kExecFailed:
+  case StopReason::kSyscall:
+    return false;
+  }
+  return false;
+}
+
+// Which of the records that fired are the user's, and hold.
+bool Debugger::Impl::handle_records(const Event& event, StopReport& report) {
+  const uint32_t selected = std::exchange(thread, event.thread);
+  const unsigned selected_level = std::exchange(level, 0);
+  selection_changed();
+  const auto context_of_thread = [this]() -> expr::Context& { return selected_context(); };
+
+  bool users = false;
+  for (const RecordId id : event.fired) {
+    if (modules.is_linker_record(id)) {
+      handle_linker(report);
+      continue;
+    }
+    if (Breakpoint* watch = breakpoints.find_scope_record(id)) {
+      users |= handle_scope(*watch, report);
+      continue;
+    }
+    std::optional<BreakpointTable::Hit> hit = breakpoints.find_record(id);
+    if (!hit || !breakpoints.accept(*hit, context_of_thread))
+      continue;
+    users = true;
+    Breakpoint& b = *hit->breakpoint;
+    if (report.why != StopWhy::kWatchScope)
+      report.why = b.is_watch() ? StopWhy::kWatchpoint : StopWhy::kBreakpoint;
+    if (std::find(report.breakpoints.begin(), report.breakpoints.end(), b.number) !=
+        report.breakpoints.end())
+      continue;
+    report.breakpoints.push_back(b.number);
+    if (b.is_watch()) {
+      WatchChange change{b.number, b.type, b.spec, b.watch_value, {}, true};
+      const bool whole = b.locations.size() == 1;
+      if (whole && b.type != BreakpointType::kReadWatch)
+        change.old_value = breakpoints.format_watched(b, event.watch_old);
+      change.new_value = breakpoints.format_watched(b, event.watch_new);
+      change.changed = b.type == BreakpointType::kWatch || change.old_value != change.new_value;
+      if (b.type == BreakpointType::kReadWatch)
+        change.old_value.clear();
+      b.watch_value = change.new_value;
+      report.watches.push_back(std::move(change));
+    }
+  }
+  std::sort(report.breakpoints.begin(), report.breakpoints.end());
+  if (!users) {
+    thread = selected;
+    level = selected_level;
+    selection_changed();
+  }
+  return users;
+}
+
+// The dynamic linker has changed its list: sites and breakpoints are set before the new code runs.
+void Debugger::Impl::handle_linker(StopReport& report) {
+  Checked<Modules::Change> change = modules.refresh(*inferior);
+  if (!change) {
+    say(report, "warning: " + change.error().message);
+    return;
+  }
+  for (std::string& warning : change->warnings)
+    say(report, "warning: " + warning);
+  if (!change->any)
+    return;
+  unwinder.forget_cached();
+  forget_stop();
+  for (std::string& problem : breakpoints.reset())
+    say(report, "warning: " + problem);
+}
+
+bool Debugger::Impl::handle_scope(Breakpoint& watch, StopReport& report) {
+  report.why = StopWhy::kWatchScope;
+  report.watches.push_back({watch.number, watch.type, watch.spec, watch.watch_value, {}, true});
+  report.temporary_deleted.push_back(watch.number);
+  return static_cast<bool>(breakpoints.remove(watch.number));
+}
+
+Checked<void> Debugger::Impl::handle_exec(StopReport& report) {
+  breakpoints.target_gone(false);
+  hidden_inlined.clear();
+  Checked<Modules::Change> started = modules.start(*inferior, {});
+  if (!started)
+    return started.error();
+  program = modules.program_path();
+  default_line = {};
+  say(report,
+      "process " + std::to_string(inferior->pid()) + " is executing new program: " + program);
+  for (size_t i = 1; i < signals.size(); ++i)
+    inferior->set_signal_policy(static_cast<int>(i), signals[i].policy());
+  unwinder.forget_cached();
+  forget_stop();
+  for (std::string& problem : breakpoints.reset())
+    say(report, std::move(problem));
+  return {};
+}
+
+// Selection, and how much of the location is to be shown.
+void Debugger::Impl::finish_report(StopReport& report, uint32_t stopped, Stepper* stepper) {
+  thread = stopped;
+  level = 0;
+  forget_stop();
+  // Inlined bodies that begin here are not entered yet, unless the user asked for a stop in one.
+  hidden_inlined.erase(stopped);
+  Stack* stack = stack_of(stopped);
+  if (stack) {
+    unsigned hidden = stepper ? stepper->hidden_inlined() : stack->enterable_inlined();
+    for (const unsigned number : report.breakpoints)
+      if (const Breakpoint* b = breakpoints.find(number)) {
+        const auto& bodies = stack->innermost_name().inlined;
+        for (unsigned i = 0; i < hidden && i < bodies.size(); ++i)
+          if (bodies[i].function == b->spec)
+            hidden = i;
+      }
+    hidden_inlined[stopped] = hidden;
+    stack->hide_inlined(hidden);
+    if (const Frame* frame = stack->frame(0)) {
+      report.at_line_start = !frame->show_address;
+      if (frame->source)
+        default_line = frame->source;
+    }
+  }
+  if (stepper) {
+    report.source_line_only = stepper->same_function();
+    if (stepper->has_return_value()) {
+      report.why = StopWhy::kFinished;
+      report.returned = returned_value(stepper->finished_pc());
+    }
+  }
+  report.thread = stopped;
+  for (const unsigned number : report.breakpoints)
+    if (Breakpoint* b = breakpoints.find(number)) {
+      report.commands.insert(report.commands.end(), b->commands.begin(), b->commands.end());
+      if (breakpoints.dispose(*b))
+        report.temporary_deleted.push_back(number);
+    }
+}
+
+// The System V ABI's registers for a return value: rax, rdx, xmm0, xmm1; a large object's address
+// in rax.
+std::optional<ReturnedValue> Debugger::Impl::returned_value(TargetAddr finished_pc) {
+  const symbols::LoadedModule* module = modules.map().find(finished_pc);
+  symbols::VariableTable* table = module ? tables.of(module->module) : nullptr;
+  if (!table)
+    return std::nullopt;
+  const auto& scopes = table->frames_at(module->to_link(finished_pc));
+  if (scopes.empty())
+    return std::nullopt;
+  const symbols::FunctionScope& function = scopes.back(); // the outermost is the real one
+  const symbols::TypeRef type = table->types().type_of(function.die);
+  const symbols::TypeRef plain = type->stripped();
+  if (plain->kind() == symbols::TypeKind::kVoid)
+    return std::nullopt;
+  expr::FrameContext& frame = selected_context();
+  constexpr int kRax = 0, kXmm0 = 17, kSt0 = 33; // DWARF numbers
+  expr::Value value = expr::Value::void_value();
+  const uint64_t size = plain->size();
+  if (plain->is_record() || plain->kind() == symbols::TypeKind::kArray || size == 0) {
+    // Classifying small records is the ABI's longest chapter; those in memory are plain.
+    const std::optional<uint64_t> rax = frame.read_register(kRax);
+    if (size <= 16 || !rax)
+      return std::nullopt;
+    value = expr::Value::in_memory(type, TargetAddr(*rax));
+  } else {
+    std::vector<std::byte> bytes(size);
+    bool known;
+    if (plain->kind() == symbols::TypeKind::kFloat) {
+      known = frame.read_wide_register(size > 8 ? kSt0 : kXmm0, bytes);
+    } else if (size <= 8) {
+      const std::optional<uint64_t> rax = frame.read_register(kRax);
+      known = rax.has_value();
+      if (known)
+        std::memcpy(bytes.data(), &*rax, bytes.size());
+    } else {
+      known = false;
+    }
+    if (!known)
+      return std::nullopt;
+    value = expr::Value::of(type, std::move(bytes));
+  }
+  Checked<std::string> shown = expr::format_value(value, frame);
+  if (!shown)
+    return std::nullopt;
+  ReturnedValue out{function.name, type->name(), *shown, {}, {}};
+  for (const std::byte b : value.bytes)
+    out.bytes.push_back(static_cast<uint8_t>(b));
+  out.history_value = std::move(value);
+  return out;
+}
+
+} // namespace ddbg::engine
