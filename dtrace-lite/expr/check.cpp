@@ -154,11 +154,8 @@ ExprPtr Checker::name(const Node& node) {
   }
   if (found)
     return symbol(std::move(*found), node.column);
-  if (!context_.has_symbols())
-    return fail("No symbol table is loaded.  Use the \"file\" command.", node.column);
-  std::string nearest = context_.nearest_name(node.text);
-  return fail("No symbol \"" + node.text + "\" in current context.", node.column,
-              nearest.empty() ? "" : "Did you mean \"" + nearest + "\"?");
+  Diagnostic unknown = no_symbol(node.text, node.column, context_);
+  return fail(unknown.message, node.column, unknown.hint);
 }
 
 ExprPtr Checker::symbol(Symbol s, size_t column) {
@@ -253,7 +250,7 @@ ExprPtr Checker::assign(const Node& node) {
       return nullptr;
   }
   if (target->op == Op::kConvenience) {
-    value = unreference(std::move(value));
+    value = rvalue(std::move(value));
     if (!value)
       return nullptr;
     assigned_[target->name] = value->type;
@@ -320,8 +317,9 @@ ExprPtr Checker::cast(const Node& node) {
 }
 
 ExprPtr Checker::sizeof_(const Node& node) {
-  TypeRef type = node.type;
+  TypeRef type = node.type, result = t_.int_type; // gdb's: int for a type, size_t for a value
   if (!type) {
+    result = t_.unsigned_long;
     ExprPtr operand = visit(*node.a);
     if (!operand)
       return nullptr;
@@ -332,7 +330,7 @@ ExprPtr Checker::sizeof_(const Node& node) {
   }
   if (type->is_reference())
     type = type->stripped()->target();
-  return constant(Value::integer(t_.unsigned_long, static_cast<Wide>(type->size())), node.column);
+  return constant(Value::integer(result, static_cast<Wide>(type->size())), node.column);
 }
 
 ExprPtr Checker::find_member(ExprPtr object, const std::string& name, size_t column, int depth) {
@@ -399,7 +397,8 @@ ExprPtr Checker::member_of(ExprPtr object, const std::string& name, size_t colum
     return found;
   if (incomplete)
     return fail("incomplete type \"" + type->name() + "\"", column);
-  return fail("There is no member named " + name + ".", column,
+  const char* what = type->language() == Language::kCpp ? "member or method" : "member";
+  return fail(std::string("There is no ") + what + " named " + name + ".", column,
               nearest.empty() ? "" : "Did you mean \"" + nearest + "\"?");
 }
 

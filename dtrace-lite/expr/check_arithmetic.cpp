@@ -159,7 +159,7 @@ ExprPtr Checker::dereference(ExprPtr pointer, size_t column) {
     return fail("Attempt to take contents of a non-pointer value.", column);
   TypeKind target = type->target()->stripped()->kind();
   if (target == TypeKind::kVoid)
-    return fail("Attempt to take contents of a non-pointer value.", column);
+    return fail("Attempt to dereference a generic pointer.", column);
   return make(Op::kDereference, type->target(), column, std::move(pointer));
 }
 

@@ -200,6 +200,8 @@ bool Compiler::address(const Expr& e) {
     return value(*e.a);
   case Op::kReinterpret:
     return address(*e.a);
+  case Op::kRepeat:
+    return fail("it uses an array made by @");
   case Op::kMember:
     if (e.member.is_virtual)
       return fail("it uses a virtual base class");

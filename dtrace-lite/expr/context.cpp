@@ -68,7 +68,7 @@ std::optional<RegisterName> register_by_name(std::string_view name) {
   for (const LegacyRegister& r : kLegacy) {
     std::string letter = r.letters;
     if (name == "e" + letter + "x")
-      return RegisterName{r.reg, 0, 4, t.int_type};
+      return RegisterName{r.reg, 0, 4, t.int32};
     if (name == letter + "x")
       return RegisterName{r.reg, 0, 2, t.int16};
     if (name == letter + "l")
@@ -81,7 +81,7 @@ std::optional<RegisterName> register_by_name(std::string_view name) {
     if (letters == "sp" && name == "sp")
       return RegisterName{r.reg, 0, 8, t.data_ptr};
     if (name == "e" + letters)
-      return RegisterName{r.reg, 0, 4, t.int_type};
+      return RegisterName{r.reg, 0, 4, t.int32};
     if (name == letters)
       return RegisterName{r.reg, 0, 2, t.int16};
     if (name == letters + "l")
@@ -93,7 +93,7 @@ std::optional<RegisterName> register_by_name(std::string_view name) {
     if (auto whole = register_by_name(name.substr(0, name.size() - 1));
         whole && whole->reg >= Reg::r8 && whole->reg <= Reg::r15 && whole->size == 8) {
       if (suffix == 'd')
-        return RegisterName{whole->reg, 0, 4, t.int_type};
+        return RegisterName{whole->reg, 0, 4, t.int32};
       if (suffix == 'w')
         return RegisterName{whole->reg, 0, 2, t.int16};
       if (suffix == 'l')

@@ -48,9 +48,13 @@ public:
   virtual Checked<std::optional<Symbol>> lookup_in_file(std::string_view file,
                                                         std::string_view name) = 0;
   virtual TypeRef lookup_type(std::string_view name, TagKind tag) = 0; // null: none
+  virtual bool is_namespace(std::string_view /*name*/) { return false; }
   virtual std::string nearest_name(std::string_view /*typed*/) { return ""; }
   // The symbol at or before an address, for <main+4>; nullopt: none.
   virtual std::optional<SymbolOffset> symbolize(TargetAddr) { return std::nullopt; }
+
+  // What gdb warns of while it goes on: a shift by too much.
+  virtual void warn(const std::string& /*text*/) {}
 
   // False: there is no process, or this frame does not know it.
   virtual bool has_registers() { return true; }

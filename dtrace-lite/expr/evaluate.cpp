@@ -298,6 +298,13 @@ Checked<Value> Evaluator::arithmetic(const Expr& e) {
   Wide x = number_of(*a), y = number_of(*b);
   if (e.op >= Op::kEqual && e.op <= Op::kGreaterEqual)
     return Value::integer(e.type, compare(e.op, x, y));
+  if (e.op == Op::kShiftLeft || e.op == Op::kShiftRight) {
+    const char* side = e.op == Op::kShiftLeft ? "left" : "right";
+    if (y < 0)
+      context_.warn(std::string(side) + " shift count is negative");
+    else if (y >= static_cast<Wide>(e.type->size() * 8))
+      context_.warn(std::string(side) + " shift count >= width of type");
+  }
   auto result = integer_operation(e.op, e.type, x, y);
   if (!result)
     return Diagnostic{"Division by zero", "", e.column};

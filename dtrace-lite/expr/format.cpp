@@ -84,6 +84,12 @@ std::string Formatter::record(const Value& v, int depth) {
       out += "<" + member.type->stripped()->own_name() + "> = ";
     else if (!member.name.empty())
       out += member.name + " = ";
+    bool is_vptr = member.is_artificial && member.name.starts_with("_vptr");
+    if (part && is_vptr && part->type->is_pointer()) // with its symbol whatever the letter
+      if (auto pointer = fetch(*part, context_)) {
+        out += format_address(TargetAddr(static_cast<uint64_t>(number_of(*pointer))), context_);
+        continue;
+      }
     out += part ? value(*part, false, depth + 1) : "<error: " + part.error().message + ">";
   }
   if (first)

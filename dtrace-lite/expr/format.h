@@ -36,7 +36,8 @@ struct ShownInstruction {
 };
 using Disassemble = std::function<std::optional<ShownInstruction>(TargetAddr at)>;
 // The lines of `x/FMT ADDRESS`; `next` becomes the address after what was shown. When memory ends
-// in the middle, what could be read is in `lines` and the error is returned.
+// in the middle, what could be read is in `lines`, the last one unfinished, and the error is what
+// gdb says in its place.
 Checked<void*> examine(TargetAddr address, const ExamineFormat& format, Context& context,
                        const Disassemble& disassemble, std::vector<std::string>& lines,
                        TargetAddr& next);

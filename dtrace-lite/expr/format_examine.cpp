@@ -135,8 +135,7 @@ Checked<void*> examine(TargetAddr address, const ExamineFormat& format, Context&
       lines.push_back(label());
     std::vector<std::byte> bytes(size);
     if (!context.read_memory(next, bytes)) {
-      if (i % per_line == 0)
-        lines.pop_back();
+      lines.back() += "\t"; // gdb's error follows on the same line
       return cannot_access(next);
     }
     lines.back() +=

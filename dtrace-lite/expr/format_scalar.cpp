@@ -47,23 +47,19 @@ std::string format_float(std::span<const std::byte> bytes) {
 
 namespace {
 
-// One character inside quotes. `after_escape`: a digit now would lengthen the escape before it.
-std::string escaped(uint64_t c, uint64_t width, char quote, bool after_escape, bool& was_escape) {
-  was_escape = false;
+// One character inside quotes. Octal escapes always have three digits, so a digit may follow.
+std::string escaped(uint64_t c, uint64_t width, char quote) {
   if (c == static_cast<unsigned char>(quote) || c == '\\')
     return std::string("\\") + static_cast<char>(c);
   constexpr std::string_view kFrom = "\a\b\f\n\r\t\v", kTo = "abfnrtv";
   if (c < 128)
     if (size_t i = kFrom.find(static_cast<char>(c)); i != std::string_view::npos)
       return std::string("\\") + kTo[i];
-  bool is_digit = c >= '0' && c <= '9';
-  if (c >= 32 && c < 127 && !(after_escape && is_digit))
+  if (c >= 32 && c < 127)
     return std::string(1, static_cast<char>(c));
-  was_escape = true;
   if (width == 1 || c < 256)
     return "\\" + in_base(c & 0xff, 8, 3);
   if (c >= 0x80 && c <= 0x10ffff) { // gdb converts to the terminal's character set; ours is UTF-8
-    was_escape = false;
     std::string out;
     if (c < 0x800)
       out = {static_cast<char>(0xc0 | c >> 6)};
@@ -88,8 +84,7 @@ const char* string_prefix(uint64_t width) { return width == 2 ? "u" : width == 4
 } // namespace
 
 std::string quote_character(Wide character, char quote) {
-  bool ignored;
-  return quote + escaped(static_cast<uint64_t>(character) & 0xff, 1, quote, false, ignored) + quote;
+  return quote + escaped(static_cast<uint64_t>(character) & 0xff, 1, quote) + quote;
 }
 
 // `count` characters: runs become 'x' <repeats 15 times>, and at most element_limit are shown.
@@ -99,7 +94,7 @@ std::string Formatter::text(std::span<const std::byte> bytes, uint64_t width, ui
   if (count == 0)
     return prefix + "\"\"" + (cut_after ? "..." : "");
   std::string out;
-  bool in_quotes = false, was_escape = false;
+  bool in_quotes = false;
   uint64_t shown = 0, i = 0;
   while (i < count && shown < options_.element_limit) {
     uint64_t c = character_at(bytes, width, i);
@@ -110,19 +105,16 @@ std::string Formatter::text(std::span<const std::byte> bytes, uint64_t width, ui
       if (in_quotes)
         out += "\"";
       in_quotes = false;
-      bool ignored;
-      out += std::string(out.empty() ? "" : ", ") + prefix + "'" +
-             escaped(c, width, '\'', false, ignored) + "' <repeats " + std::to_string(run) +
-             " times>";
+      out += std::string(out.empty() ? "" : ", ") + prefix + "'" + escaped(c, width, '\'') +
+             "' <repeats " + std::to_string(run) + " times>";
       i += run;
       shown += options_.repeat_threshold;
-      was_escape = false;
       continue;
     }
     if (!in_quotes)
       out += (out.empty() ? "" : ", ") + prefix + "\"";
     in_quotes = true;
-    out += escaped(c, width, '"', was_escape, was_escape);
+    out += escaped(c, width, '"');
     i++;
     shown++;
   }
@@ -188,7 +180,7 @@ std::string Formatter::enumeration(const Value& value) {
   auto number = static_cast<int64_t>(number_of(value));
   for (const symbols::Enumerator& e : type->enumerators())
     if (e.value == number)
-      return e.name;
+      return type->enumerator_prefix() + e.name;
   if (!type->is_flag_enum())
     return to_decimal(number, type->is_signed());
   if (number == 0)
@@ -198,7 +190,7 @@ std::string Formatter::enumeration(const Value& value) {
   for (const symbols::Enumerator& e : type->enumerators()) {
     auto bits = static_cast<uint64_t>(e.value);
     if (bits != 0 && (rest & bits) == bits) {
-      out += (out.empty() ? "" : " | ") + e.name;
+      out += (out.empty() ? "" : " | ") + type->enumerator_prefix() + e.name;
       rest &= ~bits;
     }
   }
@@ -264,10 +256,9 @@ std::string Formatter::scalar(const Value& value) {
   case TypeKind::kChar: {
     Wide number = number_of(value);
     uint64_t width = type->size();
-    bool ignored;
     auto code = static_cast<uint64_t>(number) & (width >= 8 ? ~0ull : (1ull << (8 * width)) - 1);
     return to_decimal(number, type->is_signed()) + " " + string_prefix(width) + "'" +
-           escaped(code, width, '\'', false, ignored) + "'";
+           escaped(code, width, '\'') + "'";
   }
   case TypeKind::kFloat:
     return format_float(value.bytes);

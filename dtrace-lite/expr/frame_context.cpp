@@ -165,6 +165,17 @@ TypeRef FrameContext::lookup_type(std::string_view name, TagKind tag) {
   return nullptr;
 }
 
+bool FrameContext::is_namespace(std::string_view name) {
+  for (const ModuleScope& module : modules_)
+    if (module.table)
+      if (auto meaning = &module == home_
+                             ? module.table->find(name, LinkAddr(pc_->value - module.bias))
+                             : module.table->find_global(name);
+          meaning && meaning->kind == Meaning::Kind::kNamespace)
+        return true;
+  return false;
+}
+
 std::string FrameContext::nearest_name(std::string_view typed) {
   if (home_ && home_->table)
     if (std::string name = home_->table->nearest_name(typed, LinkAddr(pc_->value - home_->bias));
@@ -185,7 +196,23 @@ std::optional<SymbolOffset> FrameContext::symbolize(TargetAddr address) {
     auto symbol = module.module->symbols().at(link);
     if (!symbol)
       return std::nullopt;
-    return SymbolOffset{symbol->name(), link - symbol->address, symbol->is_code};
+    std::string name = symbol->name();
+    // A C++ function without a mangled name, as main, is still shown with its parameters.
+    if (symbol->is_code && module.table && name.find('(') == std::string::npos &&
+        module.table->language_at(link) == Language::kCpp)
+      if (const auto& frames = module.table->frames_at(link);
+          !frames.empty() && frames.back().name == name) {
+        name += '(';
+        const char* separator = "";
+        for (const symbols::Variable& parameter : frames.back().arguments) {
+          name += separator + module.table->type_of(parameter)->name();
+          separator = ", ";
+        }
+        for (size_t at; (at = name.find(" *")) != std::string::npos;)
+          name.erase(at, 1);
+        name += ')';
+      }
+    return SymbolOffset{std::move(name), link - symbol->address, symbol->is_code};
   }
   return std::nullopt;
 }

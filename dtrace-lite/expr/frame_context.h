@@ -32,6 +32,7 @@ public:
   Checked<std::optional<Symbol>> lookup_in_file(std::string_view file,
                                                 std::string_view name) override;
   TypeRef lookup_type(std::string_view name, TagKind tag) override;
+  bool is_namespace(std::string_view name) override;
   std::string nearest_name(std::string_view typed) override;
   std::optional<SymbolOffset> symbolize(TargetAddr address) override;
   Checked<TargetAddr> tls_address(uint64_t module_bias, uint64_t offset) override;

@@ -289,7 +289,7 @@ std::optional<Diagnostic> Lexer::quoted(Lexeme& lexeme) {
     }
   }
   if (characters == 0)
-    return bad("Empty character constant.", begin);
+    return bad("A character constant must contain at least one character.", begin);
   if (characters == 1) {
     lexeme.token = Token::kCharacter;
     lexeme.number =

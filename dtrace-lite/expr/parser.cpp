@@ -326,9 +326,18 @@ NodePtr Parser::name() {
     next_++;
     return node;
   }
+  if (context_.language() == Language::kCpp && (is_word("true") || is_word("false"))) {
+    node->kind = Syntax::kInteger;
+    node->number = is_word("true") ? 1 : 0;
+    node->type = BuiltinTypes::get().c_bool;
+    next_++;
+    return node;
+  }
   if (starts_type())
     return type_operand();
   node->text = scoped_name();
+  if (!unknown_name_ && !node->text.empty() && !context_.lookup(node->text))
+    unknown_name_ = {node->text, node->column};
   return node->text.empty() ? syntax_error() : std::move(node);
 }
 
@@ -357,6 +366,23 @@ NodePtr Parser::dollar() {
   }
   node->text = text;
   return node;
+}
+
+Diagnostic no_symbol(const std::string& name, size_t column, Context& context) {
+  if (!context.has_symbols())
+    return {"No symbol table is loaded.  Use the \"file\" command.", "", column};
+  std::string last = name, scope;
+  if (size_t colons = name.rfind("::"); colons != std::string::npos && colons > 0) {
+    scope = name.substr(0, colons);
+    last = name.substr(colons + 2);
+    if (context.is_namespace(scope))
+      return {"No symbol \"" + last + "\" in namespace \"" + scope + "\".", "", column};
+    if (!context.lookup(scope)) // what is unknown is the scope
+      return no_symbol(scope, column, context);
+  }
+  std::string nearest = context.nearest_name(last);
+  return {"No symbol \"" + name + "\" in current context.",
+          nearest.empty() ? "" : "Did you mean \"" + nearest + "\"?", column};
 }
 
 Checked<NodePtr> parse(std::string_view text, Context& context) {

@@ -65,6 +65,9 @@ private:
     return nullptr;
   }
   std::nullptr_t syntax_error() {
+    // What cannot be parsed is often a misspelt type: then say that.
+    if (unknown_name_)
+      return fail(no_symbol(unknown_name_->first, unknown_name_->second, context_));
     size_t at = peek().begin;
     return fail(
         {"A syntax error in expression, near `" + std::string(text_.substr(at)) + "'.", "", at});
@@ -90,6 +93,7 @@ private:
   size_t next_ = 0;
   int depth_ = 0;
   std::optional<Diagnostic> problem_;
+  std::optional<std::pair<std::string, size_t>> unknown_name_; // and its column
 };
 
 } // namespace ddbg::expr

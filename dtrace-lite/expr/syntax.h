@@ -99,6 +99,9 @@ using NodePtr = std::unique_ptr<Node>;
 // Nesting is limited, so that no input can exhaust the stack.
 Checked<NodePtr> parse(std::string_view text, Context& context);
 
+// "No symbol "x" in current context.", with the nearest name that there is as hint.
+Diagnostic no_symbol(const std::string& name, size_t column, Context& context);
+
 // For the commands that take an expression and something after it: `break f if EXPR`. Parses the
 // whole text as a type name ("struct list *"); null: it is none.
 TypeRef parse_type_name(std::string_view text, Context& context);

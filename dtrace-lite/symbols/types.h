@@ -115,6 +115,8 @@ public:
 
   const std::vector<Member>& members() const;
   const std::vector<Enumerator>& enumerators() const;
+  // What stands before an enumerator's name when it is printed: "ns::Colour::", in C "".
+  const std::string& enumerator_prefix() const { return enumerators(), definition()->prefix_; }
   bool is_flag_enum() const; // every enumerator is disjoint bits: printed as (A | B)
   const std::vector<TypeRef>& parameters() const;
   bool is_variadic() const;
@@ -171,6 +173,7 @@ private:
   mutable const Type* definition_ = nullptr;
   mutable std::vector<Member> members_;
   mutable std::vector<Enumerator> enumerators_;
+  mutable std::string prefix_; // of enumerators
   mutable std::vector<TypeRef> parameters_;
   mutable std::vector<std::unique_ptr<Type>> derived_;
 };

@@ -20,8 +20,11 @@ TypeKind kind_of_base(const Dwarf_Die& die) {
     return TypeKind::kComplex;
   case DW_ATE_signed:
   case DW_ATE_unsigned:
-  case DW_ATE_address:
-    return TypeKind::kInt;
+  case DW_ATE_address: {
+    Dwarf_Die copy = die;
+    const char* name = dwarf_diename(&copy);
+    return name && !std::strcmp(name, "wchar_t") ? TypeKind::kChar : TypeKind::kInt;
+  }
   default:
     return TypeKind::kUnsupported;
   }
@@ -67,6 +70,23 @@ TypeKind kind_of_tag(const Dwarf_Die& die) {
     // DW_TAG_unspecified_type is nullptr_t, and whatever DWARF 6 brings.
     return TypeKind::kUnsupported;
   }
+}
+
+// gdb shows the canonical spelling of a base type, whatever order the compiler wrote its words in.
+std::string canonical_base_name(std::string_view name) {
+  static constexpr std::pair<std::string_view, std::string_view> kNames[] = {
+      {"long int", "long"},
+      {"long unsigned int", "unsigned long"},
+      {"long long int", "long long"},
+      {"long long unsigned int", "unsigned long long"},
+      {"short int", "short"},
+      {"short unsigned int", "unsigned short"},
+      {"__int128 unsigned", "unsigned __int128"},
+  };
+  for (auto [spelling, canonical] : kNames)
+    if (name == spelling)
+      return std::string(canonical);
+  return std::string(name);
 }
 
 bool has_namespaces(Language language) {
@@ -235,7 +255,7 @@ void TypeReader::read_name(const Type& type) {
   }
   if (has_namespaces(type.language_) && type.kind_ != TypeKind::kInt)
     type.name_ = type.table_->scope_prefix(type.die_);
-  type.name_ += name;
+  type.name_ += type.kind_ == TypeKind::kInt ? canonical_base_name(name) : std::string(name);
 }
 
 TypeRef TypeReader::underlying_type(const Type& type) {
@@ -245,6 +265,9 @@ TypeRef TypeReader::underlying_type(const Type& type) {
 
 void TypeReader::read_enumerators(const Type& type) {
   Dwarf_Die die = to_die(type.die_);
+  if (type.language_ == Language::kCpp)
+    type.prefix_ = flag_attribute(die, DW_AT_enum_class) ? type.own_name() + "::"
+                                                         : type.table_->scope_prefix(type.die_);
   Dwarf_Die child;
   for (int more = dwarf_child(&die, &child); more == 0; more = dwarf_siblingof(&child, &child)) {
     Dwarf_Attribute attribute;

@@ -22,6 +22,12 @@ bool tag_fits(int tag, TagKind wanted, bool is_cpp) {
   return false;
 }
 
+// Its own name is the last part of `qualified`.
+bool is_named(Dwarf_Die& die, std::string_view qualified) {
+  const char* own = dwarf_diename(&die);
+  return own && qualified.ends_with(own);
+}
+
 // Strips "::" and tells whether it was there.
 bool take_global_scope(std::string_view& name) {
   if (!name.starts_with("::"))
@@ -79,6 +85,8 @@ struct VariableTable::Impl {
   explicit Impl(Dwarf* handle) : dwarf(handle), types(handle), names(handle, types) {
     types.set_find_definition([this](const std::string& name, TypeKind kind) {
       auto die = names.anywhere(name, [&](Dwarf_Die& d) {
+        if (!is_named(d, name))
+          return false;
         int tag = dwarf_tag(&d);
         bool fits = kind == TypeKind::kUnion ? tag == DW_TAG_union_type
                     : kind == TypeKind::kEnum
@@ -90,7 +98,7 @@ struct VariableTable::Impl {
     });
   }
 
-  std::optional<Meaning> meaning(Dwarf_Die die);
+  std::optional<Meaning> meaning(Dwarf_Die die, std::string_view name);
   std::optional<Meaning> in_block(const Block& block, std::string_view name);
   const FunctionScope* frame(LinkAddr pc, size_t depth);
   std::vector<std::string> enclosing_prefixes(const Dwarf_Die& unit, const FunctionScope* scope);
@@ -103,14 +111,27 @@ struct VariableTable::Impl {
   std::vector<FunctionScope> frames;
 };
 
-std::optional<Meaning> VariableTable::Impl::meaning(Dwarf_Die die) {
+// `name`, without scope, tells an enumerator from its enumeration.
+std::optional<Meaning> VariableTable::Impl::meaning(Dwarf_Die die, std::string_view name) {
   DieRef ref = to_ref(die);
+  if (size_t colons = name.rfind("::"); colons != std::string_view::npos)
+    name.remove_prefix(colons + 2);
+  if (dwarf_tag(&die) == DW_TAG_enumeration_type) {
+    TypeRef type = types.from_die(ref);
+    for (const Enumerator& e : type->enumerators())
+      if (e.name == name) {
+        Meaning m{Meaning::Kind::kEnumerator};
+        m.type = type;
+        m.value = e.value;
+        return m;
+      }
+  }
   switch (dwarf_tag(&die)) {
   case DW_TAG_variable:
   case DW_TAG_member: {
     Meaning m{Meaning::Kind::kVariable};
-    const char* name = dwarf_diename(&die);
-    m.variable = {name ? name : "", ref, {}, false, false, false};
+    const char* own = dwarf_diename(&die);
+    m.variable = {own ? own : "", ref, {}, false, false, false};
     m.variable.is_declaration =
         !dwarf_hasattr(&die, DW_AT_location) && !dwarf_hasattr(&die, DW_AT_const_value);
     m.type = types.type_of(ref);
@@ -123,24 +144,6 @@ std::optional<Meaning> VariableTable::Impl::meaning(Dwarf_Die die) {
       return std::nullopt;
     m.entry = LinkAddr(entry);
     m.type = types.function_type(ref);
-    return m;
-  }
-  case DW_TAG_enumerator: {
-    Dwarf_Die parent;
-    Dwarf_Die* scopes = nullptr;
-    int count = dwarf_getscopes_die(&die, &scopes);
-    if (count < 2) {
-      free(scopes);
-      return std::nullopt;
-    }
-    parent = scopes[1];
-    free(scopes);
-    Meaning m{Meaning::Kind::kEnumerator};
-    m.type = types.from_die(to_ref(parent));
-    const char* name = dwarf_diename(&die);
-    for (const Enumerator& e : m.type->enumerators())
-      if (name && e.name == name)
-        m.value = e.value;
     return m;
   }
   case DW_TAG_namespace:
@@ -243,7 +246,7 @@ std::optional<Meaning> VariableTable::Impl::in_block(const Block& block, std::st
       continue;
     const char* own = dwarf_diename(&child);
     if (own && own == name)
-      return meaning(child);
+      return meaning(child, name);
     if (tag == DW_TAG_enumeration_type) {
       TypeRef type = types.from_die(to_ref(child));
       for (const Enumerator& e : type->enumerators())
@@ -334,9 +337,10 @@ std::optional<Meaning> VariableTable::find(std::string_view name, LinkAddr pc, s
         return dwarf_tag(&copy);
       }();
       bool is_cpp = language_of_unit(to_ref(*unit)) != Language::kC;
-      if (is_type_tag(tag) && !tag_fits(tag, TagKind::kNone, is_cpp))
+      Dwarf_Die copy = die;
+      if (is_type_tag(tag) && !tag_fits(tag, TagKind::kNone, is_cpp) && !has_enumerator(copy, name))
         continue; // in C a tag is not an ordinary identifier
-      if (auto m = impl_->meaning(die)) {
+      if (auto m = impl_->meaning(die, name)) {
         if (m->kind != Meaning::Kind::kVariable || !m->variable.is_declaration)
           return m;
         if (!declared)
@@ -351,16 +355,16 @@ std::optional<Meaning> VariableTable::find(std::string_view name, LinkAddr pc, s
 
 std::optional<Meaning> VariableTable::find_global(std::string_view name) {
   take_global_scope(name);
-  auto die = impl_->names.anywhere(name, [](Dwarf_Die& d) {
+  auto die = impl_->names.anywhere(name, [name](Dwarf_Die& d) {
     int tag = dwarf_tag(&d);
-    if (!is_type_tag(tag))
+    if (!is_type_tag(tag) || has_enumerator(d, name.substr(name.rfind(':') + 1)))
       return true;
     Dwarf_Die unit;
     bool is_cpp =
         dwarf_diecu(&d, &unit, nullptr, nullptr) && language_of_unit(to_ref(unit)) != Language::kC;
     return tag_fits(tag, TagKind::kNone, is_cpp);
   });
-  return die ? impl_->meaning(*die) : std::nullopt;
+  return die ? impl_->meaning(*die, name) : std::nullopt;
 }
 
 bool VariableTable::has_file(std::string_view file) {
@@ -372,7 +376,7 @@ std::optional<Meaning> VariableTable::find_in_file(std::string_view file, std::s
   if (!unit)
     return std::nullopt;
   for (const Dwarf_Die& die : impl_->names.in_unit(*unit, name))
-    if (auto m = impl_->meaning(die))
+    if (auto m = impl_->meaning(die, name))
       return m;
   return std::nullopt;
 }
@@ -398,12 +402,13 @@ TypeRef VariableTable::find_type(std::string_view name, TagKind tag, std::option
       bool is_cpp = language_of_unit(to_ref(*unit)) != Language::kC;
       for (const std::string& prefix : impl_->enclosing_prefixes(*unit, impl_->frame(*pc, depth)))
         for (Dwarf_Die die : impl_->names.in_unit(*unit, prefix + std::string(name)))
-          if (tag_fits(dwarf_tag(&die), tag, is_cpp))
+          if (tag_fits(dwarf_tag(&die), tag, is_cpp) && is_named(die, name) &&
+              !flag_attribute(die, DW_AT_declaration))
             return impl_->types.from_die(to_ref(die));
     }
   }
   auto die = impl_->names.anywhere(name, [&](Dwarf_Die& d) {
-    if (!is_type_tag(dwarf_tag(&d)))
+    if (!is_type_tag(dwarf_tag(&d)) || !is_named(d, name) || flag_attribute(d, DW_AT_declaration))
       return false;
     Dwarf_Die unit;
     bool is_cpp =

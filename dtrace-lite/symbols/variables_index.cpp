@@ -40,6 +40,18 @@ bool is_definition(Dwarf_Die& die) {
 
 } // namespace
 
+bool has_enumerator(Dwarf_Die& die, std::string_view name) {
+  Dwarf_Die child;
+  if (dwarf_tag(&die) != DW_TAG_enumeration_type || dwarf_child(&die, &child) != 0)
+    return false;
+  do {
+    const char* own = dwarf_diename(&child);
+    if (own && own == name)
+      return true;
+  } while (dwarf_siblingof(&child, &child) == 0);
+  return false;
+}
+
 bool is_type_tag(int tag) {
   switch (tag) {
   case DW_TAG_base_type:
@@ -147,8 +159,9 @@ void UnitNames::walk(Dwarf_Die parent, bool is_cpp, int depth, const Visit& visi
       Dwarf_Die enumerator;
       if (dwarf_child(&child, &enumerator) == 0)
         do {
+          // Under the enumerator's name the index holds its enumeration: DIEs do not know parents.
           if (const char* name = dwarf_diename(&enumerator))
-            visit(name, enumerator);
+            visit(name, child);
         } while (dwarf_siblingof(&enumerator, &enumerator) == 0);
     } else if (is_cpp && is_type_tag(tag)) {
       walk(child, is_cpp, depth + 1, visit);
@@ -166,7 +179,7 @@ const UnitNames::Names& UnitNames::names_of(const Dwarf_Die& unit) {
   return it->second;
 }
 
-bool UnitNames::matches(Dwarf_Die& die, std::string_view prefix) {
+bool UnitNames::matches(Dwarf_Die& die, std::string_view prefix, std::string_view name) {
   Dwarf_Die scoped = die;
   // A definition outside its class or namespace: the declaration knows the scope.
   for (int hops = 0; hops < 4; hops++) {
@@ -179,6 +192,16 @@ bool UnitNames::matches(Dwarf_Die& die, std::string_view prefix) {
     scoped = next;
   }
   std::string actual = types_.scope_prefix(to_ref(scoped));
+  const char* own = dwarf_diename(&die);
+  if (dwarf_tag(&die) == DW_TAG_enumeration_type && (!own || own != name)) {
+    // An enumerator: Colour::kRed, and plain kRed unless the enumeration is scoped.
+    std::string scoped_by_enum = actual + (own ? own : "") + "::";
+    if (own && (scoped_by_enum == prefix ||
+                without_transparent_scopes(std::move(scoped_by_enum)) == prefix))
+      return true;
+    if (flag_attribute(die, DW_AT_enum_class))
+      return false;
+  }
   return actual == prefix || without_transparent_scopes(std::move(actual)) == prefix;
 }
 
@@ -188,7 +211,7 @@ std::vector<Dwarf_Die> UnitNames::in_unit(const Dwarf_Die& unit, std::string_vie
   auto [begin, end] = names_of(unit).equal_range(name);
   for (auto it = begin; it != end; ++it) {
     Dwarf_Die die = it->second;
-    if (matches(die, prefix))
+    if (matches(die, prefix, name))
       (is_definition(die) ? definitions : declarations).push_back(die);
   }
   definitions.insert(definitions.end(), declarations.begin(), declarations.end());
@@ -205,7 +228,8 @@ void UnitNames::scan_next_unit() {
     auto tag = static_cast<uint16_t>(dwarf_tag(&die));
     // Every C++ unit repeats the types of its headers: in C one of each name and kind is enough for
     // a lookup without a unit. Scoped languages need all, since only the scope tells them apart.
-    if (!is_cpp && is_type_tag(tag)) {
+    const char* own = dwarf_diename(&die);
+    if (!is_cpp && is_type_tag(tag) && own && std::string_view(own) == name) {
       if (!is_definition(die))
         return;
       auto [begin, end] = index_.equal_range(hash);
@@ -231,7 +255,10 @@ std::optional<Dwarf_Die> UnitNames::anywhere(std::string_view qualified,
           !dwarf_die_addr_die(it->second.dwarf, it->second.address, &die))
         continue;
       const char* own = dwarf_diename(&die);
-      if (!own || own != name || !accept(die) || !matches(die, prefix))
+      bool named_so = own ? own == name : false;
+      if (!named_so && !has_enumerator(die, name)) // another name with this hash
+        continue;
+      if (!accept(die) || !matches(die, prefix, name))
         continue;
       if (is_definition(die))
         return die;

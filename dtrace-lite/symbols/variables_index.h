@@ -45,7 +45,7 @@ private:
   };
   void walk(Dwarf_Die parent, bool is_cpp, int depth, const Visit& visit);
   const Names& names_of(const Dwarf_Die& unit);
-  bool matches(Dwarf_Die& die, std::string_view prefix);
+  bool matches(Dwarf_Die& die, std::string_view prefix, std::string_view name);
   void scan_next_unit();
   void add_units(Dwarf* dwarf);
 
@@ -60,5 +60,7 @@ private:
 };
 
 bool is_type_tag(int tag);
+// An enumeration with an enumerator of this name.
+bool has_enumerator(Dwarf_Die& die, std::string_view name);
 
 } // namespace ddbg::symbols
