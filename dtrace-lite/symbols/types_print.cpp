@@ -103,7 +103,7 @@ std::string declare(const Type& type, std::string inner, int depth) {
         qualifiers += (qualifiers.empty() ? "" : " ") + std::string(qualifier_name(kind));
     bool derived = base->kind() == TypeKind::kPointer || base->is_reference();
     if (derived && base->kind() == TypeKind::kPointer) {
-      bool needs_space = !inner.empty() && inner[0] != '[' && inner[0] != '(';
+      bool needs_space = !inner.empty();
       return declare(*base, " " + qualifiers + (needs_space ? " " : "") + inner, depth + 1);
     }
     if (base->kind() == TypeKind::kArray || base->kind() == TypeKind::kFunction)
