@@ -1,7 +1,6 @@
 #include "dtrace-lite/engine/inferior.h"
 
 #include "dtrace-lite/engine/inferior_sites.h"
-#include "libdune/agent/image.h"
 #include "libdune/base/file.h"
 
 #include <algorithm>
@@ -102,6 +101,7 @@ struct Inferior::Impl {
   std::optional<Event> take_news();
   std::optional<Event> check();
   Event lost(std::string text);
+  Event give_up(const Diagnostic& why);
   Event describe(uint32_t slot_index);
   void handle_exec(uint32_t slot_index);
 
@@ -266,6 +266,14 @@ Event Inferior::Impl::describe(uint32_t index) {
   return e;
 }
 
+// A stop could not be completed: whatever the reason, the target must not stay stopped.
+Event Inferior::Impl::give_up(const Diagnostic& why) {
+  if (auto e = take_news())
+    return std::move(*e);
+  abandon();
+  return lost(why.message);
+}
+
 // The thread is parked before its execve: the keeper has to be ready for the new image.
 void Inferior::Impl::handle_exec(uint32_t index) {
   if (slot(index).reason == StopReason::kExec)
@@ -283,7 +291,7 @@ std::optional<Event> Inferior::Impl::check() {
     return std::nullopt;
   if (owner == kOwnedByFrontend) {
     if (auto ok = park_others(); !ok)
-      return lost(ok.error().message);
+      return give_up(ok.error());
     if (pending_event)
       return std::exchange(pending_event, std::nullopt);
     is_running = false;
@@ -305,7 +313,7 @@ std::optional<Event> Inferior::Impl::check() {
   }
   if (header().live_threads.load() != 1)
     if (auto ok = park_others(); !ok)
-      return lost(ok.error().message);
+      return give_up(ok.error());
   if (pending_event)
     return std::exchange(pending_event, std::nullopt);
   is_running = false;
@@ -357,12 +365,12 @@ Checked<Event> Inferior::wait(const std::function<bool()>& interrupt) {
 
 void Inferior::Impl::kick(pid_t tid) {
   siginfo_t info{};
-  info.si_signo = dune::agent::kKickSignal;
+  info.si_signo = kKickSignal;
   info.si_code = SI_QUEUE;
   info.si_pid = getpid();
   info.si_uid = getuid();
-  info.si_value.sival_ptr = reinterpret_cast<void*>(dune::agent::kKickValue);
-  syscall(SYS_rt_tgsigqueueinfo, born.pid, tid, dune::agent::kKickSignal, &info);
+  info.si_value.sival_ptr = reinterpret_cast<void*>(kKickValue);
+  syscall(SYS_rt_tgsigqueueinfo, born.pid, tid, kKickSignal, &info);
 }
 
 // One look at every thread that is neither parked nor known to be blocked. True when there is none

@@ -104,8 +104,7 @@ constexpr uint64_t block_of_slot(uint64_t stacks, uint64_t slot) {
 }
 
 // The signals the agent keeps deliverable, whatever the program's mask says.
-inline constexpr int kKickSignal = 62;
-inline constexpr uint64_t kKickValue = 0x6b63696b64646267; // siginfo value: tells ours from others
+using session::kKickSignal;
 inline constexpr int kOwnedSignals[] = {kSigTrap, kSigSegv, kSigBus, kSigFpe, kKickSignal};
 inline constexpr SignalSet kOwnedSet = signal_bit(kSigTrap) | signal_bit(kSigSegv) |
                                        signal_bit(kSigBus) | signal_bit(kSigFpe) |

@@ -216,6 +216,11 @@ struct Notice {
 // ---------------------------------------------------------------------------------------------
 // Signals
 
+// What the front end sends to a running thread to make it park: queued, with this value (so that
+// one of the program's own is told apart), and never SIGTRAP, which would merge with an int3's.
+inline constexpr int kKickSignal = 62;
+inline constexpr uint64_t kKickValue = 0x6b63696b64646267;
+
 enum SignalPolicy : uint8_t { kSignalStop = 1, kSignalPrint = 2, kSignalPass = 4 };
 
 // ---------------------------------------------------------------------------------------------
