@@ -21,7 +21,6 @@ struct PlannedInstruction {
   TargetAddr address;
   std::array<uint8_t, 15> bytes{}; // the original
   uint8_t length = 0;
-  uint8_t offset = 0;      // of the original, from the source address
   uint8_t disp_offset = 0; // of the rip-relative displacement in `bytes`
   TargetAddr target;       // of the branch, or the rip-relative operand's address
 

@@ -195,7 +195,6 @@ struct Planner {
 
     PlannedInstruction p;
     p.address = address;
-    p.offset = static_cast<uint8_t>(address - source);
     p.length = i.length;
     std::copy_n(rest.begin(), i.length, p.bytes.begin());
     p.disp_offset = z->info.raw.disp.offset;

@@ -26,10 +26,10 @@ void check_copy(const Relocated& copy, TargetAddr at) {
     auto one = decode(std::span(copy.bytes).subspan(b.offset), at + b.offset);
     DUNE_ASSERT(one);
     size_t end = b.offset + one->length;
-    bool far_jump = one->flow == Flow::kIndirectJump && one->rip_operand == at + end;
     size_t next =
         n + 1 < copy.boundaries.size() ? copy.boundaries[n + 1].offset : copy.bytes.size();
-    DUNE_ASSERT(next == end + (far_jump ? 8 : 0) || far_jump);
+    bool far_jump = one->flow == Flow::kIndirectJump && one->rip_operand == at + end;
+    DUNE_ASSERT(next == end || (far_jump && next == end + sizeof(uint64_t)));
   }
 }
 
