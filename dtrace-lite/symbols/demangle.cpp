@@ -78,7 +78,7 @@ SplitName split_name(std::string_view s) {
         end += 2;
       else // symbols, or the type of a conversion, up to the parameters
         end = std::min(s.find('(', end), s.size());
-      std::string name = squeeze(s.substr(i, end - i));
+      std::string name(s.substr(i, end - i));
       // "operator==<int>": what follows the symbols may be template arguments.
       const size_t symbol = name.find_last_of("=+-*/%^&|!~,]");
       const size_t angle = symbol == std::string::npos ? std::string::npos : name.find('<', symbol);
@@ -151,6 +151,46 @@ SplitName split_name(std::string_view s) {
 
 } // namespace
 
+namespace {
+// __cxa_demangle abbreviates the streams and strings of the old ABI, gdb and c++filt do not.
+void expand_abbreviations(std::string& text) {
+  struct Abbreviation {
+    std::string_view name, full, constructor;
+  };
+  static constexpr Abbreviation kRows[] = {
+      {"std::string", "std::basic_string<char, std::char_traits<char>, std::allocator<char> >",
+       "basic_string"},
+      {"std::istream", "std::basic_istream<char, std::char_traits<char> >", "basic_istream"},
+      {"std::ostream", "std::basic_ostream<char, std::char_traits<char> >", "basic_ostream"},
+      {"std::iostream", "std::basic_iostream<char, std::char_traits<char> >", "basic_iostream"}};
+  for (const Abbreviation& row : kRows) {
+    const std::string_view last = row.name.substr(5);
+    for (size_t at = 0; (at = text.find(row.name, at)) != std::string::npos;) {
+      size_t end = at + row.name.size();
+      if ((end < text.size() && is_identifier(text[end])) ||
+          (at > 0 && (is_identifier(text[at - 1]) || text[at - 1] == ':'))) {
+        at = end;
+        continue;
+      }
+      std::string full(row.full);
+      for (const char* mark : {"::", "::~"}) { // its constructor or destructor
+        const std::string own = mark + std::string(last);
+        if (text.compare(end, own.size(), own) == 0 &&
+            (end + own.size() == text.size() || !is_identifier(text[end + own.size()]))) {
+          full += mark + std::string(row.constructor);
+          end += own.size();
+          break;
+        }
+      }
+      if (full.ends_with('>') && end < text.size() && text[end] == '>')
+        full += ' ';
+      text.replace(at, end - at, full);
+      at += full.size();
+    }
+  }
+}
+} // namespace
+
 bool looks_mangled(std::string_view name) {
   return name.starts_with("_Z") || name.starts_with("_R") || name.starts_with("___Z") ||
          name.starts_with("_GLOBAL__");
@@ -168,6 +208,7 @@ std::string demangle(std::string_view linkage_name) {
     return terminated;
   std::string result(text);
   std::free(text);
+  expand_abbreviations(result);
   return result;
 }
 
@@ -187,6 +228,9 @@ NameQuery::NameQuery(std::string_view typed) {
   while (typed.ends_with(' '))
     typed.remove_suffix(1);
   fully_qualified_ = typed.starts_with("::");
+  std::string expanded(typed);
+  expand_abbreviations(expanded);
+  typed = expanded;
   SplitName split = split_name(typed);
   has_parameters_ = split.has_parameters;
   parameters_ = squeeze(split.parameters);

@@ -90,8 +90,8 @@ void UnitIndex::walk(Dwarf_Die die, int parent, Dwarf_Off end, int depth) {
       if (dwarf_haschildren(&die) == 1 && dwarf_child(&die, &child) == 0) {
         const Dwarf_Off scope_end = more ? dwarf_dieoffset(&next) : end;
         std::string_view name = own_name(&die);
-        if (name.empty())
-          name = tag == DW_TAG_namespace ? "(anonymous namespace)" : "{...}";
+        if (name.empty() && tag == DW_TAG_namespace)
+          name = "(anonymous namespace)";
         scopes_.push_back({offset, scope_end, name, parent});
         walk(child, static_cast<int>(scopes_.size()) - 1, scope_end, depth + 1);
       }
@@ -123,7 +123,8 @@ std::string UnitIndex::scope_of(Dwarf_Off die) const {
   while (index >= 0 && (die <= scopes_[index].begin || die >= scopes_[index].end))
     index = scopes_[index].parent;
   std::string text;
-  for (; index >= 0; index = scopes_[index].parent)
+  // A class without name (a lambda's) gives its members no prefix, as in gdb.
+  for (; index >= 0 && !scopes_[index].name.empty(); index = scopes_[index].parent)
     text = std::string(scopes_[index].name) + (text.empty() ? "" : "::" + text);
   return text;
 }

@@ -69,4 +69,6 @@ CfiTable& Module::cfi() {
   return *cfi_;
 }
 
+bool Module::unwind_row_exists(LinkAddr pc) { return cfi().row(pc) != nullptr; }
+
 } // namespace ddbg::symbols

@@ -41,6 +41,8 @@ public:
   // Null when there is no DWARF for this file. Internal to symbols/: see dwarf_internal.h.
   DebugInfo* debug_info();
   CfiTable& cfi();
+  // CFI covers pc: a caller can be found from there without frame pointers.
+  bool unwind_row_exists(LinkAddr pc);
 
   bool has_debug_info() { return debug_info() != nullptr; }
   const ElfFile* separate_debug_file(); // null when there is none

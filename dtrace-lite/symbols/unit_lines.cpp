@@ -8,7 +8,20 @@ namespace {
 // Turns rows into items the way gdb's reader does.
 class Builder {
 public:
-  explicit Builder(UnitLines& result) : result_(result) {}
+  // Files come in the order of the file table: where rows of several files could end a range, gdb
+  // takes what it meets first.
+  explicit Builder(UnitLines& result) {
+    result.files.reserve(result.file_table.size());
+    for (const SourceFile* file : result.file_table) {
+      UnitLines::PerFile* known = nullptr;
+      for (auto& f : result.files)
+        if (f.file == file)
+          known = &f;
+      if (!known && file)
+        known = &result.files.emplace_back(UnitLines::PerFile{file, {}});
+      by_number_.push_back(known); // stays good: the capacity was reserved
+    }
+  }
 
   void row(const LineRow& row) {
     if (row.begins_sequence) {
@@ -52,15 +65,7 @@ public:
 
 private:
   UnitLines::PerFile* file_of(uint64_t number) {
-    if (number >= result_.file_table.size() || !result_.file_table[number])
-      return nullptr;
-    const SourceFile* file = result_.file_table[number];
-    // Pointers into files stay good: its capacity was reserved.
-    for (auto& f : result_.files)
-      if (f.file == file)
-        return &f;
-    result_.files.push_back({file, {}});
-    return &result_.files.back();
+    return number < by_number_.size() ? by_number_[number] : nullptr;
   }
 
   static void end_of_lines(UnitLines::PerFile& file, LinkAddr pc) {
@@ -71,7 +76,7 @@ private:
       items.push_back({pc, 0, true});
   }
 
-  UnitLines& result_;
+  std::vector<UnitLines::PerFile*> by_number_;
   UnitLines::PerFile* last_file_ = nullptr;
   uint64_t last_line_ = 0;
   uint64_t line_before_ = 1;
@@ -86,7 +91,6 @@ bool before(LinkAddr pc, const LineItem& item) { return pc < item.pc; }
 
 void build_unit_lines(const LineSections& sections, const LineHeader& header,
                       const std::function<bool(LinkAddr)>& is_code, UnitLines& result) {
-  result.files.reserve(result.file_table.size());
   Builder builder(result);
   bool dropped = false;
   run_line_program(sections, header, [&](const LineRow& row) {
