@@ -48,6 +48,10 @@ ExprPtr Checker::constant(Value value, size_t column) {
 }
 
 ExprPtr Checker::visit(const Node& node) {
+  // `a += b` and `a++` check `a` twice, so nested ones double: bound the work, not the nesting.
+  constexpr int kMaxVisits = 5000;
+  if (++visits_ > kMaxVisits)
+    return fail("The expression is too complex.", node.column);
   switch (node.kind) {
   case Syntax::kInteger:
   case Syntax::kCharacter:

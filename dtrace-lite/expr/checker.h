@@ -59,6 +59,7 @@ private:
   Context& context_;
   const BuiltinTypes& t_;
   std::optional<Diagnostic> problem_;
+  int visits_ = 0;
   std::map<std::string, TypeRef> assigned_; // convenience variables that this expression sets
 };
 

@@ -232,6 +232,17 @@ TEST(Compiler, SaysWhyNot) {
   EXPECT_EQ(reason("*(int *)$rsp@2 == 1"), "it uses an array made by @");
 }
 
+// Found by the fuzzer: each ++ doubled what was checked.
+TEST(Checker, NestedIncrementsAreRefusedQuickly) {
+  OwnContext context;
+  std::string text = "$v";
+  for (int i = 0; i < 60; i++)
+    text += "++";
+  auto expression = check(text, context);
+  ASSERT_FALSE(expression);
+  EXPECT_EQ(expression.error().message, "The expression is too complex.");
+}
+
 // The frame's own variables, through the DWARF locations of a real program. Its memory is only in
 // the core, so what is compiled reads the core's bytes mapped where they were.
 TEST(Compiler, AgreesWithEvaluatorOnAProgramsVariables) {
