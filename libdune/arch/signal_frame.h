@@ -69,7 +69,6 @@ struct KernelSiginfo {
     uint64_t fault_address;
     struct {
       uint64_t address;
-      uint64_t padding;
       uint64_t data; // perf_event_attr::sig_data
       uint32_t type;
       uint32_t flags;
@@ -82,6 +81,7 @@ struct KernelSiginfo {
   };
 };
 static_assert(sizeof(KernelSiginfo) == 128);
+static_assert(offsetof(KernelSiginfo, perf.data) == 24); // si_perf_data
 
 // si_code values of SIGTRAP.
 inline constexpr int kSiUser = 0, kSiQueue = -1, kSiTkill = -6, kSiKernel = 0x80;
