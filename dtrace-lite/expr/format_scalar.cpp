@@ -227,8 +227,11 @@ std::string Formatter::with_letter(const Value& value, char letter) {
     return to_decimal(static_cast<Wide>(raw), false);
   case 'c': {
     // As a char of the value's own sign; a float by its value, unlike for the other letters.
-    auto low = is_float ? static_cast<unsigned char>(static_cast<int64_t>(read_float(value.bytes)))
-                        : static_cast<unsigned char>(raw);
+    long double real = is_float ? read_float(value.bytes) : 0;
+    if (is_float) // outside of what can be converted there is no character
+      raw =
+          real > -1e18L && real < 1e18L ? static_cast<UnsignedWide>(static_cast<int64_t>(real)) : 0;
+    auto low = static_cast<unsigned char>(raw);
     Wide shown = is_signed ? static_cast<signed char>(low) : low;
     return to_decimal(shown, true) + " " + quote_character(low, '\'');
   }

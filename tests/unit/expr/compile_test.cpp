@@ -235,6 +235,7 @@ TEST(Compiler, SaysWhyNot) {
 // Found by the fuzzer: each ++ doubled what was checked.
 TEST(Checker, NestedIncrementsAreRefusedQuickly) {
   OwnContext context;
+  context.set_convenience("v", Value::integer(BuiltinTypes::get().int_type, 1));
   std::string text = "$v";
   for (int i = 0; i < 60; i++)
     text += "++";
