@@ -1,0 +1,34 @@
+// Lines from standard input: edited by readline on a terminal, plain otherwise. The only place that
+// knows readline.
+#pragma once
+
+#include "dtrace-lite/ddbg/interpreter.h"
+
+namespace ddbg::ui {
+
+class LineReader : public LineSource {
+public:
+  explicit LineReader(Context& context);
+  ~LineReader() override;
+  LineReader(const LineReader&) = delete;
+  LineReader& operator=(const LineReader&) = delete;
+
+  // nullopt: the end of the input, or interrupted().
+  std::optional<std::string> next(const std::string& prompt) override;
+  bool interrupted() const { return interrupted_; } // Ctrl-C ended the last next()
+
+  // A line without editing and history: answers to questions and to the pager.
+  std::optional<std::string> read_plain(const std::string& prompt);
+
+  void remember(const std::string& line); // in the history
+  void load_history();
+  void save_history();
+
+private:
+  std::optional<std::string> read_edited(const std::string& prompt);
+
+  Context& context_;
+  bool interrupted_ = false;
+};
+
+} // namespace ddbg::ui
