@@ -126,7 +126,7 @@ Checked<void> BreakpointTable::compile_condition(const Breakpoint& b, Breakpoint
   if (!checked)
     return checked.error();
   expr::CompileOptions options;
-  if (has_frame && env_.inferior)
+  if (has_frame)
     options.cfa = cfa_rule(frame.pc);
   Checked<std::vector<uint8_t>> compiled = expr::compile_predicate(*checked, options);
   location.condition_place = compiled ? ConditionPlace::kInTarget : ConditionPlace::kInDdbg;
@@ -140,12 +140,12 @@ Checked<void> BreakpointTable::compile_condition(const Breakpoint& b, Breakpoint
 // How the CFA follows from the registers at a pc, found by asking the unwinder with registers whose
 // values tell them apart, twice: a rule that is not register + offset gives no answer.
 std::optional<expr::CfaRule> BreakpointTable::cfa_rule(TargetAddr pc) {
-  Inferior& inferior = *env_.inferior;
+  Inferior* const inferior = env_.inferior;
   const symbols::ModuleMap& map = env_.modules->map();
   const symbols::MemoryReader code_only = [&](TargetAddr from, std::span<std::byte> to) {
-    if (map.find(from))
+    if (inferior && map.find(from))
       return static_cast<bool>(
-          inferior.read_memory(from, {reinterpret_cast<uint8_t*>(to.data()), to.size()}));
+          inferior->read_memory(from, {reinterpret_cast<uint8_t*>(to.data()), to.size()}));
     std::fill(to.begin(), to.end(), std::byte{0});
     return true;
   };
@@ -182,7 +182,14 @@ bool BreakpointTable::agent_ignores(const Breakpoint& b) const {
 }
 
 Checked<void> BreakpointTable::install(Breakpoint& b) {
-  if (!env_.inferior || !b.enabled)
+  if (!env_.inferior) {
+    for (BreakpointLocation& location : b.locations) { // `info breakpoints` shows what will be
+      std::vector<uint8_t> code;
+      (void)compile_condition(b, location, &code);
+    }
+    return {};
+  }
+  if (!b.enabled)
     return {};
   if (b.is_watch())
     return install_watch(b);
