@@ -29,7 +29,8 @@ std::map<uint64_t, std::optional<uint32_t>> objdump_syscalls(const std::string& 
     if (std::string_view(mnemonic) == "syscall")
       found[address] = number;
     number.reset();
-    if (std::string_view(mnemonic) == "mov" && sscanf(operands, "$0x%x,%%eax", &value) == 1)
+    if (std::string_view(mnemonic) == "mov" && sscanf(operands, "$0x%x", &value) == 1 &&
+        std::string_view(operands).ends_with(",%eax"))
       number = value;
   }
   pclose(pipe);
@@ -46,12 +47,14 @@ void expect_agrees(const std::string& path) {
     taken.insert(site.address.value);
     EXPECT_TRUE(reference.contains(site.address.value))
         << std::hex << site.address.value << " is no syscall instruction";
-    if (site.number)
+    if (site.number) {
       EXPECT_TRUE(agent_must_see(*site.number));
+    }
   }
   for (const auto& [address, number] : reference)
-    if (number && agent_must_see(*number))
+    if (number && agent_must_see(*number)) {
       EXPECT_TRUE(taken.contains(address)) << path << " " << std::hex << address;
+    }
 }
 
 TEST(SyscallSites, OfLibcAgreeWithObjdump) { expect_agrees("/lib/x86_64-linux-gnu/libc.so.6"); }
