@@ -80,7 +80,7 @@ Checked<void> change_displays(Context& context, std::string_view args,
     auto it = std::find_if(context.displays.begin(), context.displays.end(),
                            [&](const Display& d) { return d.number == number; });
     if (it == context.displays.end())
-      context.out.print("Could not find display number {}.\n", number);
+      context.out.print("No display number {}.\n", number);
     else
       change(*it);
   }

@@ -33,7 +33,7 @@ void print_register(Context& context, std::string_view name, const expr::Value& 
   } else if (auto text = expr::format_value(value, target, format_options(context)); text) {
     natural = *text;
   }
-  context.out.print("{:<14} {:<18} {}\n", name, fmt::format("0x{:x}", number), natural);
+  context.out.print("{:<14} {:<19} {}\n", name, fmt::format("0x{:x}", number), natural);
 }
 
 Checked<expr::Value> read_register(Context& context, std::string_view name) {

@@ -134,6 +134,28 @@ Checked<void> list(Context& context, std::string_view args) {
   return show_lines(context, begin->file, std::max(begin->line, 1u), end->line);
 }
 
+namespace {
+
+// What `info line` says of the code at `at`, asked for as `where`. False: no line begins there.
+bool show_span(Context& context, const symbols::LoadedModule& loaded, dune::LinkAddr at,
+               engine::SourceLine where) {
+  auto span = loaded.module->lines().find(at);
+  if (!span || !span->file)
+    return false;
+  dune::TargetAddr begin = loaded.to_target(span->range.begin);
+  dune::TargetAddr end = loaded.to_target(span->range.end);
+  if (span->line != where.line)
+    context.out.print("Line {} of \"{}\" is at address 0x{:x} {} but contains no code.\n",
+                      where.line, where.file->name, begin.value, bracketed(context, begin));
+  else
+    context.out.print("Line {} of \"{}\" starts at address 0x{:x} {} and ends at 0x{:x} {}.\n",
+                      where.line, where.file->name, begin.value, bracketed(context, begin),
+                      end.value, bracketed(context, end));
+  return true;
+}
+
+} // namespace
+
 Checked<void> info_line(Context& context, std::string_view args) {
   engine::SourceLine where = context.debugger.default_line();
   if (args.starts_with('*')) {
@@ -157,6 +179,10 @@ Checked<void> info_line(Context& context, std::string_view args) {
     return {};
   }
   if (!args.empty()) {
+    if (auto function = find_function(context, args); function && function->source) {
+      show_span(context, *function->module, function->entry, function->source);
+      return {};
+    }
     auto resolved = resolve_source(context, args);
     if (!resolved)
       return resolved.error();
@@ -172,22 +198,10 @@ Checked<void> info_line(Context& context, std::string_view args) {
     for (const symbols::CodePlace& place : lines.places(where.file->name, where.line)) {
       // A function's line is where its code begins, not where a breakpoint goes.
       dune::LinkAddr at = place.address;
-      if (auto f = loaded.module->functions().at(at); f && f->file && f->line == where.line)
-        at = f->entry;
-      auto span = lines.find(at);
-      if (!span)
-        continue;
-      found = true;
-      dune::TargetAddr begin = loaded.to_target(span->range.begin);
-      if (place.line != where.line) {
-        context.out.print("Line {} of \"{}\" is at address 0x{:x} {} but contains no code.\n",
-                          where.line, where.file->name, begin.value, bracketed(context, begin));
-        continue;
-      }
-      dune::TargetAddr end = loaded.to_target(span->range.end);
-      context.out.print("Line {} of \"{}\" starts at address 0x{:x} {} and ends at 0x{:x} {}.\n",
-                        where.line, where.file->name, begin.value, bracketed(context, begin),
-                        end.value, bracketed(context, end));
+      if (auto f = loaded.module->functions().at(at))
+        if (auto first = lines.find(f->entry); first && first->line == where.line)
+          at = f->entry;
+      found |= show_span(context, loaded, at, where);
     }
   }
   if (!found)

@@ -64,15 +64,23 @@ std::vector<const symbols::SourceFile*> files_named(Context& context, std::strin
   return files;
 }
 
-std::optional<engine::SourceLine> find_function(Context& context, std::string_view name) {
-  for (const symbols::LoadedModule& loaded : context.debugger.module_map().modules())
-    for (const symbols::Function& function : loaded.module->functions().find(name))
-      if (function.file)
-        return engine::SourceLine{function.file, function.line};
-  return std::nullopt;
-}
-
 } // namespace
+
+std::optional<FunctionEntry> find_function(Context& context, std::string_view name) {
+  std::optional<FunctionEntry> first;
+  for (const symbols::LoadedModule& loaded : context.debugger.module_map().modules())
+    for (const symbols::Function& function : loaded.module->functions().find(name)) {
+      FunctionEntry found{&loaded, function.entry, {function.file, function.line}};
+      if (!found.source)
+        if (auto span = loaded.module->lines().find(function.entry); span && span->file)
+          found.source = {span->file, span->line};
+      if (found.source)
+        return found;
+      if (!first)
+        first = found;
+    }
+  return first;
+}
 
 Checked<engine::SourceLine> resolve_source(Context& context, std::string_view text) {
   text = trim(text);
@@ -105,8 +113,8 @@ Checked<engine::SourceLine> resolve_source(Context& context, std::string_view te
                                 static_cast<unsigned>(std::min<int64_t>(*line, INT32_MAX))};
     }
   }
-  if (auto found = find_function(context, text))
-    return *found;
+  if (auto found = find_function(context, text); found && found->source)
+    return found->source;
   engine::Linespec linespec = context.debugger.resolve(std::string(text));
   if (linespec.places.empty())
     return linespec.problem;

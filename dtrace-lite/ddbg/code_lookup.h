@@ -23,6 +23,14 @@ std::optional<FunctionRange> function_at(Context&, dune::TargetAddr pc);
 // as are there, at most `size`. Error: not even one.
 Checked<std::vector<uint8_t>> read_some(Context&, dune::TargetAddr from, size_t size);
 
+// Where a function of this name begins; nullopt: there is none.
+struct FunctionEntry {
+  const symbols::LoadedModule* module;
+  dune::LinkAddr entry;
+  engine::SourceLine source; // of its first line; empty: not known
+};
+std::optional<FunctionEntry> find_function(Context&, std::string_view name);
+
 // A source place for `list` and `info line`: no code needs to be there.
 Checked<engine::SourceLine> resolve_source(Context&, std::string_view text);
 

@@ -121,6 +121,9 @@ DDBG_COMMAND(info_proc);
 DDBG_COMMAND(info_backend);
 DDBG_COMMAND(core_file);
 
+// cmd_latency.cpp
+DDBG_COMMAND(latency);
+
 // cmd_settings.cpp
 DDBG_COMMAND(set);
 DDBG_COMMAND(show);

@@ -7,18 +7,14 @@ Checked<FormatSpec> take_format(std::string_view& args, std::string_view command
   FormatSpec spec;
   if (!args.starts_with('/'))
     return spec;
-  std::string_view text = split_first(args.substr(1)).first;
-  args = split_first(args.substr(1)).second;
-  // "/x" directly followed by what is no format ("/x(1)"): letters and digits only belong to it.
+  // Only letters and digits belong to it: "/x(1)" is a format and an expression.
+  std::string_view text = args.substr(1);
   size_t length = 0;
   while (length < text.size() && (std::isalnum(static_cast<unsigned char>(text[length])) ||
                                   (length == 0 && text[0] == '-')))
     ++length;
-  if (length < text.size()) {
-    args = std::string_view(text.data() + length, static_cast<size_t>(args.data() + args.size() -
-                                                                      (text.data() + length)));
-    text = text.substr(0, length);
-  }
+  args = trim(text.substr(length));
+  text = text.substr(0, length);
   size_t i = 0;
   if (i < text.size() && text[i] == '-') {
     spec.backwards = true;

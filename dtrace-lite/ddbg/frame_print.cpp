@@ -73,7 +73,7 @@ void print_source_line(Context& context, const engine::SourceLine& source, dune:
 void print_frame(Context& context, const engine::Frame& frame, FrameStyle style) {
   context.out.write(frame_line(context, frame, style));
   if (frame.source)
-    print_source_line(context, frame.source, frame.pc, frame.show_address);
+    print_source_line(context, frame.source, frame.pc, false); // the line above has the address
 }
 
 std::string thread_description(const engine::ThreadView& thread) {

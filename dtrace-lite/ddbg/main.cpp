@@ -1,5 +1,6 @@
 // ddbg: options, init files, the program, the commands of the command line, the conversation.
 #include "dtrace-lite/ddbg/context.h"
+#include "dtrace-lite/ddbg/latency.h"
 #include "dtrace-lite/ddbg/line_reader.h"
 #include "dtrace-lite/ddbg/options.h"
 #include "dtrace-lite/ddbg/repl.h"
@@ -11,6 +12,10 @@
 
 int main(int argc, char** argv) {
   using namespace ddbg::ui;
+  if (argc > 1 && std::string_view(argv[1]) == "latency") {
+    signals::install();
+    return latency_main(std::vector<std::string>(argv + 2, argv + argc));
+  }
   Output output;
   auto options = parse_options({argv + 1, argv + argc});
   if (!options) {

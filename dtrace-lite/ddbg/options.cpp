@@ -168,7 +168,14 @@ Checked<Options> parse_options(const std::vector<std::string>& arguments) {
                                     .run();
     for (const po::option& option : parsed.options) {
       if (option.position_key >= 0 || option.string_key.empty()) {
-        positional.insert(positional.end(), option.value.begin(), option.value.end());
+        for (const std::string& word : option.value) {
+          // The library takes a disguised long option that it does not know for a plain word.
+          if (word.size() > 1 && word.starts_with('-'))
+            return Diagnostic{"unrecognized option '" + word + "'",
+                              "Use `ddbg --help' for a complete list of options.",
+                              {}};
+          positional.push_back(word);
+        }
         continue;
       }
       auto applied = spellings.row(option.string_key)

@@ -55,6 +55,8 @@ size_t Pager::fits(std::string_view text) {
       if (width_ && column_ + wide > width_) {
         ++line_;
         column_ = 0;
+        if (line_ + 1 >= height_)
+          return i;
       }
       column_ += wide;
     }

@@ -94,7 +94,7 @@ TEST(Interpreter, ErrorInAScriptNamesFileAndLine) {
   std::string text = f.run({std::string("source ") + path});
   unlink(path);
   EXPECT_EQ(text, "one\nE:" + std::string(path) +
-                      ":3: Error in sourced command file:\nUndefined command: \"nosuch\".  Try "
+                      ":2: Error in sourced command file:\nUndefined command: \"nosuch\".  Try "
                       "\"help\".\n");
 }
 
@@ -102,7 +102,7 @@ TEST(Commands, WithoutATargetSayWhatIsMissing) {
   Front f;
   for (const char* line :
        {"continue", "step", "next", "stepi", "nexti", "finish", "until", "kill", "detach"})
-    EXPECT_EQ(f.run({line}).substr(0, 29), "E:The program is not being run") << line;
+    EXPECT_EQ(f.run({line}), "E:The program is not being run.\n") << line;
   EXPECT_EQ(f.run({"bt"}), "E:No stack.\n");
   EXPECT_EQ(f.run({"thread"}), "E:No thread selected\n");
   EXPECT_EQ(f.run({"info locals"}), "E:No frame selected.\n");
