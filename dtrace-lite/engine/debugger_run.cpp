@@ -105,7 +105,7 @@ Checked<StopReport> Debugger::Impl::run_until_stop(ResumePlan first,
     }
     plan = stepper ? stepper->plan() : ResumePlan{};
   }
-  report.why = StopWhy::kStepDone;
+  report.why = stepper->kind() == StepKind::kAdvance ? StopWhy::kReached : StopWhy::kStepDone;
   finish_report(report, stepper->thread(), stepper.get());
   return report;
 }

@@ -50,6 +50,7 @@ public:
   Stepper& operator=(const Stepper&) = delete;
 
   uint32_t thread() const { return thread_; }
+  StepKind kind() const { return request_.kind; }
   // True: nothing (more) has to run.
   bool done() const { return done_; }
   const ResumePlan& plan() const { return plan_; }
