@@ -53,8 +53,13 @@ Checked<void> examine_memory(Context& context, ExamineCursor& cursor) {
   dune::TargetAddr first = cursor.next;
   auto done = expr::examine(cursor.next, format, context.debugger.context(), disassemble, lines,
                             cursor.next);
-  for (const std::string& line : lines)
-    context.out.write(line + "\n");
+  // The instruction that the selected frame stands at is marked, as in `disassemble`.
+  auto pc = cursor.format == 'i' ? current_pc(context) : std::nullopt;
+  for (const std::string& line : lines) {
+    bool here = pc && line.starts_with(fmt::format("0x{:x}", pc->value)) &&
+                line.find_first_of(" :") == fmt::format("0x{:x}", pc->value).size();
+    context.out.print("{}{}\n", cursor.format != 'i' ? "" : here ? "=> " : "   ", line);
+  }
   set_convenience_integer(context, "_", static_cast<int64_t>(first.value));
   if (!done)
     return done.error();

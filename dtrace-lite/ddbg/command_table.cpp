@@ -239,6 +239,12 @@ constexpr Command kCommands[] = {
      "`set var $pc = ADDRESS' and `continue' do it."},
     {"kill", "k", kRunning, A::kNone, R::kNever, kTouchesHost, cmd::kill,
      "Kill execution of program being debugged."},
+    {"latency", "", kObscure, A::kLocation, R::kNever, kRuns, cmd::latency,
+     "Measure what an event costs the program, here and under ptrace.\n"
+     "Usage: latency [-n EVENTS] [--against ptrace|none] [--json] [--svg FILE]\n"
+     "               -b LOCATION | -w EXPRESSION | --step  [--] [PROGRAM [ARGUMENTS]]\n"
+     "Runs the program several times from main, with its output thrown away: alone, with a condition\n"
+     "that is false, with a stop at each event, and under a plain ptrace tracer."},
     {"list", "l", kFiles, A::kLocation, R::kWithoutArguments, 0, cmd::list,
      "List specified function or line.\n"
      "Usage: list [LOCATION | FIRST,LAST | FIRST, | ,LAST | + | -]\n"

@@ -1,0 +1,103 @@
+"""ddbg -batch against gdb -batch on the same commands."""
+import unittest
+
+from support import GDB, ddbg, gdb, normal, program
+
+
+@unittest.skipUnless(GDB, "gdb is not installed")
+class SameAsGdb(unittest.TestCase):
+    maxDiff = None
+
+    def same(self, commands, *command_line):
+        ours, theirs = ddbg(commands, command_line), gdb(commands, command_line)
+        self.assertEqual(normal(ours.out), normal(theirs.out), msg=ours.err)
+        self.assertEqual(ours.status, theirs.status)
+
+    def test_issues_first_line(self):
+        self.same(["break main", "run", "bt", "continue"], program("steps"), "a", "b")
+
+    def test_breakpoint_table_and_counts(self):
+        self.same(["break add", "tbreak factorial", "run", "continue", "info breakpoints", "delete 1",
+                   "continue", "bt", "info breakpoints", "continue"], program("steps"))
+
+    def test_condition_and_ignore(self):
+        self.same(["break add if b == 3", "break factorial", "ignore 2 3", "run", "print a",
+                   "print b", "info breakpoints", "continue", "print n", "continue"],
+                  program("steps"))
+
+    def test_stepping(self):
+        self.same(["break main", "run", "next", "next", "step", "step", "next", "finish", "next",
+                   "next"], program("steps"))
+
+    def test_instruction_steps(self):
+        self.same(["break main", "run", "stepi", "stepi 3", "nexti", "info registers rip"],
+                  program("steps"))
+
+    def test_finish_until_advance(self):
+        self.same(["break factorial if n == 2", "run", "bt", "finish", "finish", "up", "down"],
+                  program("steps"))
+        self.same(["break main", "run", "advance add", "until 12", "info locals", "info args"],
+                  program("steps"))
+
+    def test_watchpoint(self):
+        self.same(["break main", "run", "watch counter", "continue", "continue", "delete",
+                   "continue"], program("steps"))
+
+    def test_fault(self):
+        self.same(["run", "bt", "print nowhere", "print p", "continue", "bt"], program("steps"), "c")
+
+    def test_print(self):
+        self.same(["print counter", "print/x 255", "break add", "run", "print a + b * 2",
+                   "print &counter", "print *&counter", "print $pc", "print $", "print $$3",
+                   "output a", "echo \\n", "printf \"%d %s %c\\n\", a, \"abc\", 65", "ptype p",
+                   "up", "ptype p", "whatis p", "print p", "set var p.y = 7", "print p.y",
+                   "x/4xb &p", "x/2dw &p", "info symbol main", "print $nothing"], program("steps"))
+
+    def test_list(self):
+        self.same(["list add", "list", "list -", "list 5,7", "list steps.c:1,3", "info line 10",
+                   "list 500"], program("steps"))
+
+    def test_disassemble(self):
+        self.same(["break add", "run", "disassemble", "x/3i $pc"], program("steps"))
+
+    def test_errors(self):
+        self.same(["nosuch", "info nosuch", "continue", "bt", "print nosuch", "break nosuch",
+                   "break steps.c:9999", "delete 7", "frame", "x", "show nosuch", "finish"],
+                  program("steps"))
+
+    def test_thread_breakpoint_stops_in_a_thread(self):
+        commands = ["break add_one", "run", "info threads", "delete", "continue"]
+        ours = ddbg(commands, [program("threads")])
+        self.assertIn("hit Breakpoint 1, add_one () at", ours.out, msg=ours.err)
+        self.assertIn("[Switching to Thread", ours.out)
+        self.assertIn("total=4000", ours.out)
+        self.assertIn("exited normally]", ours.out)
+
+
+class ExitStatus(unittest.TestCase):
+    def test_last_command_decides(self):
+        self.assertEqual(ddbg(["nosuch", "print 1"], [program("steps")]).status, 0)
+        self.assertEqual(ddbg(["print 1", "nosuch"], [program("steps")]).status, 1)
+
+    def test_child_result(self):
+        outcome = ddbg(["run"], [program("steps")], options=["-return-child-result"])
+        self.assertEqual(outcome.status, 2)
+
+    def test_quit_with_status(self):
+        self.assertEqual(ddbg(["quit 3"], [program("steps")]).status, 3)
+
+    def test_missing_program(self):
+        outcome = ddbg([], ["./nonexistent"])
+        self.assertEqual(outcome.status, 1)
+        self.assertIn("./nonexistent: No such file or directory.", outcome.err)
+
+
+class Counts(unittest.TestCase):
+    def test_hits_and_evaluations_are_exact_with_four_threads(self):
+        outcome = ddbg(["break add_one if total < 0", "run", "info breakpoints"],
+                       [program("threads")])
+        self.assertIn("condition evaluated in the target 4000 times", outcome.out, msg=outcome.err)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,154 @@
+"""ddbg on a terminal: Tab, Enter, Ctrl-C, the pager, the question at quit. Waits for what the
+terminal shows, never for time to pass."""
+import os
+import pty
+import select
+import signal
+import tempfile
+import time
+import unittest
+
+from support import DDBG, environment, program
+
+PROMPT = "(ddbg) "
+PATIENCE = 30  # seconds: a failure, not a pace
+
+
+class Terminal:
+    def __init__(self, *arguments):
+        self.home = tempfile.TemporaryDirectory()
+        env = environment()
+        env.update(TERM="dumb", HOME=self.home.name, INPUTRC="/dev/null")
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.execve(DDBG, [DDBG, "-q", "-nx", *arguments], env)
+        self.shown = ""
+
+    def wait_for(self, text):
+        """Returns what was shown up to and with `text`, and forgets it."""
+        deadline = time.monotonic() + PATIENCE
+        while text not in self.shown:
+            left = deadline - time.monotonic()
+            ready, _, _ = select.select([self.fd], [], [], max(left, 0))
+            if not ready:
+                raise AssertionError("waited for %r, shown: %r" % (text, self.shown))
+            try:
+                data = os.read(self.fd, 4096)
+            except OSError:
+                data = b""
+            if not data:
+                raise AssertionError("ddbg ended; waited for %r, shown: %r" % (text, self.shown))
+            self.shown += data.decode(errors="replace").replace("\r\n", "\n")
+        end = self.shown.index(text) + len(text)
+        before, self.shown = self.shown[:end], self.shown[end:]
+        return before
+
+    def type(self, text):
+        os.write(self.fd, text.encode())
+
+    def command(self, line):
+        self.type(line + "\n")
+        return self.wait_for("\n" + PROMPT)
+
+    def ended(self):
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            ready, _, _ = select.select([self.fd], [], [], 1)
+            if ready:
+                try:
+                    if not os.read(self.fd, 4096):
+                        break
+                except OSError:
+                    break
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def close(self):
+        try:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+        os.close(self.fd)
+        self.home.cleanup()
+
+
+class Interactive(unittest.TestCase):
+    def start(self, *arguments):
+        terminal = Terminal(*arguments)
+        self.addCleanup(terminal.close)
+        terminal.wait_for(PROMPT)
+        return terminal
+
+    def test_tab_completes_commands_and_functions(self):
+        t = self.start(program("steps"))
+        t.type("disass\t")
+        t.wait_for("disassemble ")
+        t.type("factor\t\n")
+        t.wait_for("Dump of assembler code for function factorial:")
+        t.wait_for(PROMPT)
+
+    def test_enter_repeats(self):
+        t = self.start(program("steps"))
+        t.command("list 1,3")
+        self.assertIn("4\tstruct point", t.command(""))
+        t.command("print 41")
+        self.assertIn("$2 = 41", t.command(""))
+
+    def test_control_c_forgets_the_line(self):
+        t = self.start(program("steps"))
+        t.type("print 12")
+        t.wait_for("print 12")
+        t.type("\x03")
+        t.wait_for("Quit\n" + PROMPT)
+        self.assertIn("$1 = 7", t.command("print 7"))
+
+    def test_control_c_stops_a_spinning_target(self):
+        t = self.start(program("spin"))
+        t.type("run\n")
+        t.wait_for("spinning")
+        t.type("\x03")
+        shown = t.wait_for(PROMPT)
+        self.assertIn("received signal SIGINT, Interrupt.", shown)
+        self.assertIn("main ()", shown)
+        self.assertIn("$1 = 1", t.command("print turns > 0"))
+        t.type("continue\n")
+        t.wait_for("Continuing.")
+        t.type("\x03")
+        self.assertIn("received signal SIGINT, Interrupt.", t.wait_for(PROMPT))
+
+    def test_quit_asks_while_the_target_lives(self):
+        t = self.start(program("steps"))
+        t.command("break main")
+        t.command("run")
+        t.type("quit\n")
+        t.wait_for("Quit anyway? (y or n) ")
+        t.type("n\n")
+        t.wait_for(PROMPT)
+        t.type("\x04")
+        t.wait_for("Quit anyway? (y or n) ")
+        t.type("y\n")
+        self.assertEqual(t.ended(), 0)
+
+    def test_pager_asks_and_quits(self):
+        t = self.start(program("steps"))
+        t.command("set height 5")
+        t.type("help all\n")
+        t.wait_for("--Type <RET> for more, q to quit, c to continue without paging--")
+        t.type("\n")
+        t.wait_for("--Type <RET> for more, q to quit, c to continue without paging--")
+        t.type("q\n")
+        t.wait_for(PROMPT)
+
+    def test_history_is_kept_and_private(self):
+        t = self.start(program("steps"))
+        t.command("print 77")
+        t.type("quit\n")
+        self.assertEqual(t.ended(), 0)
+        path = os.path.join(t.home.name, ".ddbg_history")
+        with open(path) as file:
+            self.assertIn("print 77", file.read())
+        self.assertEqual(os.stat(path).st_mode & 0o077, 0)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,78 @@
+"""Running ddbg and gdb, and making their outputs comparable."""
+import os
+import re
+import shutil
+import subprocess
+
+DDBG = os.environ["DDBG"]
+PROGRAMS = os.environ["E2E_PROGRAMS"]
+GDB = shutil.which("gdb")
+
+
+def program(name):
+    return os.path.join(PROGRAMS, name)
+
+
+def environment():
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("DDBG", "E2E", "LD_"))}
+    # The same length under both debuggers, so that the stack's addresses are the same too.
+    env.update(LINES="24", COLUMNS="80", LC_ALL="C", SHELL="/bin/sh", DEBUGINFOD_URLS="")
+    return env
+
+
+class Outcome:
+    def __init__(self, completed):
+        self.status = completed.returncode
+        self.out = completed.stdout.decode(errors="replace")
+        self.err = completed.stderr.decode(errors="replace")
+
+
+def run(debugger, commands, command_line, options=(), timeout=60, stdin=b""):
+    arguments = [debugger, "-q", "-nx", "-batch", *options]
+    for command in commands:
+        arguments += ["-ex", command]
+    arguments += ["--args", *command_line]
+    return Outcome(subprocess.run(arguments, input=stdin, capture_output=True, env=environment(),
+                                  timeout=timeout))
+
+
+def ddbg(commands, command_line, **more):
+    return run(DDBG, commands, command_line, **more)
+
+
+def gdb(commands, command_line, **more):
+    return run(GDB, commands, command_line, **more)
+
+
+# What differs for a reason: libthread_db's greeting, process numbers, stack addresses (the
+# environment's size), our lines about conditions, the progress of reading symbols.
+DROPPED = [
+    r"\[Thread debugging using libthread_db enabled\]\n",
+    r"Using host libthread_db library .*\n",
+    r"Reading symbols from .*\n",
+    r"\tcondition evaluated .*\n",
+    r"warning: Error disabling address space randomization.*\n",
+    r"\[New Thread .*\]\n",
+    r"\[Thread .* exited\]\n",
+]
+REPLACED = [
+    (r"\(process \d+\)", "(process N)"),
+    (r"\[process \d+\]", "[process N]"),
+    (r"\(LWP \d+\)", "(LWP N)"),
+    (r"0x0*7ff[0-9a-f]{9}", "STACK-OR-LIBRARY"),
+    (r"Thread 0x[0-9a-f]+", "Thread T"),
+    (r"[a-z_]+@entry=[^,)]*(, )?", ""),
+]
+
+
+def normal(text):
+    for pattern in DROPPED:
+        text = re.sub(pattern, "", text)
+    for pattern, replacement in REPLACED:
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
+def backtrace_functions(text):
+    """[(level, function)] of the frames in a backtrace."""
+    return re.findall(r"^#(\d+)\s+(?:0x[0-9a-f]+ in )?([^ (]+)", text, re.M)
