@@ -4,6 +4,7 @@
 #include "dtrace-lite/ddbg/context.h"
 
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -31,6 +32,22 @@ void take_line(char* line) {
   // Before the command's output, so that the terminal is the command's (and the target's).
   rl_callback_handler_remove();
 }
+
+class HeldSignals {
+public:
+  HeldSignals() {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGWINCH);
+    sigprocmask(SIG_BLOCK, &set, &before_);
+  }
+  ~HeldSignals() { sigprocmask(SIG_SETMASK, &before_, nullptr); }
+  const sigset_t* before() const { return &before_; }
+
+private:
+  sigset_t before_;
+};
 
 Completions g_completions;
 size_t g_next_word = 0;
@@ -93,10 +110,13 @@ std::optional<std::string> LineReader::next(const std::string& prompt) {
 
 std::optional<std::string> LineReader::read_edited(const std::string& prompt) {
   g_line_done = false;
+  // Deliverable only inside ppoll: a Ctrl-C between the look at the flag and the sleep would else
+  // wait for the next key.
+  HeldSignals held;
   rl_callback_handler_install(prompt.c_str(), take_line);
   while (!g_line_done) {
     pollfd input{0, POLLIN, 0};
-    int ready = poll(&input, 1, -1);
+    int ready = ppoll(&input, 1, nullptr, held.before());
     if (signals::take_resize())
       rl_resize_terminal();
     if (signals::take_interrupt()) {
