@@ -81,6 +81,7 @@ struct Inferior::Impl {
   bool is_running = false;
   std::vector<ThreadView> views;
   bool views_fresh = false;
+  bool names_fresh = false;                               // of `views`
   std::map<std::pair<uint32_t, pid_t>, uint32_t> numbers; // (slot, tid) -> thread number
   uint32_t next_number = 1;
   std::map<uint32_t, KernelView> blocked; // slot -> where, during a stop
@@ -112,6 +113,7 @@ struct Inferior::Impl {
   void wake(uint32_t slot_index);
 
   void refresh_views();
+  void refresh_names();
   void fill_blocked(ThreadView&, const KernelView&);
 
   Checked<std::vector<uint8_t>> original_bytes(TargetAddr, size_t wanted) const;
@@ -262,7 +264,8 @@ Event Inferior::Impl::describe(uint32_t index) {
   e.watch_old = s.watch_old;
   e.watch_new = s.watch_new;
   e.signal = static_cast<int>(s.signal);
-  e.siginfo.assign(s.siginfo, s.siginfo + sizeof s.siginfo);
+  if (e.reason == StopReason::kSignal)
+    e.siginfo.assign(s.siginfo, s.siginfo + sizeof s.siginfo);
   return e;
 }
 
@@ -284,9 +287,15 @@ void Inferior::Impl::handle_exec(uint32_t index) {
 }
 
 std::optional<Event> Inferior::Impl::check() {
-  if (auto e = take_news())
-    return e;
   const uint32_t owner = header().stop_owner.load();
+  // A stop that a resume() has been waiting for is worth no system call: news that came with it is
+  // told by the next wait(). In every other case news goes first: a target that was killed while it
+  // was stopped keeps its stop.
+  const bool awaited_stop =
+      is_running && owner - 1 < kThreadSlots && state(owner - 1) == ThreadState::kParked;
+  if (!awaited_stop)
+    if (auto e = take_news())
+      return e;
   if (owner == 0)
     return std::nullopt;
   if (owner == kOwnedByFrontend) {
@@ -572,11 +581,6 @@ void Inferior::Impl::refresh_views() {
     v.number = it->second;
     v.slot = i;
     v.tid = tid;
-    char name[32] = {};
-    dune::Fd comm(
-        open(fmt::format("/proc/{}/task/{}/comm", born.pid, tid).c_str(), O_RDONLY | O_CLOEXEC));
-    const ssize_t n = comm ? read(comm.get(), name, sizeof name - 1) : 0;
-    v.name.assign(name, n > 0 ? static_cast<size_t>(n - (name[n - 1] == '\n')) : 0);
     if (state(i) == ThreadState::kParked) {
       v.status = ThreadStatus::kParked;
       v.registers = slot(i).regs;
@@ -590,15 +594,31 @@ void Inferior::Impl::refresh_views() {
   std::sort(views.begin(), views.end(),
             [](const ThreadView& a, const ThreadView& b) { return a.number < b.number; });
   views_fresh = true;
+  names_fresh = false;
+}
+
+// Three system calls a thread: not for every stop, a script may never ask.
+void Inferior::Impl::refresh_names() {
+  refresh_views();
+  if (std::exchange(names_fresh, true))
+    return;
+  for (ThreadView& v : views) {
+    char name[32] = {};
+    dune::Fd comm(
+        open(fmt::format("/proc/{}/task/{}/comm", born.pid, v.tid).c_str(), O_RDONLY | O_CLOEXEC));
+    const ssize_t n = comm ? read(comm.get(), name, sizeof name - 1) : 0;
+    v.name.assign(name, n > 0 ? static_cast<size_t>(n - (name[n - 1] == '\n')) : 0);
+  }
 }
 
 const std::vector<ThreadView>& Inferior::threads() {
-  impl_->refresh_views();
+  impl_->refresh_names();
   return impl_->views;
 }
 
 const ThreadView* Inferior::thread(uint32_t number) {
-  for (const ThreadView& v : threads())
+  impl_->refresh_views();
+  for (const ThreadView& v : impl_->views)
     if (v.number == number)
       return &v;
   return nullptr;

@@ -113,7 +113,7 @@ public:
   // --- Threads ------------------------------------------------------------------------------
   // Refreshed at each stop; valid until the next resume.
   const std::vector<ThreadView>& threads();
-  const ThreadView* thread(uint32_t number);
+  const ThreadView* thread(uint32_t number);                                // without its name
   Checked<void> write_register(uint32_t thread, dune::Reg, uint64_t value); // parked threads only
   // XSAVE image of a parked thread (x87, SSE, AVX ...), as the kernel lays it out.
   Checked<std::vector<uint8_t>> read_fpstate(uint32_t thread);

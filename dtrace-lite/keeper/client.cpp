@@ -216,6 +216,11 @@ Checked<void> Client::remove_watch(uint32_t id) {
 
 std::optional<News> Client::poll_news() {
   while (!impl_->lost) {
+    // Asked after every wake-up: room for a message is made only when there is one.
+    char first;
+    if (recv(impl_->socket.get(), &first, 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
+        (errno == EAGAIN || errno == EINTR))
+      break;
     auto message = receive_message(impl_->socket.get(), Wait::kPoll);
     if (!message) {
       if (message.error().code == dune::Errc::kGone)
