@@ -83,7 +83,7 @@ Checked<void> set_environment(Context& context, std::string_view args) {
     value = trim(value.substr(1));
   if (value.empty() && context.from_tty)
     context.out.print("Setting environment variable \"{}\" to null value.\n", name);
-  context.debugger.settings().environment[name] = value;
+  context.debugger.settings().environment.set(name, value);
   return {};
 }
 
@@ -96,7 +96,7 @@ Checked<void> unset(Context&, std::string_view) {
 Checked<void> unset_environment(Context& context, std::string_view args) {
   auto& environment = context.debugger.settings().environment;
   if (!args.empty()) {
-    environment.erase(std::string(args));
+    environment.unset(args);
     return {};
   }
   if (context.from_tty && !context.confirm("Delete all environment variables? "))
@@ -108,15 +108,14 @@ Checked<void> unset_environment(Context& context, std::string_view args) {
 Checked<void> show_environment(Context& context, std::string_view args) {
   const auto& environment = context.debugger.settings().environment;
   if (args.empty()) {
-    for (const auto& [name, value] : environment)
-      context.out.print("{}={}\n", name, value);
+    for (const std::string& entry : environment.entries())
+      context.out.print("{}\n", entry);
     return {};
   }
-  auto it = environment.find(std::string(args));
-  if (it == environment.end())
-    context.out.print("Environment variable \"{}\" not defined.\n", args);
+  if (auto value = environment.find(args))
+    context.out.print("{} = {}\n", args, *value);
   else
-    context.out.print("{} = {}\n", it->first, it->second);
+    context.out.print("Environment variable \"{}\" not defined.\n", args);
   return {};
 }
 

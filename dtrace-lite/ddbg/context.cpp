@@ -5,19 +5,9 @@
 #include <algorithm>
 #include <unistd.h>
 
-extern char** environ;
-
 namespace ddbg::ui {
 
 Context::Context(Output& output) : out(output), interpreter(*this) {
-  auto& environment = debugger.settings().environment;
-  if (environment.empty())
-    for (char** entry = environ; entry && *entry; ++entry) {
-      std::string_view text(*entry);
-      size_t equals = text.find('=');
-      if (equals != text.npos)
-        environment.emplace(text.substr(0, equals), text.substr(equals + 1));
-    }
   settings.on_change(Setting::kDirectories, [this] { add_source_directories(); });
   for (Setting s : {Setting::kHeight, Setting::kWidth})
     settings.on_change(s, [this] { screen_overridden = true; });

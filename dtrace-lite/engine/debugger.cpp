@@ -29,11 +29,7 @@ Debugger::Impl::Impl()
                 const ThreadView* view = inferior ? inferior->thread(number) : nullptr;
                 return view ? view->tid : 0;
               },
-      }) {
-  for (char** entry = environ; entry && *entry; ++entry)
-    if (const char* equals = std::strchr(*entry, '='))
-      settings.environment[std::string(*entry, static_cast<size_t>(equals - *entry))] = equals + 1;
-}
+      }) {}
 
 // A backtrace reads the same few pages again and again.
 bool Debugger::Impl::read_cached(TargetAddr from, std::span<std::byte> to) {

@@ -3,6 +3,7 @@
 // Diagnostic. One thread calls; every call that runs the target returns when it has stopped.
 #pragma once
 
+#include "dtrace-lite/engine/environment.h"
 #include "dtrace-lite/engine/breakpoints.h"
 #include "dtrace-lite/engine/signals.h"
 #include "dtrace-lite/engine/stepper.h"
@@ -20,7 +21,7 @@ struct ValueStore; // context.h
 
 struct Settings {
   std::string args;                               // as typed, for the shell to split
-  std::map<std::string, std::string> environment; // starts as ddbg's own
+  Environment environment = Environment::inherited();
   std::string cwd;                                // empty: ddbg's own
   bool disable_randomization = true;
   bool startup_with_shell = true;

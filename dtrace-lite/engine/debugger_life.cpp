@@ -120,8 +120,7 @@ keeper::LaunchOptions Debugger::Impl::launch_options() const {
     options.arguments = split_words(settings.args);
     options.arguments.insert(options.arguments.begin(), program);
   }
-  for (const auto& [name, value] : settings.environment)
-    options.environment.push_back(name + "=" + value);
+  options.environment = settings.environment.entries();
   options.working_directory = settings.cwd;
   options.disable_randomization = settings.disable_randomization;
   options.own_terminal_group = settings.own_terminal_group;
