@@ -235,11 +235,16 @@ void BreakpointTable::uninstall(Breakpoint& b) {
 void BreakpointTable::uninstall_location(Breakpoint& b, BreakpointLocation& location) {
   if (!location.record || !env_.inferior)
     return;
-  const RecordCounts last = env_.inferior->counts(*location.record);
-  if (agent_ignores(b))
-    b.ignore_count = last.ignore_left;
+  const RecordId record = *location.record;
+  take_over_counts(b, location);
+  (void)env_.inferior->remove_record(record);
+}
+
+// What the record has counted is the breakpoint's from here on.
+void BreakpointTable::take_over_counts(Breakpoint& b, BreakpointLocation& location) {
+  if (location.record && env_.inferior && agent_ignores(b))
+    b.ignore_count = env_.inferior->counts(*location.record).ignore_left;
   location.counted = counts(location);
-  (void)env_.inferior->remove_record(*location.record);
   location.record.reset();
 }
 
@@ -365,10 +370,8 @@ std::vector<std::string> BreakpointTable::reset() {
 
 void BreakpointTable::target_gone(bool keep_local_watches) {
   for (const auto& b : all_) {
-    for (BreakpointLocation& location : b->locations) {
-      location.counted = counts(location);
-      location.record.reset();
-    }
+    for (BreakpointLocation& location : b->locations)
+      take_over_counts(*b, location);
     b->scope_record.reset();
   }
   if (!keep_local_watches)

@@ -74,6 +74,7 @@ private:
   Checked<void> install_location(Breakpoint&, BreakpointLocation&);
   Checked<void> install_watch(Breakpoint&);
   void uninstall(Breakpoint&);
+  void take_over_counts(Breakpoint&, BreakpointLocation&);
   void uninstall_location(Breakpoint&, BreakpointLocation&);
   Checked<void> evaluate_watch(Breakpoint&, expr::FrameContext& context, bool* is_local);
   BreakpointCounts counts(const BreakpointLocation&) const;
