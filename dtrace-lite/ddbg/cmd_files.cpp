@@ -208,7 +208,7 @@ Checked<void> info_proc(Context& context, std::string_view args) {
 }
 
 Checked<void> info_backend(Context& context, std::string_view) {
-  context.out.print("Requested backend: {}\n", context.backend);
+  context.out.print("Requested backend: {}\n", context.debugger.settings().backend);
   engine::Inferior* target = context.debugger.inferior();
   if (!target) {
     context.out.write("No target: what its traps go through is known once it runs.\n");
@@ -224,6 +224,10 @@ Checked<void> info_backend(Context& context, std::string_view) {
       {dune::session::kCapRing0, "traps handled in guest ring 0"},
       {dune::session::kCapProtectedAgent, "agent protected from the target"},
   };
+  const dune::session::BackendInfo& backend = target->backend();
+  context.out.print("In use: {} ({}); a trap costs {:.1f} us, a null system call {:.2f} us.\n",
+                    backend.name, backend.why_chosen, backend.trap_ns / 1000.0,
+                    backend.syscall_ns / 1000.0);
   context.out.print("Target: process {}{}, capabilities:\n", target->pid(),
                     target->attached() ? " (attached)" : "");
   for (const Row& row : kRows)

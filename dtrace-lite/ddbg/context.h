@@ -62,7 +62,6 @@ public:
   std::optional<int> leave;
   // Commands of the breakpoints that the target stopped at, to be run after the present command.
   std::vector<std::string> pending_commands;
-  std::string backend = "auto";
 
   ListCursor list_cursor;
   ExamineCursor examine_cursor;
@@ -72,7 +71,6 @@ public:
   uint32_t most_threads = 0;                               // highest number of a thread in this run
   unsigned last_stop_breakpoint = 0;                       // that the target stands at; 0: none
   int last_signal = 0;
-  pid_t last_pid = 0;   // of the last target, for what is said after its end
   uint64_t resumes = 0; // counts commands that let the target run
   // Number of the last breakpoint made: what a bare `commands` is about.
   unsigned last_breakpoint = 0;

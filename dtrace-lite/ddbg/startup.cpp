@@ -115,7 +115,7 @@ bool is_safe_init_file(const char* path) {
 }
 
 bool start_up(Context& context, LineReader& reader, const Options& options) {
-  context.backend = options.backend;
+  context.debugger.settings().backend = options.backend;
   bool succeeded = run_steps(context, options.early, true);
   std::string home_init = home() + "/" + kInitFile;
   if (!options.no_init && !options.no_home_init && !home().empty() && exists(home_init))

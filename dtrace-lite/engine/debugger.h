@@ -28,6 +28,7 @@ struct Settings {
   bool breakpoint_pending = false;       // `set breakpoint pending on`: do not fail, wait
   bool step_stops_without_lines = false; // `set step-mode on`
   bool past_main = false;                // `set backtrace past-main`
+  std::string backend = "auto"; // by name, or chosen by measurement
   bool own_terminal_group = true;
   symbols::DebugFileOptions debug_files;
 };

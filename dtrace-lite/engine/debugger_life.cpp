@@ -123,6 +123,7 @@ keeper::LaunchOptions Debugger::Impl::launch_options() const {
   options.environment = settings.environment.entries();
   options.working_directory = settings.cwd;
   options.disable_randomization = settings.disable_randomization;
+  options.backend = settings.backend;
   options.own_terminal_group = settings.own_terminal_group;
   return options;
 }
@@ -213,7 +214,7 @@ Checked<StopReport> Debugger::attach(pid_t pid) {
   Checked<void> ready = impl_->start_keeper();
   if (!ready)
     return ready.error();
-  Checked<std::unique_ptr<Inferior>> born = Inferior::attach(*impl_->keeper, pid);
+  Checked<std::unique_ptr<Inferior>> born = Inferior::attach(*impl_->keeper, pid, impl_->settings.backend);
   if (!born)
     return born.error();
   StopReport report;

@@ -77,6 +77,7 @@ struct Inferior::Impl {
   std::unique_ptr<SitePool> sites;
   MemoryMap map{};
   uint32_t capability_bits = 0;
+  BackendInfo backend{};
   bool is_alive = true;
   bool is_running = false;
   std::vector<ThreadView> views;
@@ -108,8 +109,11 @@ struct Inferior::Impl {
 
   Checked<void> park_others();
   Checked<bool> settle_once(std::map<uint32_t, KernelView>& kicked);
+  bool in_stepped_call(const KernelView&) const;
+  bool waits_for_vfork_child(const KernelView&) const;
   void kick(pid_t tid);
   void let_go(const ResumePlan* plan);
+  void mark_running(uint32_t slot_index);
   void wake(uint32_t slot_index);
 
   void refresh_views();
@@ -135,6 +139,8 @@ Checked<void> Inferior::Impl::adopt(keeper::Born b) {
   // Copies: from now on the target can write these, and we must not believe it.
   map = header().map;
   capability_bits = header().capabilities;
+  backend = header().backend;
+  backend.name[sizeof backend.name - 1] = backend.why_chosen[sizeof backend.why_chosen - 1] = 0;
   if (header().magic != kSessionMagic || header().version != kSessionVersion)
     return Diagnostic{"The agent speaks another version of the session.",
                       "ddbg and ddbg-keeper are of different builds: rebuild both.",
@@ -189,8 +195,9 @@ Checked<std::unique_ptr<Inferior>> Inferior::launch(Client& client,
   return std::unique_ptr<Inferior>(new Inferior(std::move(impl)));
 }
 
-Checked<std::unique_ptr<Inferior>> Inferior::attach(Client& client, pid_t pid) {
-  auto born = client.attach(pid);
+Checked<std::unique_ptr<Inferior>> Inferior::attach(Client& client, pid_t pid,
+                                                    const std::string& backend) {
+  auto born = client.attach(pid, backend);
   if (!born)
     return born.error();
   auto impl = std::make_unique<Impl>(client);
@@ -204,6 +211,7 @@ bool Inferior::attached() const { return impl_->born.attached; }
 bool Inferior::alive() const { return impl_->is_alive; }
 bool Inferior::running() const { return impl_->is_running; }
 uint32_t Inferior::capabilities() const { return impl_->capability_bits; }
+const BackendInfo& Inferior::backend() const { return impl_->backend; }
 const MemoryMap& Inferior::memory_map() const { return impl_->map; }
 
 bool Inferior::is_ours(TargetAddr a) const {
@@ -332,6 +340,10 @@ std::optional<Event> Inferior::Impl::check() {
 
 Checked<Event> Inferior::wait(const std::function<bool()>& interrupt) {
   Impl& m = *impl_;
+  if (m.pending_event) {
+    m.is_running = false;
+    return *std::exchange(m.pending_event, std::nullopt);
+  }
   if (!m.is_alive)
     return Diagnostic{"The program is not being run.", {}, {}};
   // Spinning pays when the answer comes from another core within microseconds; with one core it
@@ -382,6 +394,37 @@ void Inferior::Impl::kick(pid_t tid) {
   syscall(SYS_rt_tgsigqueueinfo, born.pid, tid, kKickSignal, &info);
 }
 
+// A thread that the agent lets make a system call in the middle of a step.
+bool Inferior::Impl::in_stepped_call(const KernelView& view) const {
+  if (view.pc < map.agent_text + 2 || view.pc >= map.agent_stacks)
+    return false;
+  const uint8_t call[] = {0x0f, 0x05, kInt3}; // agent/entry.S, agent_stepped_call
+  uint8_t code[sizeof call];
+  return pread(born.memory.get(), code, sizeof code, static_cast<off_t>(view.pc - 2)) ==
+             sizeof code &&
+         std::memcmp(code, call, sizeof call) == 0;
+}
+
+// Not any clone: one that is only slow will yet return, and bring a new thread.
+bool Inferior::Impl::waits_for_vfork_child(const KernelView& view) const {
+  uint64_t flags = 0;
+  switch (view.number) {
+  case SYS_vfork:
+    return true;
+  case SYS_clone:
+    flags = view.arguments[0];
+    break;
+  case SYS_clone3: // the flags come first in its structure
+    if (pread(born.memory.get(), &flags, sizeof flags, static_cast<off_t>(view.arguments[0])) !=
+        sizeof flags)
+      return false;
+    break;
+  default:
+    return false;
+  }
+  return flags & CLONE_VFORK;
+}
+
 // One look at every thread that is neither parked nor known to be blocked. True when there is none
 // left.
 Checked<bool> Inferior::Impl::settle_once(std::map<uint32_t, KernelView>& kicked) {
@@ -416,13 +459,18 @@ Checked<bool> Inferior::Impl::settle_once(std::map<uint32_t, KernelView>& kicked
   std::vector<uint32_t> new_sites;
   for (auto& [i, view] : candidates) {
     const TargetAddr back = sites->original_of(TargetAddr(view.pc));
+    if (in_stepped_call(view)) { // behind it is a trap already
+      view.pc = slot(i).regs.rip;
+      blocked[i] = view;
+      continue;
+    }
     if (back.value >= map.agent_text && back.value < map.agent_stacks) {
       // Inside a call the agent makes for it (vfork, or about to park): the kick waits at its end.
       if (!kicked.count(i)) {
         kicked[i] = view;
         kick(static_cast<pid_t>(slot(i).tid));
       }
-      if (view.number == SYS_vfork || view.number == SYS_clone || view.number == SYS_clone3)
+      if (waits_for_vfork_child(view))
         blocked[i] = view;
       continue;
     }
@@ -483,11 +531,27 @@ Checked<void> Inferior::Impl::park_others() {
 
 Checked<void> Inferior::stop() {
   Impl& m = *impl_;
-  uint32_t nobody = 0;
-  if (m.header().stop_owner.compare_exchange_strong(nobody, kOwnedByFrontend))
-    m.header().stop_request = 1;
-  if (auto ok = m.park_others(); !ok)
-    return ok.error();
+  for (;;) {
+    const uint32_t seq = m.header().event_seq.load();
+    if (uint32_t nobody = 0;
+        m.header().stop_owner.compare_exchange_strong(nobody, kOwnedByFrontend)) {
+      m.header().stop_request = 1;
+      if (auto ok = m.park_others(); !ok)
+        return ok.error();
+      break;
+    }
+    // A thread's own stop came first, or an execve: it is the next event.
+    if (auto e = m.check()) {
+      m.pending_event = std::move(e);
+      break;
+    }
+    if (!m.is_alive)
+      return Diagnostic{"The program is not being run.", {}, {}};
+    const timespec millisecond{0, 1'000'000};
+    m.header().frontend_waits = 1;
+    futex(m.header().event_seq, FUTEX_WAIT, seq, &millisecond);
+    m.header().frontend_waits = 0;
+  }
   m.is_running = false;
   m.refresh_views();
   return {};
@@ -495,11 +559,19 @@ Checked<void> Inferior::stop() {
 
 // --- Resuming ------------------------------------------------------------------------------------
 
-void Inferior::Impl::wake(uint32_t index) {
+void Inferior::Impl::mark_running(uint32_t index) {
   ThreadSlot& s = slot(index);
+  // From here on it runs, although it may not have woken up yet: the next stop must not take it for
+  // a thread that is parked.
+  uint32_t parked = static_cast<uint32_t>(ThreadState::kParked);
+  s.state.compare_exchange_strong(parked, static_cast<uint32_t>(ThreadState::kRunning));
   s.resume.fetch_add(1);
-  if (s.asleep.load())
-    futex(s.resume, FUTEX_WAKE, INT_MAX, nullptr);
+}
+
+void Inferior::Impl::wake(uint32_t index) {
+  mark_running(index);
+  if (slot(index).asleep.load())
+    futex(slot(index).resume, FUTEX_WAKE, INT_MAX, nullptr);
 }
 
 void Inferior::Impl::let_go(const ResumePlan* plan) {
@@ -523,15 +595,26 @@ void Inferior::Impl::let_go(const ResumePlan* plan) {
     s.signal = static_cast<uint32_t>(plan->deliver_signal);
     s.exempt = plan->only_this_thread;
   }
+  // Before the stop is cleared: afterwards a thread may leave by itself, and be parked for a stop of
+  // its own when we come to it.
+  std::erase_if(parked, [&](uint32_t i) {
+    return plan && plan->only_this_thread && chosen != kNone && i != chosen;
+  });
+  for (uint32_t i : parked)
+    mark_running(i);
   header().stop_request.store(plan && plan->only_this_thread && chosen != kNone);
   header().stop_owner.store(0);
   for (uint32_t i : parked)
-    if (!(plan && plan->only_this_thread) || i == chosen)
-      wake(i);
+    if (slot(i).asleep.load())
+      futex(slot(i).resume, FUTEX_WAKE, INT_MAX, nullptr);
 }
 
 Checked<void> Inferior::resume(const ResumePlan& plan) {
   Impl& m = *impl_;
+  if (m.pending_event) { // what stop() found: wait() has to tell it first
+    m.is_running = true;
+    return {};
+  }
   if (!m.is_alive)
     return Diagnostic{"The program is not being run.", {}, {}};
   if (m.is_running)
@@ -581,6 +664,7 @@ void Inferior::Impl::refresh_views() {
     v.number = it->second;
     v.slot = i;
     v.tid = tid;
+    v.steps_taken = slot(i).steps_taken;
     if (state(i) == ThreadState::kParked) {
       v.status = ThreadStatus::kParked;
       v.registers = slot(i).regs;

@@ -93,7 +93,8 @@ public:
   // The target's threads are parked at the first instruction of the program (or of its
   // interpreter); nothing of it has run.
   static Checked<std::unique_ptr<Inferior>> launch(keeper::Client&, const keeper::LaunchOptions&);
-  static Checked<std::unique_ptr<Inferior>> attach(keeper::Client&, pid_t);
+  static Checked<std::unique_ptr<Inferior>> attach(keeper::Client&, pid_t,
+                                                   const std::string& backend = "auto");
   ~Inferior();
 
   pid_t pid() const;
@@ -101,13 +102,15 @@ public:
   bool alive() const;            // false once kExited was returned
   bool running() const;          // between resume() and the next stop
   uint32_t capabilities() const; // dune::session::Capability bits
+  const dune::session::BackendInfo& backend() const;
 
   // --- Running and stopping -----------------------------------------------------------------
   Checked<void> resume(const ResumePlan&);
   // Blocks until something happens. `interrupt` (may be null) is polled after each wake-up and
   // signal; when it returns true a stop is requested and comes as kStopped/kRequested.
   Checked<Event> wait(const std::function<bool()>& interrupt = nullptr);
-  // Stops a running target (all threads), without an event of its own.
+  // Stops a running target (all threads), without an event of its own. When something else came
+  // first (a thread's own stop, the end), resume() lets nothing go and wait() returns that event.
   Checked<void> stop();
 
   // --- Threads ------------------------------------------------------------------------------

@@ -31,14 +31,14 @@ Checked<void> check_process(pid_t pid) {
 
 } // namespace
 
-Checked<Injected> attach(pid_t pid, pid_t frontend_pid) {
+Checked<Injected> attach(pid_t pid, pid_t frontend_pid, const dune::backend::Choice& choice) {
   if (auto ok = check_process(pid); !ok)
     return ok.error();
   auto stopped = StoppedProcess::stop(pid);
   if (!stopped)
     return stopped.error();
   Tracee first(stopped->threads().front());
-  auto in = inject_agent(pid, first, frontend_pid);
+  auto in = inject_agent(pid, first, frontend_pid, choice);
   if (!in)
     return in.error();
   auto instruction = find_syscall_instruction(pid, *in->memory);

@@ -156,14 +156,15 @@ Checked<Born> Client::launch(const LaunchOptions& o) {
   body.string(o.program).string(o.shell_command).strings(o.arguments).strings(o.environment);
   body.string(o.working_directory);
   body.number<uint8_t>(o.disable_randomization).number<uint8_t>(o.own_terminal_group);
+  body.string(o.backend);
   auto answer = impl_->request(MessageType::kLaunch, body);
   if (!answer)
     return answer.error();
   return read_born(*answer);
 }
 
-Checked<Born> Client::attach(pid_t pid) {
-  auto answer = impl_->request(MessageType::kAttach, Writer().number<int32_t>(pid));
+Checked<Born> Client::attach(pid_t pid, const std::string& backend) {
+  auto answer = impl_->request(MessageType::kAttach, Writer().number<int32_t>(pid).string(backend));
   if (!answer)
     return answer.error();
   return read_born(*answer);

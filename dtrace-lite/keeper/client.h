@@ -24,6 +24,7 @@ struct LaunchOptions {
   std::vector<std::string> environment; // NAME=value
   std::string working_directory;        // empty: inherited
   bool disable_randomization = true;
+  std::string backend = "auto";
   bool own_terminal_group = true; // own process group, given the terminal, as gdb does
 };
 
@@ -69,7 +70,7 @@ public:
   ~Client();
 
   Checked<Born> launch(const LaunchOptions&);
-  Checked<Born> attach(pid_t);
+  Checked<Born> attach(pid_t, const std::string& backend = "auto");
 
   // Writes all, or nothing: on a mismatch of `expected` nothing is changed and an error says where.
   Checked<void> write_text(std::span<const TextWrite>);

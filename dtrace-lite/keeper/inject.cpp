@@ -252,7 +252,7 @@ uint32_t pid_in_target(pid_t target, pid_t of) {
       strtoul(own.c_str() + (last == std::string::npos ? 0 : last + 1), nullptr, 10));
 }
 
-void fill_header(Injected& in, pid_t frontend_pid) {
+void fill_header(Injected& in, pid_t frontend_pid, const dune::backend::Choice& choice) {
   Header& h = in.session().header;
   h.magic = kSessionMagic;
   h.version = kSessionVersion;
@@ -260,7 +260,11 @@ void fill_header(Injected& in, pid_t frontend_pid) {
   h.total_size = kSessionSize;
   h.target_pid = in.config.target_pid;
   h.map = in.map;
-  h.capabilities = kCapStep | kCapHardwareWatch;
+  h.capabilities = choice.probe.capabilities;
+  strncpy(h.backend.name, choice.backend->name, sizeof h.backend.name - 1);
+  strncpy(h.backend.why_chosen, choice.why.c_str(), sizeof h.backend.why_chosen - 1);
+  h.backend.trap_ns = choice.probe.trap_ns;
+  h.backend.syscall_ns = choice.probe.syscall_ns;
   h.stop_request = 1;
   h.stop_owner = kOwnedByFrontend;
   h.spin_limit = 2000;
@@ -276,7 +280,8 @@ constexpr uint64_t kHwcap2Fsgsbase = 2;
 
 } // namespace
 
-Checked<Injected> inject_agent(pid_t pid, const Tracee& thread, pid_t frontend_pid) {
+Checked<Injected> inject_agent(pid_t pid, const Tracee& thread, pid_t frontend_pid,
+                               const dune::backend::Choice& choice) {
   Injected in;
   in.pid = pid;
   in.image = image_header();
@@ -316,7 +321,7 @@ Checked<Injected> inject_agent(pid_t pid, const Tracee& thread, pid_t frontend_p
   if (auto ok = in.memory->write(TargetAddr(in.map.agent_text + in.image.config), &c, sizeof c);
       !ok)
     return to_diagnostic(ok.error());
-  fill_header(in, frontend_pid);
+  fill_header(in, frontend_pid, choice);
   const TargetAddr stack(dune::agent::block_of_slot(in.map.agent_stacks, 0) - 64);
   if (auto ok = thread.run_to_int3(TargetAddr(in.map.agent_text + in.image.take), stack); !ok)
     return to_diagnostic(ok.error());

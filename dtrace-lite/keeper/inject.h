@@ -5,6 +5,7 @@
 #include "dtrace-lite/keeper/tracee.h"
 #include "dtrace-lite/symbols/diagnostic.h"
 #include "libdune/agent/image.h"
+#include "libdune/backend/backend.h"
 #include "libdune/session/layout.h"
 
 #include <optional>
@@ -31,7 +32,8 @@ struct Injected {
 
 // `thread` is stopped in user mode (or in a system call stop) and runs the calls. Afterwards the
 // agent is mapped and initialised, but no thread has entered it.
-Checked<Injected> inject_agent(pid_t pid, const Tracee& thread, pid_t frontend_pid);
+Checked<Injected> inject_agent(pid_t pid, const Tracee& thread, pid_t frontend_pid,
+                               const dune::backend::Choice&);
 
 // Gives the stopped thread a slot and makes it run the agent when it is resumed: it parks there
 // with `regs` as the program's registers. Errors: pool full, ptrace.

@@ -113,7 +113,8 @@ Checked<void> check_program(const LaunchOptions& options) {
 
 } // namespace
 
-Checked<Injected> launch(const LaunchOptions& options, pid_t frontend_pid) {
+Checked<Injected> launch(const LaunchOptions& options, pid_t frontend_pid,
+                         const dune::backend::Choice& choice) {
   if (auto ok = check_program(options); !ok)
     return ok.error();
   int report[2];
@@ -143,7 +144,7 @@ Checked<Injected> launch(const LaunchOptions& options, pid_t frontend_pid) {
   }
   ptrace(PTRACE_SETOPTIONS, pid, nullptr, PTRACE_O_EXITKILL);
   Tracee thread(pid);
-  auto injected = inject_agent(pid, thread, frontend_pid);
+  auto injected = inject_agent(pid, thread, frontend_pid, choice);
   if (!injected)
     return give_up(injected.error());
   if (auto ok = enter_agent(*injected, thread, 0); !ok)
@@ -169,14 +170,15 @@ void let_go(pid_t tid) {
   }
 }
 
-Checked<Injected> inject_after_exec(pid_t pid, pid_t frontend_pid) {
+Checked<Injected> inject_after_exec(pid_t pid, pid_t frontend_pid,
+                                    const dune::backend::Choice& choice) {
   int status;
   Tracee thread(pid);
   // System calls fail at PTRACE_EVENT_EXEC itself: go on to the end of the execve.
   if (ptrace(PTRACE_SYSCALL, pid, nullptr, nullptr) != 0 || waitpid(pid, &status, __WALL) != pid ||
       !WIFSTOPPED(status))
     return Diagnostic{"The program was gone after its execve.", {}, {}};
-  auto injected = inject_agent(pid, thread, frontend_pid);
+  auto injected = inject_agent(pid, thread, frontend_pid, choice);
   if (injected)
     if (auto ok = enter_agent(*injected, thread, 0); !ok)
       injected = ok.error();

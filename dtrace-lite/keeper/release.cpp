@@ -2,6 +2,7 @@
 
 #include "dtrace-lite/keeper/stopped_process.h"
 
+#include <algorithm>
 #include <array>
 #include <climits>
 #include <csignal>
@@ -42,6 +43,49 @@ uint64_t original_of(const Injected& in, uint64_t rip) {
   return 0;
 }
 
+uint32_t slot_of_thread(const Injected& in, pid_t tid) {
+  const std::string ns = read_status_field(tid, "NSpid");
+  const size_t last = ns.find_last_of('\t');
+  const auto inner = static_cast<uint32_t>(
+      strtoul(ns.c_str() + (last == std::string::npos ? 0 : last + 1), nullptr, 10));
+  for (uint32_t i = 0; i < kThreadSlots; ++i)
+    if (in.session().threads[i].tid == inner &&
+        in.session().threads[i].state != static_cast<uint32_t>(ThreadState::kFree))
+      return i;
+  return kNone;
+}
+
+// The same for a thread in agent/entry.S's agent_stepped_call, which makes a system call in the
+// middle of a step, or the rest of one. True: `regs` are the program's.
+bool leave_stepped_call(const Injected& in, const Tracee& thread, user_regs_struct& regs) {
+  constexpr uint8_t kCall[] = {0x0f, 0x05, 0xcc};
+  const uint64_t rip = regs.rip;
+  if (!within(rip, in.map.agent_text, in.image.text_size))
+    return false;
+  const uint32_t slot = slot_of_thread(in, thread.tid());
+  for (uint64_t done : {uint64_t{0}, uint64_t{2}}) {
+    uint8_t code[sizeof kCall];
+    ThreadBlock block;
+    if (slot != kNone && in.memory->read(TargetAddr(rip - done), code, sizeof code) &&
+        std::equal(code, code + sizeof code, kCall) &&
+        in.memory->read(TargetAddr(dune::agent::block_of_slot(in.map.agent_stacks, slot)), &block,
+                        sizeof block) &&
+        block.stepped_call) {
+      regs.rip = block.stepped_call + done; // orig_rax stays: a restart goes back to the original
+      if (block.partial_done) {             // a short count, as after a signal
+        const bool more = done && static_cast<int64_t>(regs.rax) > 0;
+        regs.rax = block.partial_done + (more ? regs.rax : 0);
+        regs.rsi = block.partial_rsi;
+        regs.rdx = block.partial_rdx;
+        regs.rip = block.stepped_call + 2;
+        regs.orig_rax = ~0ull;
+      }
+      return true;
+    }
+  }
+  return false;
+}
+
 // Brings a stopped thread to an instruction of the program's own. False: it cannot be moved.
 bool bring_out(Injected& in, StoppedProcess& process, const Tracee& thread) {
   constexpr int kTries = 20000; // of a few microseconds each: a thread leaves the agent by itself
@@ -49,6 +93,8 @@ bool bring_out(Injected& in, StoppedProcess& process, const Tracee& thread) {
     auto regs = thread.registers();
     if (!regs)
       return true; // it ended
+    if (leave_stepped_call(in, thread, *regs))
+      return static_cast<bool>(thread.set_registers(*regs));
     if (in_agent(in, *regs)) {
       if (!process.run_briefly(thread.tid()))
         return true;
@@ -64,18 +110,6 @@ bool bring_out(Injected& in, StoppedProcess& process, const Tracee& thread) {
       return true;
   }
   return false;
-}
-
-uint32_t slot_of_thread(const Injected& in, pid_t tid) {
-  const std::string ns = read_status_field(tid, "NSpid");
-  const size_t last = ns.find_last_of('\t');
-  const auto inner = static_cast<uint32_t>(
-      strtoul(ns.c_str() + (last == std::string::npos ? 0 : last + 1), nullptr, 10));
-  for (uint32_t i = 0; i < kThreadSlots; ++i)
-    if (in.session().threads[i].tid == inner &&
-        in.session().threads[i].state != static_cast<uint32_t>(ThreadState::kFree))
-      return i;
-  return kNone;
 }
 
 } // namespace

@@ -32,6 +32,7 @@ private:
   void handle(Message&);
   void answer(const Checked<void>&);
   void answer_born(Checked<Injected>, MessageType on_success, bool attached);
+  Checked<void> choose_backend(const std::string& name);
   Checked<void> write_text(Reader&);
   void reap();
   void target_exited(int status);
@@ -46,6 +47,7 @@ private:
   bool is_child_ = false;
   pid_t exec_tid_ = 0; // seized for an execve
   WatchSet watches_;
+  dune::backend::Choice backend_;
 };
 
 void append_born(Writer& body, const Injected& in, bool attached) {
@@ -106,6 +108,13 @@ Checked<void> Server::write_text(Reader& in) {
   return {};
 }
 
+Checked<void> Server::choose_backend(const std::string& name) {
+  backend_ = dune::backend::choose(name);
+  if (!backend_.backend)
+    return Diagnostic{backend_.why, {}, {}};
+  return {};
+}
+
 LaunchOptions read_launch(Reader& in) {
   LaunchOptions o;
   o.program = in.string();
@@ -115,20 +124,27 @@ LaunchOptions read_launch(Reader& in) {
   o.working_directory = in.string();
   o.disable_randomization = in.number<uint8_t>();
   o.own_terminal_group = in.number<uint8_t>();
+  o.backend = in.string();
   return o;
 }
 
 void Server::handle(Message& message) {
   Reader in(std::move(message.body));
   switch (message.type) {
-  case MessageType::kLaunch:
+  case MessageType::kLaunch: {
+    const LaunchOptions options = read_launch(in);
+    if (auto ok = choose_backend(options.backend); !ok)
+      return answer(ok);
     is_child_ = true;
-    return answer_born(launch(read_launch(in), frontend_), MessageType::kOk, false);
+    return answer_born(launch(options, frontend_, backend_), MessageType::kOk, false);
+  }
   case MessageType::kAttach: {
     const auto pid = in.number<int32_t>();
+    if (auto ok = choose_backend(in.string()); !ok)
+      return answer(ok);
     is_child_ = false;
     pidfd_ = dune::Fd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
-    return answer_born(attach(pid, frontend_), MessageType::kOk, true);
+    return answer_born(attach(pid, frontend_, backend_), MessageType::kOk, true);
   }
   case MessageType::kWriteText:
     return answer(write_text(in));
@@ -199,7 +215,7 @@ void Server::exec_stop(int status) {
   exec_tid_ = 0;
   const pid_t pid = target_->pid;
   (void)status;
-  auto born = inject_after_exec(pid, frontend_);
+  auto born = inject_after_exec(pid, frontend_, backend_);
   Header& old = target_->session().header;
   (void)old;
   watches_.clear();

@@ -83,6 +83,8 @@ extern "C" long agent_set_altstack(const KernelStack*);
 // makes the slot's thread.
 extern "C" char agent_own_trampolines[], agent_child_trampolines[];
 extern "C" char agent_restore_begin[], agent_restore_end[];
+// `syscall; int3`: see step_system_call in trap.cpp.
+extern "C" char agent_stepped_call[];
 inline constexpr uint64_t kTrampolineSize = 16;
 inline constexpr uint64_t kSyscallLength = 2;
 inline uint64_t own_trampoline(const ThreadBlock* t) {
@@ -105,6 +107,8 @@ enum class Place {
 // `counted` gets the site's address when the displaced instruction has not run yet although its
 // hit was handled.
 Place to_program(ThreadBlock*, KernelUcontext*, uint64_t* counted);
+// From agent_stepped_call, before or after its call, back to the program.
+void leave_stepped_call(ThreadBlock*, KernelUcontext*);
 // Evaluates the records of the site; if one wants to stop and the stop could be claimed, fills the
 // slot's fired list and returns kStop. kBusy: another stop came first; nothing was counted.
 enum class Verdict { kPass, kStop, kBusy };

@@ -54,11 +54,12 @@ bool remove_sites(ThreadBlock* t) {
   const uint32_t count = table.count.load();
   bool all = true;
   for (uint32_t i = 0; i < count && i < kSites; ++i) {
+    // Whatever its flags say: the table is shared with the parent, whose front end may have taken
+    // the site out since, and it may not be in the parent's text yet either.
     const Site& site = table.sites[i];
     uint8_t now;
-    if (!(site.flags.load() & kSiteInstalled) || !read_user(t, &now, site.address, 1) ||
-        now != 0xcc)
-      continue; // never written, or unmapped or replaced since
+    if (!read_user(t, &now, site.address, 1) || now != 0xcc || site.original_byte == 0xcc)
+      continue; // not written, or unmapped or replaced since
     const uint64_t page = site.address & ~(kPageSize - 1);
     constexpr long kReadWriteExecute = 7, kReadExecute = 5;
     if (is_errno(syscall_of(__NR_mprotect, page, kPageSize, kReadWriteExecute))) {
@@ -76,6 +77,8 @@ bool remove_sites(ThreadBlock* t) {
 // goes on serving the copies.
 void become_native(ThreadBlock* t) {
   process.detached = 1;
+  t->action = Action::kRun;
+  t->call_regs.eflags &= ~kEflagsTrap; // the parent may be stepping
   const bool clean = remove_sites(t);
   for (int signal = 1; signal <= kSignalCount; ++signal)
     if (signal != kSigKill && signal != kSigStop && (clean || signal != kSigTrap))

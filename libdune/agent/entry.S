@@ -81,6 +81,14 @@ agent_set_altstack:
     mov %rdx, %rsp
     ret
 
+// A system call of a thread that is being stepped, see step_system_call in trap.cpp. Entered by
+// rt_sigreturn with the program's registers, stack and mask.
+    .globl agent_stepped_call
+    .balign 16
+agent_stepped_call:
+    syscall
+    int3
+
 // System calls after which the agent has work to do in the same thread: clone, fork, vfork and
 // execve. Entered by rt_sigreturn with the program's registers, its stack, and all signals blocked.
 // After a `syscall` only rcx and r11 are free, and there is no room to keep anything: the slot's

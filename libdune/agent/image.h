@@ -91,6 +91,10 @@ struct alignas(64) ThreadBlock {
   uint64_t call_rsp;
   uint64_t last_rsp;
   uint64_t last_rip;
+  uint64_t stepped_call; // address of the `syscall` that agent_stepped_call makes, 0: none
+  // The rest of a call that a kick cut short is made there, too: what was done, and the arguments
+  // as the program gave them.
+  uint64_t partial_done, partial_rsi, partial_rdx;
 
   // A signal that arrived where the program's state cannot be named; delivered a few steps later.
   uint32_t deferred;

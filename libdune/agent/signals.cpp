@@ -199,6 +199,36 @@ void repair_interrupted_call(ThreadBlock* t, KernelUcontext* uc) {
   m.rip -= 2;
 }
 
+// The same for a call that had done a part: the rest is made from a place of ours, where the agent
+// puts the parts together. A short count that is not the kick's doing comes out as it is: the next
+// call fails, or finds the end. True: uc is on its way there.
+bool continue_short_call(ThreadBlock* t, KernelUcontext* uc) {
+  constexpr uint64_t kWaitAll = 0x100, kPeek = 2;
+  KernelSigcontext& m = uc->mcontext;
+  uint8_t code[7]; // mov $imm32, %eax; syscall
+  if (m.rcx != m.rip || m.rip == t->restored_rip || static_cast<int64_t>(m.rax) <= 0 ||
+      m.rax >= m.rdx || !read_user(t, code, m.rip - sizeof code, sizeof code) || code[5] != 0x0f ||
+      code[6] != 0x05 || code[0] != 0xb8)
+    return false;
+  uint32_t number;
+  memcpy(&number, code + 1, 4);
+  const bool continues = number == __NR_write || number == __NR_sendto ||
+                         (number == __NR_recvfrom && (m.r10 & kWaitAll) && !(m.r10 & kPeek));
+  if (!continues)
+    return false;
+  t->partial_done = m.rax;
+  t->partial_rsi = m.rsi;
+  t->partial_rdx = m.rdx;
+  m.rsi += m.rax;
+  m.rdx -= m.rax;
+  m.rax = number;
+  t->stepped_call = m.rip - kSyscallLength;
+  slot_of(t).regs.rip = m.rip; // where it is, for a stop meanwhile
+  m.rip = reinterpret_cast<uint64_t>(agent_stepped_call);
+  m.eflags &= ~kEflagsTrap;
+  return true;
+}
+
 } // namespace
 
 SignalSet program_mask(const ThreadBlock* t, SignalSet kernel_mask) {
@@ -330,8 +360,8 @@ void signal_at_program(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info, 
   if (!pass)
     return go_on(t, uc, counted);
 
-  // A fault or trap that the program blocks kills it, as the kernel forces such signals.
-  if (synchronous && t && (t->blocked & signal_bit(signal)))
+  // A fault or trap that the program blocks or ignores kills it, as the kernel forces such signals.
+  if (synchronous && (blocked || process.actions[signal].handler == kSigIgn))
     return default_action(t, uc, info);
   const bool stepping = t && t->action != Action::kRun && !t->stepping_over_call;
   if (stepping)
@@ -365,10 +395,14 @@ extern "C" void agent_on_signal(int signal, KernelSiginfo* info, KernelUcontext*
   if (kick) {
     slot_of(t).kicks++;
     repair_interrupted_call(t, uc);
+    const uint64_t rip = uc->mcontext.rip;
     if (stop_wanted(t)) {
       park(t, uc, StopReason::kRequested);
-      return go_on_after_stop(t, uc, counted);
+      if (slot_of(t).signal || uc->mcontext.rip != rip)
+        return go_on_after_stop(t, uc, counted);
     }
+    if (!counted && continue_short_call(t, uc))
+      return;
     return go_on(t, uc, counted);
   }
   signal_at_program(t, uc, info, counted);

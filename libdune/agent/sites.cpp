@@ -19,6 +19,21 @@ Site* find_site(uint64_t address) {
   return nullptr;
 }
 
+void leave_stepped_call(ThreadBlock* t, KernelUcontext* uc) {
+  KernelSigcontext& m = uc->mcontext;
+  const bool made = m.rip != reinterpret_cast<uint64_t>(agent_stepped_call);
+  if (t->partial_done) { // the program is behind its call, whatever became of the rest
+    const bool more = made && static_cast<int64_t>(m.rax) > 0;
+    m.rax = t->partial_done + (more ? m.rax : 0);
+    m.rsi = t->partial_rsi;
+    m.rdx = t->partial_rdx;
+  }
+  m.rip = t->stepped_call + (made || t->partial_done ? kSyscallLength : 0);
+  if (made || t->partial_done)
+    m.rcx = m.rip;
+  t->partial_done = t->stepped_call = 0;
+}
+
 Place to_program(ThreadBlock* t, KernelUcontext* uc, uint64_t* counted) {
   *counted = 0;
   uint64_t rip = uc->mcontext.rip;
@@ -32,6 +47,11 @@ Place to_program(ThreadBlock* t, KernelUcontext* uc, uint64_t* counted) {
       // Signals are open before an execve: one of them came first. The call is made anew after it.
       uc->mcontext.rip = t->call_regs.rip - kSyscallLength;
       set_program_mask(t, uc, program_mask(t, t->call_mask));
+      return Place::kProgram;
+    }
+    const auto stepped = reinterpret_cast<uint64_t>(agent_stepped_call);
+    if (t->stepped_call && (rip == stepped || rip == stepped + kSyscallLength)) {
+      leave_stepped_call(t, uc);
       return Place::kProgram;
     }
     if (rip < begin || rip >= end)

@@ -100,8 +100,15 @@ void park(ThreadBlock* t, KernelUcontext* uc, StopReason reason) {
   for (;;) {
     if (slot.resume.load() != seen)
       break;
-    if (!owner && !h.stop_request.load())
-      break;
+    if (!owner && !h.stop_request.load()) {
+      // The next stop may come meanwhile: either it sees that this thread runs, or we see it.
+      slot.state.store(static_cast<uint32_t>(ThreadState::kRunning));
+      if (!h.stop_request.load() || slot.resume.load() != seen)
+        break;
+      slot.state.store(static_cast<uint32_t>(ThreadState::kParked));
+      post_event();
+      continue;
+    }
     if (h.abandoned.load())
       break;
     if (spins < h.spin_limit.load(std::memory_order_relaxed)) {

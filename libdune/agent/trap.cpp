@@ -27,6 +27,27 @@ bool installed(const Site* site) {
   return site->flags.load(std::memory_order_acquire) & kSiteInstalled;
 }
 
+// The kernel leaves a system call with TF set by IRET, and the trap comes after the instruction
+// that follows. So a thread that is stepped makes its system calls from a place of ours with a trap
+// of ours behind it.
+void step_system_call(ThreadBlock* t, KernelUcontext* uc) {
+  uint8_t code[kSyscallLength];
+  if (!read_user(t, code, uc->mcontext.rip, sizeof code) || code[0] != 0x0f || code[1] != 0x05)
+    return;
+  switch (uc->mcontext.rax) { // unseen by the front end, and not to return here, or not only once
+  case __NR_rt_sigreturn:
+  case __NR_clone:
+  case __NR_clone3:
+  case __NR_fork:
+  case __NR_vfork:
+    return;
+  }
+  t->stepped_call = uc->mcontext.rip;
+  slot_of(t).regs.rip = uc->mcontext.rip + kSyscallLength; // where it is, for a stop meanwhile
+  uc->mcontext.rip = reinterpret_cast<uint64_t>(agent_stepped_call);
+  uc->mcontext.eflags &= ~kEflagsTrap;
+}
+
 // The instruction at the site, whose records were dealt with.
 void run_displaced(ThreadBlock* t, Site* site, KernelUcontext* uc) {
   if (site->flags.load(std::memory_order_relaxed) & kSiteSyscall)
@@ -64,6 +85,18 @@ void program_trap(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info, uint6
 
 void on_int3(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
   uint64_t address = uc->mcontext.rip - 1;
+  if (t && t->stepped_call &&
+      address == reinterpret_cast<uint64_t>(agent_stepped_call) + kSyscallLength) {
+    uc->mcontext.rip = address;
+    const bool was_step = !t->partial_done;
+    leave_stepped_call(t, uc);
+    if (was_step && takes_part(t) && steps(t))
+      return step_landed(t, uc);
+    if (!stop_wanted(t))
+      return go_on(t, uc, 0);
+    park(t, uc, StopReason::kRequested);
+    return go_on_after_stop(t, uc, 0);
+  }
   Site* site = find_site(address);
   if (!site)
     return program_trap(t, uc, info, 0);
@@ -149,7 +182,11 @@ bool begin_free_call(ThreadBlock* t, KernelUcontext* uc, const ThreadSlot& slot)
 } // namespace
 
 void apply_trap_flag(ThreadBlock* t, KernelUcontext* uc) {
-  if (steps(t) || t->step_out)
+  // On its way into a call that the agent makes for it: what comes behind the call sees to the
+  // flag. (A forked child, above all, would trap when the handler is no longer ours.)
+  if (uc->mcontext.rip - agent_config.text_begin < agent_config.text_end - agent_config.text_begin)
+    uc->mcontext.eflags &= ~kEflagsTrap;
+  else if (steps(t) || t->step_out)
     uc->mcontext.eflags |= kEflagsTrap;
   t->last_rsp = uc->mcontext.rsp;
 }
@@ -158,6 +195,8 @@ void go_on(ThreadBlock* t, KernelUcontext* uc, uint64_t counted) {
   Site* site = find_site(uc->mcontext.rip);
   if (!site || !installed(site)) {
     apply_trap_flag(t, uc);
+    if (takes_part(t) && steps(t))
+      step_system_call(t, uc);
     return;
   }
   // Not counted yet, but running: the int3 itself traps. Stepping must not execute it with TF set.
@@ -193,7 +232,7 @@ void step_landed(ThreadBlock* t, KernelUcontext* uc) {
   } else {
     uint64_t rip = uc->mcontext.rip;
     done = rip < slot.range_begin || rip >= slot.range_end;
-    if (done && begin_free_call(t, uc, slot))
+    if (begin_free_call(t, uc, slot)) // into the range, too, where a function calls itself
       return go_on(t, uc, 0);
   }
   Site* site = find_site(uc->mcontext.rip);

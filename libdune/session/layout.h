@@ -129,7 +129,7 @@ struct alignas(64) Record {
 
 // kFree -> kRunning: [A] when a thread starts (or [K] at birth and attach).
 // kRunning -> kParked: [A] at a stop. The registers are the front end's from here on.
-// kParked -> kRunning: [A] after the front end changed `resume`.
+// kParked -> kRunning: [F] before it changes `resume`; [A] when it saw stop_request cleared.
 // kRunning -> kLeaving: [A] at the thread's exit, while it still runs on the slot's stack.
 // kLeaving -> kFree -> kRunning: [A] once the kernel no longer knows the thread.
 enum class ThreadState : uint32_t { kFree, kRunning, kParked, kLeaving };
@@ -244,6 +244,14 @@ struct MemoryMap {
   uint64_t agent_end;      // end of the block that starts at agent_text
 };
 
+// Which backend serves this target, and what its probe measured.
+struct BackendInfo {
+  char name[16];       // zero-terminated
+  char why_chosen[48]; // zero-terminated
+  uint32_t trap_ns;    // an int3 to the handler and back
+  uint32_t syscall_ns; // a system call that does nothing
+};
+
 struct Header {
   uint64_t magic;        // [K]
   uint32_t version;      // [K]
@@ -252,6 +260,7 @@ struct Header {
   uint32_t target_pid;   // [K] in the target's own pid namespace
   uint32_t capabilities; // [K]
   MemoryMap map;         // [K]
+  BackendInfo backend;   // [K]
 
   // The stop protocol; docs/stop-protocol.md has the state machine.
   alignas(64) std::atomic<uint32_t> stop_request; // [A],[F] set 1; [F] clears: threads must park

@@ -1,0 +1,83 @@
+// The signal backend: int3 and steps arrive as SIGTRAP, watchpoints as perf events' SIGTRAP, system
+// calls are the kernel's own. Needs nothing; the probe says what it costs and whether the
+// processor's debug registers can be had.
+#include "libdune/backend/backend.h"
+#include "libdune/session/layout.h"
+
+#include <algorithm>
+#include <array>
+#include <csignal>
+#include <linux/hw_breakpoint.h>
+#include <linux/perf_event.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+namespace dune::backend {
+
+namespace {
+
+constexpr int kRounds = 101;
+
+uint64_t now_ns() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return static_cast<uint64_t>(t.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(t.tv_nsec);
+}
+
+template <class F> uint32_t median_ns(F&& event) {
+  std::array<uint64_t, kRounds> times;
+  for (uint64_t& time : times) {
+    const uint64_t begin = now_ns();
+    event();
+    time = now_ns() - begin;
+  }
+  std::nth_element(times.begin(), times.begin() + kRounds / 2, times.end());
+  return static_cast<uint32_t>(times[kRounds / 2]);
+}
+
+void ignore_trap(int) {}
+
+bool watchpoints_work() {
+  static volatile long watched;
+  perf_event_attr attr{};
+  attr.size = sizeof attr;
+  attr.type = PERF_TYPE_BREAKPOINT;
+  attr.bp_type = HW_BREAKPOINT_W;
+  attr.bp_addr = reinterpret_cast<uint64_t>(&watched);
+  attr.bp_len = sizeof watched;
+  attr.sample_period = 1;
+  attr.exclude_kernel = attr.exclude_hv = 1;
+  attr.sigtrap = attr.remove_on_exec = 1;
+  static volatile sig_atomic_t fired;
+  struct sigaction action {
+  }, before;
+  action.sa_handler = [](int) { fired = 1; };
+  sigaction(SIGTRAP, &action, &before);
+  const long fd = syscall(SYS_perf_event_open, &attr, 0, -1, -1, PERF_FLAG_FD_CLOEXEC);
+  fired = 0;
+  watched = 1; // some hypervisors accept the event and never deliver it
+  if (fd >= 0)
+    close(static_cast<int>(fd));
+  sigaction(SIGTRAP, &before, nullptr);
+  return fd >= 0 && fired;
+}
+
+} // namespace
+
+Probe probe_signal() {
+  Probe p;
+  p.present = true;
+  struct sigaction action {
+  }, before;
+  action.sa_handler = ignore_trap;
+  sigaction(SIGTRAP, &action, &before);
+  p.trap_ns = median_ns([] { asm volatile("int3" ::: "memory"); });
+  sigaction(SIGTRAP, &before, nullptr);
+  p.syscall_ns = median_ns([] { syscall(SYS_getppid); });
+  p.capabilities =
+      session::kCapStep | (watchpoints_work() ? uint32_t{session::kCapHardwareWatch} : 0);
+  return p;
+}
+
+} // namespace dune::backend
