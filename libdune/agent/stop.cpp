@@ -117,7 +117,8 @@ void park(ThreadBlock* t, KernelUcontext* uc, StopReason reason) {
       continue;
     }
     slot.asleep.store(1);
-    futex_wait(slot.resume, seen);
+    if (owner || h.stop_request.load()) // cleared before `asleep` is looked at
+      futex_wait(slot.resume, seen);
     slot.asleep.store(0);
     check_abandoned();
   }
