@@ -1,0 +1,75 @@
+// A stop is not to be noticed by threads that are in the kernel: no EINTR, no short count, no time
+// lost or gained but that of the stop itself.
+#include "tests/unit/inferior/driver.h"
+
+#include <algorithm>
+#include <fmt/format.h>
+#include <sstream>
+
+namespace ddbg::engine::test {
+namespace {
+
+struct Row {
+  std::string result; // return value and errno
+  double milliseconds = 0;
+};
+
+std::map<std::string, Row> parse(const std::string& output) {
+  std::map<std::string, Row> rows;
+  std::istringstream text(output);
+  std::string name, result, error;
+  double ms;
+  while (text >> name >> result >> error >> ms)
+    rows[name] = {result + " " + error, ms};
+  return rows;
+}
+
+TEST(BlockedThreads, DISABLED_DoNotNoticeStops) {
+  const char* given = getenv("DDBG_TEST_BLOCKED_MS");
+  const std::string command = target_path("blocked") + " " + (given ? given : "4000");
+  const Outcome native = run_native(command);
+  Traced traced(command);
+  ASSERT_TRUE(traced.ok());
+  traced.run_to_main();
+  auto& inferior = traced.inferior();
+  std::vector<double> times;
+  std::optional<Event> last;
+  double stopped = 0;
+  ASSERT_TRUE(inferior.resume({}));
+  const auto started = Clock::now();
+  while (!last) {
+    ASSERT_LT(seconds_since(started), 60) << "the target did not come to an end";
+    // Let it run for a while that differs from round to round.
+    const auto until = Clock::now() + std::chrono::microseconds(times.size() * 37 % 2000);
+    while (Clock::now() < until && inferior.alive())
+      __builtin_ia32_pause();
+    const auto begin = Clock::now();
+    auto ok = inferior.stop();
+    times.push_back(seconds_since(begin));
+    stopped += times.back();
+    ASSERT_TRUE(ok) << ok.error().message;
+    // What came instead of, or with, the stop is the next event.
+    if (auto again = inferior.resume({}); !again) {
+      auto e = inferior.wait();
+      ASSERT_TRUE(e) << e.error().message;
+      last = std::move(*e);
+    }
+  }
+  const Outcome traced_outcome = traced.outcome(*last);
+  EXPECT_EQ(traced_outcome.status, native.status);
+  auto expected = parse(native.output), got = parse(traced_outcome.output);
+  EXPECT_EQ(got.size(), expected.size()) << traced_outcome.output;
+  for (auto& [name, row] : expected) {
+    EXPECT_EQ(got[name].result, row.result) << name;
+    EXPECT_GT(got[name].milliseconds, row.milliseconds * 0.95) << name;
+    EXPECT_LT(got[name].milliseconds, row.milliseconds * 1.10 + 200 + stopped * 1000) << name;
+  }
+  std::sort(times.begin(), times.end());
+  fmt::print("{} stops: median {:.0f} us, mean {:.0f} us, p99 {:.0f} us, max {:.0f} us\n",
+             times.size(), times[times.size() / 2] * 1e6, stopped / double(times.size()) * 1e6,
+             times[times.size() * 99 / 100] * 1e6, times.back() * 1e6);
+  EXPECT_GE(times.size(), 200u);
+}
+
+} // namespace
+} // namespace ddbg::engine::test
