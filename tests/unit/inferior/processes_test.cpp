@@ -64,8 +64,9 @@ TEST_P(StoppedProcesses, RunAsWithoutTheAgent) {
       compare_counts(traced, sites);
     // Among threads that come and go within microseconds a stop may still miss one.
     for (const ThreadView& v : traced.inferior().threads())
-      if (GetParam() != std::string("churn"))
+      if (GetParam() != std::string("churn")) {
         EXPECT_NE(v.status, ThreadStatus::kRunning);
+      }
     return ResumePlan{};
   }),
             native);
