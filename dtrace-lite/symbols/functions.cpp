@@ -110,10 +110,12 @@ struct Functions::Impl {
   // Every inlined copy of what the query names: entry addresses.
   std::vector<LinkAddr> inlined_copies(const NameQuery& query, std::string_view typed) {
     std::vector<LinkAddr> entries;
-    DebugInfo* info = module.debug_info();
     const std::string_view name = last_component(typed);
     // main is called by the C library, and by nothing it could be inlined into.
-    if (!info || name == "main" || name.empty())
+    if (name == "main" || name.empty())
+      return entries;
+    DebugInfo* info = module.debug_info();
+    if (!info)
       return entries;
     for (const Unit& unit : info->units()) {
       std::unordered_set<Dwarf_Off> wanted;
@@ -191,7 +193,7 @@ std::vector<Function> Functions::find(std::string_view typed) {
   Module& module = impl_->module;
   std::vector<Function> found;
   const auto clones =
-      module.debug_info() ? ElfSymbols::Clones::kInclude : ElfSymbols::Clones::kExclude;
+      module.has_debug_section() ? ElfSymbols::Clones::kInclude : ElfSymbols::Clones::kExclude;
   for (const Symbol& symbol : module.symbols().find_functions(typed, clones))
     found.push_back(impl_->from_symbol(symbol));
   if (!module.symbols().has_full_table())

@@ -35,6 +35,12 @@ const ElfFile* Module::separate_debug_file() {
   return debug_file_.get();
 }
 
+bool Module::has_debug_section() {
+  const ElfFile* separate = separate_debug_file();
+  const ElfFile& file = separate ? *separate : *elf_;
+  return file.section(".debug_info") || file.section(".zdebug_info");
+}
+
 DebugInfo* Module::debug_info() {
   if (!debug_info_sought_) {
     debug_info_sought_ = true;

@@ -45,6 +45,9 @@ public:
   bool unwind_row_exists(LinkAddr pc);
 
   bool has_debug_info() { return debug_info() != nullptr; }
+  // The file, or its separate one, has a section of that name: says nothing of its health, but
+  // reads nothing either. Opening DWARF decompresses all of it (60 ms for the C library's).
+  bool has_debug_section();
   const ElfFile* separate_debug_file(); // null when there is none
   ReadCounters& counters() { return counters_; }
   // Damage and mismatches met so far, each a sentence.
