@@ -182,7 +182,7 @@ def launch_time(debugger, program):
             begin = time.monotonic()
             output = launch()
             took = (time.monotonic() - begin) * 1e9
-            if not re.search(r"\bBreakpoint 1, ", output):
+            if not re.search(r"\bBreakpoint 1(\.1)?, ", output):
                 raise Unavailable("no stop at main: " + (output.strip().splitlines() or ["nothing was printed"])[-1])
             if attempt:  # the first run fills the page cache
                 values.append(took)
