@@ -21,8 +21,18 @@ std::vector<char*> pointers(std::vector<std::string>& strings) {
   return result;
 }
 
+// A process group of its own and, if the front end has it, the terminal: a program that reads or
+// sets the terminal before its first stop must not be a background process. (The keeper's ignored
+// SIGTTOU is still in force here: without it, tcsetpgrp would stop us.)
+void take_terminal(pid_t frontend_pid) {
+  setpgid(0, 0);
+  dune::Fd terminal(open("/dev/tty", O_RDWR | O_CLOEXEC));
+  if (terminal && tcgetpgrp(terminal.get()) == getpgid(frontend_pid))
+    tcsetpgrp(terminal.get(), getpid());
+}
+
 // In the forked child: never returns. What fails is written to `report`.
-[[noreturn]] void become_target(const LaunchOptions& options, int report) {
+[[noreturn]] void become_target(const LaunchOptions& options, pid_t frontend_pid, int report) {
   auto fail = [&] [[noreturn]] (const char* what) {
     const int error = errno;
     const std::string text = fmt::format("{}: {}", what, strerror(error));
@@ -30,7 +40,7 @@ std::vector<char*> pointers(std::vector<std::string>& strings) {
     _exit(127);
   };
   if (options.own_terminal_group)
-    setpgid(0, 0);
+    take_terminal(frontend_pid);
   // The keeper ignores and blocks signals for its own sake; the program must not inherit that.
   for (int signal = 1; signal < NSIG; ++signal)
     if (signal != SIGKILL && signal != SIGSTOP)
@@ -125,7 +135,7 @@ Checked<Injected> launch(const LaunchOptions& options, pid_t frontend_pid,
   if (pid < 0)
     return to_diagnostic(dune::system_error("cannot start the program"));
   if (pid == 0)
-    become_target(options, report_write.get());
+    become_target(options, frontend_pid, report_write.get());
   report_write.reset();
   if (options.own_terminal_group)
     setpgid(pid, pid); // in both processes: neither has to wait for the other
