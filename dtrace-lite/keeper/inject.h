@@ -5,7 +5,7 @@
 #include "dtrace-lite/keeper/tracee.h"
 #include "dtrace-lite/symbols/diagnostic.h"
 #include "libdune/agent/image.h"
-#include "libdune/backend/backend.h"
+#include "libdune/backend/probe_hosted.h"
 #include "libdune/session/layout.h"
 
 #include <optional>

@@ -21,19 +21,22 @@ LAYERS = {
     "libdune/base": (),
     "libdune/arch": ("libdune/base",),
     "libdune/session": (),
-    "libdune/backend": ("kmod/uapi",),
+    "libdune/backend": ("kmod/uapi", "libdune/session"),  # a probe answers in the session's capability bits
     "libdune/process": ("libdune/backend",),
     "libdune/agent": ("libdune",),
     "libdune/include/dune": (),
     "libdune/examples": ("libdune/include/dune",),
     "disasm": (),
-    "dtrace-lite/keeper": ("libdune/session",),
+    "dtrace-lite/keeper": ("libdune/session", "libdune/backend"),  # the keeper probes and chooses
     "dtrace-lite/baseline": (),
     "dtrace-lite/symbols": (),
     "dtrace-lite/expr": ("dtrace-lite/symbols", "disasm"),
     "dtrace-lite/engine": ("dtrace-lite/keeper", "dtrace-lite/symbols", "dtrace-lite/expr", "disasm", "libdune/session"),
     "dtrace-lite/trace": ("dtrace-lite/engine", "dtrace-lite/expr"),
-    "dtrace-lite/ddbg": ("dtrace-lite/engine", "dtrace-lite/trace", "dtrace-lite/baseline"),
+    # Printing values, types and instructions is the front end's work: it takes our own headers for that, and none of the
+    # libraries behind them (RESERVED_HEADERS).
+    "dtrace-lite/ddbg": ("dtrace-lite/engine", "dtrace-lite/trace", "dtrace-lite/baseline", "dtrace-lite/expr",
+                         "dtrace-lite/symbols", "disasm"),
     "dtrace-lite/rsp": ("dtrace-lite/engine",),
     "dtrace-lite/dap": ("dtrace-lite/engine",),
 }

@@ -1,4 +1,4 @@
-#include "libdune/backend/backend.h"
+#include "libdune/backend/probe_hosted.h"
 
 #include <algorithm>
 #include <vector>

@@ -1,7 +1,7 @@
 // The signal backend: int3 and steps arrive as SIGTRAP, watchpoints as perf events' SIGTRAP, system
 // calls are the kernel's own. Needs nothing; the probe says what it costs and whether the
 // processor's debug registers can be had.
-#include "libdune/backend/backend.h"
+#include "libdune/backend/probe_hosted.h"
 #include "libdune/session/layout.h"
 
 #include <algorithm>
