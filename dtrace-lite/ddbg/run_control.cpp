@@ -30,7 +30,7 @@ std::string who(Context& context, const StopReport& stop, std::string_view singl
 
 void tell_exit(Context& context, const StopReport& stop) {
   using Kind = keeper::ExitStatus::Kind;
-  std::string pid = std::to_string(context.last_pid);
+  std::string pid = std::to_string(stop.pid);
   switch (stop.status.kind) {
   case Kind::kExited:
     context.out.write(stop.status.value == 0
@@ -160,8 +160,6 @@ Checked<void> run_target(Context& context, const std::function<Checked<engine::S
     context.terminal.give_to(getpgid(pid));
   auto stop = go();
   context.terminal.take_back();
-  if (pid_t pid = context.debugger.pid(); pid > 0)
-    context.last_pid = pid;
   if (!stop)
     return stop.error();
   tell_stop(context, *stop);

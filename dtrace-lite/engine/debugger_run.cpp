@@ -58,6 +58,7 @@ Checked<StopReport> Debugger::advance(const std::string& location) {
 Checked<StopReport> Debugger::Impl::run_until_stop(ResumePlan first,
                                                    std::unique_ptr<Stepper> stepper) {
   StopReport report;
+  report.pid = inferior->pid();
   const uint32_t before = thread;
   if (stepper && !stepper->message().empty())
     say(report, stepper->message());

@@ -24,7 +24,8 @@ const FrameNames::Name& FrameNames::at(TargetAddr lookup_pc) {
   if (std::optional<symbols::LineSpan> span = module->module->lines().find(link);
       span && span->line != 0) {
     name.source = {span->file, span->line};
-    name.line_begin = module->to_target(span->range.begin);
+    if (span->is_statement)
+      name.line_begin = module->to_target(span->range.begin);
   }
   for (const symbols::InlinedCall& call : module->module->functions().inlined_at(link)) {
     Name::Inlined inlined{call.function,

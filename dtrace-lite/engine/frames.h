@@ -50,7 +50,9 @@ public:
     TargetAddr function_entry;
     uint64_t die = 0;
     SourceLine source;
-    TargetAddr line_begin; // first address of the line's range that holds the pc
+    // First address of the line's range that holds the pc. 0: a stop there is in the middle of a
+    // line, to gdb too, because the compiler recommends no breakpoint (is_stmt).
+    TargetAddr line_begin;
     struct Inlined {
       std::string function;
       uint64_t die = 0;

@@ -179,9 +179,9 @@ private:
     }
     if (!result_.places.empty())
       return;
+    result_.may_come_later = true; // a library may have a file of that name, too
     if (file_known)
       return fail("No line " + std::to_string(line) + " in file " + quoted(file) + ".");
-    result_.may_come_later = true;
     fail("No source file named " + std::string(file) + ".");
   }
 

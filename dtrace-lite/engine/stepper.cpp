@@ -1,6 +1,7 @@
 #include "dtrace-lite/engine/stepper.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace ddbg::engine {
 
@@ -62,11 +63,8 @@ Checked<void> Stepper::prepare() {
   start_function_ = make_stack().innermost_name().function_entry;
   switch (request_.kind) {
   case StepKind::kStepi:
-    origin_.frame = origin_.physical = make_stack().physical_id();
-    return go_steps(left_);
   case StepKind::kNexti:
-    origin_.frame = origin_.physical = make_stack().physical_id();
-    return go_next_instruction();
+    return prepare_instruction();
   case StepKind::kFinish:
     return prepare_finish();
   case StepKind::kAdvance:
@@ -77,6 +75,18 @@ Checked<void> Stepper::prepare() {
     return prepare_line();
   }
   return {};
+}
+
+// After these gdb shows the innermost body, wherever it begins, so nothing is hidden any more.
+Checked<void> Stepper::prepare_instruction() {
+  Stack stack = make_stack();
+  stack.hide_inlined(std::exchange(hidden_, 0));
+  const Frame* frame = stack.frame(0);
+  origin_.frame = frame ? frame->id : FrameId();
+  if (request_.kind == StepKind::kNexti)
+    return go_next_instruction();
+  // The last instruction is a step of its own: whether it entered or left a function is asked.
+  return go_steps(left_ > 1 ? left_ - 1 : 1);
 }
 
 Checked<void> Stepper::prepare_line() {
@@ -209,7 +219,7 @@ Checked<void> Stepper::decide_instructions() {
   if (request_.kind == StepKind::kStepi) {
     left_ -= std::min(left_, view().steps_taken);
     if (left_ > 0)
-      return go_steps(left_);
+      return prepare();
     left_ = 1;
     return one_done();
   }
@@ -367,8 +377,6 @@ bool Stepper::same_function() {
   Stack stack = make_stack();
   if (stack.innermost_name().function_entry != start_function_)
     return false;
-  if (request_.kind == StepKind::kStepi || request_.kind == StepKind::kNexti)
-    return stack.physical_id() == origin_.physical;
   stack.hide_inlined(hidden_);
   const Frame* frame = stack.frame(0);
   return frame && frame->id == origin_.frame;

@@ -88,6 +88,7 @@ private:
           unsigned hidden_inlined);
 
   Checked<void> prepare();
+  Checked<void> prepare_instruction();
   Checked<void> prepare_line();
   Checked<void> prepare_finish();
   Checked<void> prepare_advance();

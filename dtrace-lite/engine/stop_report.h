@@ -6,6 +6,7 @@
 #include "dtrace-lite/expr/value.h"
 
 #include <string>
+#include <sys/types.h>
 #include <vector>
 
 namespace ddbg::engine {
@@ -42,6 +43,7 @@ struct ReturnedValue {
 
 struct StopReport {
   StopWhy why = StopWhy::kNone;
+  pid_t pid = 0;                           // of the target, which may be gone
   uint32_t thread = 0;                     // number; already selected, with frame 0
   bool thread_switched = false;            // another one than before: "[Switching to Thread ...]"
   std::vector<unsigned> breakpoints;       // that stopped it, ascending, watchpoints included

@@ -33,6 +33,14 @@ class SameAsGdb(unittest.TestCase):
         self.same(["break main", "run", "stepi", "stepi 3", "nexti", "info registers rip"],
                   program("steps"))
 
+    def test_instruction_steps_in_optimized_code(self):
+        self.same(["break main", "run"] + ["stepi"] * 8 + ["stepi 3", "bt", "nexti", "nexti"],
+                  program("inlined"), "4")
+
+    def test_no_breakpoint_at_all(self):
+        outcome = ddbg(["run"], [program("inlined")])
+        self.assertRegex(outcome.out, r"\[Inferior 1 \(process [1-9]\d*\) exited normally\]")
+
     def test_finish_until_advance(self):
         self.same(["break factorial if n == 2", "run", "bt", "finish", "finish", "up", "down"],
                   program("steps"))
