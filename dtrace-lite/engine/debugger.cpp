@@ -94,7 +94,13 @@ expr::FrameContext& Debugger::Impl::selected_context() {
 LinespecContext Debugger::Impl::linespec_context() {
   LinespecContext out;
   out.default_line = default_line;
-  if (std::optional<Frame> frame = thread ? frame_of(thread, level) : std::nullopt)
+  // Naming frame 0 would open the DWARF of whatever module it stands in, the dynamic linker's at
+  // birth; its pc is the thread's.
+  constexpr uint32_t kPcKnown = 1u << static_cast<unsigned>(dune::Reg::rip);
+  const ThreadView* view = inferior && thread && level == 0 ? inferior->thread(thread) : nullptr;
+  if (view && (view->known & kPcKnown))
+    out.default_pc = TargetAddr(view->registers.rip);
+  else if (std::optional<Frame> frame = thread ? frame_of(thread, level) : std::nullopt)
     out.default_pc = frame->pc;
   if (!out.default_line) { // where `list` would begin
     LinespecContext none;
