@@ -35,7 +35,7 @@ void tell_exit(Context& context, const StopReport& stop) {
   case Kind::kExited:
     context.out.write(stop.status.value == 0
                           ? "[Inferior 1 (process " + pid + ") exited normally]\n"
-                          : fmt::format("[Inferior 1 (process {}) exited with code {:02o}]\n", pid,
+                          : fmt::format("[Inferior 1 (process {}) exited with code 0{:o}]\n", pid,
                                         stop.status.value));
     break;
   case Kind::kSignaled:
