@@ -15,6 +15,18 @@ def entry_point(path):
     return int(re.search(r"Entry point address:\s+0x([0-9a-f]+)", text_of("readelf", "-hW", path))[1], 16)
 
 
+def has_interpreter(path):
+    return "INTERP" in text_of("readelf", "-lW", path)
+
+
+def function_named(path, pattern):
+    for line in text_of("readelf", "-sW", path).splitlines():
+        field = line.split()
+        if len(field) >= 8 and field[3] == "FUNC" and re.search(pattern, field[7]):
+            return int(field[1], 16)
+    raise ValueError(f"{path}: no function {pattern}")
+
+
 def functions(path):
     """{link-time address: size}: .symtab or .dynsym, and where neither says much the ranges of .eh_frame."""
     found = {}

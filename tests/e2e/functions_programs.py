@@ -11,9 +11,12 @@ class Missing(Exception):
 
 
 class Spec:
-    """libraries: which of the mapped libraries give functions, too. driver: talks to the program from outside."""
+    """libraries: which of the mapped libraries give functions, too. driver: talks to the program from outside.
+    start: a function, as a pattern for its symbol, from which on hits are compared; without it the entry point.
+    threaded: counts may depend on which thread comes first."""
 
-    def __init__(self, path, *arguments, libraries=r"/libc\.so", env=None, prepare=None, driver=None, drop=None):
+    def __init__(self, path, *arguments, libraries=r"/libc\.so", env=None, prepare=None, driver=None, drop=None,
+                 start=None, threaded=False):
         found = shutil.which(path)
         if not found:
             raise Missing(f"{path} is not installed")
@@ -24,6 +27,8 @@ class Spec:
         self.prepare = prepare or (lambda folder: None)
         self.driver = driver
         self.drop = drop
+        self.start = start
+        self.threaded = threaded
 
     def filtered(self, output):
         return re.sub(self.drop, b"", output) if self.drop else output
@@ -65,7 +70,7 @@ def python(folder):
 
 def python_threads(folder):
     return Spec("/usr/bin/python3.11", "-S", "-s", write(folder, "prog.py", THREADS), libraries=r"/libc\.so|/libz\.so",
-                env={"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"})
+                threaded=True, env={"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"})
 
 
 def perl(folder):
@@ -100,7 +105,7 @@ def xz(folder):
 
 def xz_threads(folder):
     write(folder, "input", "".join(f"line {i * i} of the input\n" for i in range(8000)))
-    return Spec("/usr/bin/xz", "-c", "-T4", "-1", "--block-size=40000", os.path.join(folder, "input"),
+    return Spec("/usr/bin/xz", "-c", "-T4", "-1", "--block-size=40000", os.path.join(folder, "input"), threaded=True,
                 libraries=r"/libc\.so|/liblzma")
 
 
@@ -112,31 +117,30 @@ def cc1(folder):
 
 
 def redis(folder):
-    def driver(where):
+    def driver(where, ended):
         path = os.path.join(where, "redis.sock")
         end = time.monotonic() + 120
-        while time.monotonic() < end:
+        while time.monotonic() < end and not ended.is_set():
             if os.path.exists(path):
                 feed = "".join(f"set k{i} {i}\nincr k{i}\nlpush l {i}\nhset h f{i} {i}\n" for i in range(10))
                 feed += "lrange l 0 -1\nsort l\nhgetall h\nshutdown nosave\n"
                 subprocess.run(["redis-cli", "-s", path], input=feed.encode(), capture_output=True, timeout=120)
                 return
-            time.sleep(0.05)
+            ended.wait(0.05)
 
     def prepare(where):
-        for name in ("redis.sock",):
-            if os.path.exists(os.path.join(where, name)):
-                os.unlink(os.path.join(where, name))
+        if os.path.exists(os.path.join(where, "redis.sock")):
+            os.unlink(os.path.join(where, "redis.sock"))
 
     return Spec("/usr/bin/redis-server", "--port", "0", "--bind", "127.0.0.1", "--unixsocket", "redis.sock", "--save", "",
-                "--io-threads", "1", "--dir", folder, "--logfile", "log", prepare=prepare, driver=driver)
+                "--io-threads", "1", "--dir", folder, "--logfile", "log", threaded=True, prepare=prepare, driver=driver)
 
 
 def node(folder):
     text = "let m = new Map(); for (let i = 0; i < 30; i++) m.set('k' + i, i * i); console.log(JSON.stringify([...m])," \
            "'abc'.replace(/b/, 'x')); process.exitCode = 4"
     return Spec("/usr/bin/node", "--single-threaded", "--jitless", "--no-opt", "--hash-seed=1", "--random-seed=1", "-e", text,
-                libraries=r"/libc\.so|/libstdc\+\+")
+                threaded=True, libraries=r"/libc\.so|/libstdc\+\+")
 
 
 def openssl(folder):
@@ -204,7 +208,8 @@ def rust(folder):
     path = os.path.join(folder, "rust_program")
     if not os.path.exists(path):
         compile_with("rustc", ["rustc", "-C", "opt-level=1", "-o", path, source], folder)
-    return Spec(path)
+    # Before it, the runtime reads /proc/self/maps line by line, and ddbg's mappings add lines.
+    return Spec(path, start=r"4prog4main", threaded=True)
 
 
 def go(folder):
@@ -212,7 +217,7 @@ def go(folder):
     path = os.path.join(folder, "go_program")
     if not os.path.exists(path):
         compile_with("go", ["go", "build", "-o", path, source], folder)
-    return Spec(path, env={"GOMAXPROCS": "1", "GOGC": "off", "GODEBUG": "asyncpreemptoff=1"})
+    return Spec(path, threaded=True, env={"GOMAXPROCS": "1", "GOGC": "off", "GODEBUG": "asyncpreemptoff=1"})
 
 
 PROGRAMS = {"python3": python, "python3_threads": python_threads, "perl": perl, "bash": bash, "sqlite3": sqlite, "gzip": gzip,
