@@ -69,6 +69,7 @@ struct Debugger::Impl {
   Checked<void> handle_exec(StopReport& report);
   void finish_report(StopReport& report, uint32_t stopped, Stepper* stepper);
   void say(StopReport& report, std::string message);
+  void tell(StopReport& report, const NoticeView& notice);
   std::optional<ReturnedValue> returned_value(TargetAddr finished_pc);
 };
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <fmt/format.h>
 
 namespace ddbg::engine {
 
@@ -15,6 +16,28 @@ void Debugger::Impl::say(StopReport& report, std::string message) {
     sink(message);
   else
     report.messages.push_back(std::move(message));
+}
+
+// Nobody looked up the thread's pointer, so it is gdb's wording for a thread without one.
+void Debugger::Impl::tell(StopReport& report, const NoticeView& notice) {
+  using dune::session::NoticeKind;
+  switch (notice.kind) {
+  case NoticeKind::kThreadBorn:
+    return say(report, fmt::format("[New LWP {}]", notice.value));
+  case NoticeKind::kThreadExited:
+    return say(report, fmt::format("[LWP {} exited]", notice.value));
+  case NoticeKind::kForked:
+    return say(report, fmt::format("[Detaching after fork from child process {}]", notice.value));
+  case NoticeKind::kSignal:
+    if (notice.value < signals.size())
+      say(report, fmt::format("\nProgram received signal {}, {}.",
+                              signal_name(static_cast<int>(notice.value)),
+                              signal_description(static_cast<int>(notice.value))));
+    return;
+  case NoticeKind::kNone:
+  case NoticeKind::kExiting:
+    return;
+  }
 }
 
 Checked<StopReport> Debugger::resume(const ContinueOptions& options) {
@@ -78,7 +101,8 @@ Checked<StopReport> Debugger::Impl::run_until_stop(ResumePlan first,
     Checked<void> resumed = inferior->resume(plan);
     if (!resumed)
       return resumed.error();
-    Checked<Event> event = inferior->wait(interrupted);
+    Checked<Event> event =
+        inferior->wait(interrupted, [&](const NoticeView& notice) { tell(report, notice); });
     if (!event)
       return event.error();
     forget_stop();

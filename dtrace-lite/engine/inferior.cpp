@@ -89,6 +89,7 @@ struct Inferior::Impl {
   std::vector<RecordId> park_records;     // temporary sites at the returns of blocked calls
   std::map<RecordId, uint32_t> watch_ids; // the keeper's number of a watchpoint
   std::optional<Event> pending_event;     // found while doing something else
+  uint32_t next_notice = 0;               // ours: the header's copy may be scribbled over
 
   Session& session() const { return *reinterpret_cast<Session*>(session_mapping.data()); }
   Header& header() const { return session().header; }
@@ -100,6 +101,7 @@ struct Inferior::Impl {
   Checked<void> wait_until_parked();
   bool process_alive() const { return ::kill(born.pid, 0) == 0 || errno == EPERM; }
 
+  void drain_notices(const std::function<void(const NoticeView&)>& hear);
   std::optional<Event> take_news();
   std::optional<Event> check();
   Event lost(std::string text);
@@ -149,6 +151,7 @@ Checked<void> Inferior::Impl::adopt(keeper::Born b) {
   views_fresh = false;
   numbers.clear();
   next_number = 1;
+  next_notice = 0;
   blocked.clear();
   park_records.clear();
   watch_ids.clear();
@@ -338,7 +341,21 @@ std::optional<Event> Inferior::Impl::check() {
   return describe(index);
 }
 
-Checked<Event> Inferior::wait(const std::function<bool()>& interrupt) {
+// One round of the ring at most: a target that keeps writing cannot keep us here.
+void Inferior::Impl::drain_notices(const std::function<void(const NoticeView&)>& hear) {
+  for (uint32_t i = 0; i < kNotices; ++i) {
+    const Notice& entry = session().notices[next_notice % kNotices];
+    if (entry.sequence.load(std::memory_order_acquire) != next_notice + 1)
+      return;
+    const NoticeView view{entry.kind, static_cast<pid_t>(entry.tid), entry.value};
+    header().notice_head.store(++next_notice); // the entry may be used again
+    if (hear)
+      hear(view);
+  }
+}
+
+Checked<Event> Inferior::wait(const std::function<bool()>& interrupt,
+                              const std::function<void(const NoticeView&)>& notice) {
   Impl& m = *impl_;
   if (m.pending_event) {
     m.is_running = false;
@@ -352,8 +369,10 @@ Checked<Event> Inferior::wait(const std::function<bool()>& interrupt) {
   int spins = 0;
   for (;;) {
     const uint32_t seq = m.header().event_seq.load();
-    if (auto e = m.check())
-      return std::move(*e);
+    std::optional<Event> event = m.check();
+    m.drain_notices(notice);
+    if (event)
+      return std::move(*event);
     if (!m.is_alive)
       return Diagnostic{"The program is not being run.", {}, {}};
     if (interrupt && interrupt())
@@ -595,8 +614,8 @@ void Inferior::Impl::let_go(const ResumePlan* plan) {
     s.signal = static_cast<uint32_t>(plan->deliver_signal);
     s.exempt = plan->only_this_thread;
   }
-  // Before the stop is cleared: afterwards a thread may leave by itself, and be parked for a stop of
-  // its own when we come to it.
+  // Before the stop is cleared: afterwards a thread may leave by itself, and be parked for a stop
+  // of its own when we come to it.
   std::erase_if(parked, [&](uint32_t i) {
     return plan && plan->only_this_thread && chosen != kNone && i != chosen;
   });

@@ -77,6 +77,13 @@ struct Event {
   std::string text;
 };
 
+// Something worth telling that stopped nobody.
+struct NoticeView {
+  dune::session::NoticeKind kind = dune::session::NoticeKind::kNone;
+  pid_t tid = 0;      // of the thread it happened to
+  uint32_t value = 0; // see NoticeKind
+};
+
 struct ResumePlan {
   // What the selected thread does; all others run (or stay parked with `only_this_thread`).
   uint32_t thread = 0; // ThreadView::number; 0: all just run
@@ -108,7 +115,9 @@ public:
   Checked<void> resume(const ResumePlan&);
   // Blocks until something happens. `interrupt` (may be null) is polled after each wake-up and
   // signal; when it returns true a stop is requested and comes as kStopped/kRequested.
-  Checked<Event> wait(const std::function<bool()>& interrupt = nullptr);
+  // `notice` (may be null) hears what happened on the way, before the event that came after it.
+  Checked<Event> wait(const std::function<bool()>& interrupt = nullptr,
+                      const std::function<void(const NoticeView&)>& notice = nullptr);
   // Stops a running target (all threads), without an event of its own. When something else came
   // first (a thread's own stop, the end), resume() lets nothing go and wait() returns that event.
   Checked<void> stop();

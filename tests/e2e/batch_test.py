@@ -1,4 +1,5 @@
 """ddbg -batch against gdb -batch on the same commands."""
+import re
 import unittest
 
 from support import GDB, ddbg, gdb, normal, program
@@ -98,6 +99,18 @@ class ExitStatus(unittest.TestCase):
         outcome = ddbg([], ["./nonexistent"])
         self.assertEqual(outcome.status, 1)
         self.assertIn("./nonexistent: No such file or directory.", outcome.err)
+
+
+class Notices(unittest.TestCase):
+    def test_threads_and_children_are_told_in_order(self):
+        outcome = ddbg(["run"], [program("children")])
+        told = re.findall(r"^\[(New LWP|LWP|Detaching after fork from child process) (\d+)",
+                          outcome.out, re.M)
+        self.assertEqual([kind for kind, _ in told],
+                         ["New LWP", "LWP"] * 2 + ["Detaching after fork from child process"],
+                         msg=outcome.out + outcome.err)
+        numbers = [number for _, number in told]
+        self.assertEqual(numbers[0:4:2], numbers[1:4:2])
 
 
 class Counts(unittest.TestCase):

@@ -54,6 +54,8 @@ DROPPED = [
     r"warning: Error disabling address space randomization.*\n",
     r"\[New Thread .*\]\n",
     r"\[Thread .* exited\]\n",
+    r"\[New LWP \d+\]\n",
+    r"\[LWP \d+ exited\]\n",
 ]
 REPLACED = [
     (r"\(process \d+\)", "(process N)"),
