@@ -37,7 +37,8 @@ uint64_t original_of(const Injected& in, uint64_t rip) {
     if (rip - s.copy >= s.copy_size)
       continue;
     for (uint32_t b = 0; b < std::min<uint32_t>(s.boundary_count, kMaxBoundaries); ++b)
-      if (s.boundaries[b].copy_offset == rip - s.copy)
+      if (s.boundaries[b].copy_offset == rip - s.copy && s.boundaries[b].rsp_add == 0 &&
+          s.boundaries[b].saved_count == 0)
         return s.boundaries[b].original;
   }
   return 0;

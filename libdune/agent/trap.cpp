@@ -128,9 +128,23 @@ void stepped_out(ThreadBlock* t, KernelUcontext* uc, uint64_t counted) {
   go_on_after_stop(t, uc, counted);
 }
 
+// In the middle of a copy of several instructions (a displaced call), which could still be taken
+// back: right for a signal, but a step that did so would begin the same instruction for ever.
+bool half_done(const ThreadBlock* t, uint64_t rip) {
+  auto* site = reinterpret_cast<const Site*>(t->copy_site);
+  if (!site || rip - site->copy >= site->copy_size || rip == site->copy)
+    return false;
+  for (uint32_t i = 0; i < site->boundary_count && i < kMaxBoundaries; ++i)
+    if (site->boundaries[i].copy_offset == rip - site->copy)
+      return site->boundaries[i].original == site->address;
+  return false;
+}
+
 void on_step(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
   if (!t || (t->action == Action::kRun && !t->step_out))
     return program_trap(t, uc, info, 0); // the program set TF itself
+  if (!t->step_out && half_done(t, uc->mcontext.rip))
+    return;
   uint64_t counted;
   if (to_program(t, uc, &counted) == Place::kUnclear)
     return; // TF is still set: on to the next instruction

@@ -24,7 +24,7 @@ std::map<std::string, Row> parse(const std::string& output) {
   return rows;
 }
 
-TEST(BlockedThreads, DISABLED_DoNotNoticeStops) {
+TEST(BlockedThreads, DoNotNoticeStops) {
   const char* given = getenv("DDBG_TEST_BLOCKED_MS");
   const std::string command = target_path("blocked") + " " + (given ? given : "4000");
   const Outcome native = run_native(command);
@@ -49,7 +49,8 @@ TEST(BlockedThreads, DISABLED_DoNotNoticeStops) {
     stopped += times.back();
     ASSERT_TRUE(ok) << ok.error().message;
     // What came instead of, or with, the stop is the next event.
-    if (auto again = inferior.resume({}); !again) {
+    ASSERT_TRUE(inferior.resume({}));
+    if (!inferior.alive()) {
       auto e = inferior.wait();
       ASSERT_TRUE(e) << e.error().message;
       last = std::move(*e);
@@ -61,7 +62,7 @@ TEST(BlockedThreads, DISABLED_DoNotNoticeStops) {
   EXPECT_EQ(got.size(), expected.size()) << traced_outcome.output;
   for (auto& [name, row] : expected) {
     EXPECT_EQ(got[name].result, row.result) << name;
-    EXPECT_GT(got[name].milliseconds, row.milliseconds * 0.95) << name;
+    EXPECT_GE(got[name].milliseconds, row.milliseconds * 0.95) << name;
     EXPECT_LT(got[name].milliseconds, row.milliseconds * 1.10 + 200 + stopped * 1000) << name;
   }
   std::sort(times.begin(), times.end());

@@ -161,7 +161,7 @@ TEST_P(Stepping, VisitsWhatThePtraceStepperVisits) {
   expect_same(got.trace, reference);
 }
 
-TEST_P(Stepping, DISABLED_ReportsSitesOnTheWay) {
+TEST_P(Stepping, ReportsSitesOnTheWay) {
   const auto reference = without_repeats(reference_trace(command(), kInstructions));
   Traced traced(command());
   ASSERT_TRUE(traced.ok());
