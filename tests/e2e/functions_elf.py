@@ -15,10 +15,6 @@ def entry_point(path):
     return int(re.search(r"Entry point address:\s+0x([0-9a-f]+)", text_of("readelf", "-hW", path))[1], 16)
 
 
-def has_interpreter(path):
-    return "INTERP" in text_of("readelf", "-lW", path)
-
-
 def function_named(path, pattern):
     for line in text_of("readelf", "-sW", path).splitlines():
         field = line.split()

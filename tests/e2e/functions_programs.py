@@ -139,8 +139,9 @@ def redis(folder):
 def node(folder):
     text = "let m = new Map(); for (let i = 0; i < 30; i++) m.set('k' + i, i * i); console.log(JSON.stringify([...m])," \
            "'abc'.replace(/b/, 'x')); process.exitCode = 4"
+    # From behind the start of V8, which reads /proc/self/maps as Rust's runtime does.
     return Spec("/usr/bin/node", "--single-threaded", "--jitless", "--no-opt", "--hash-seed=1", "--random-seed=1", "-e", text,
-                threaded=True, libraries=r"/libc\.so|/libstdc\+\+")
+                start=r"^_ZN4node16NodeMainInstance3RunEv$", threaded=True, libraries=r"/libc\.so|/libstdc\+\+")
 
 
 def openssl(folder):
@@ -217,7 +218,8 @@ def go(folder):
     path = os.path.join(folder, "go_program")
     if not os.path.exists(path):
         compile_with("go", ["go", "build", "-o", path, source], folder)
-    return Spec(path, threaded=True, env={"GOMAXPROCS": "1", "GOGC": "off", "GODEBUG": "asyncpreemptoff=1"})
+    # Static: the entry point is where starti stops already; it jumps to the start named here.
+    return Spec(path, start=r"^_rt0_amd64$", threaded=True, env={"GOMAXPROCS": "1", "GOGC": "off", "GODEBUG": "asyncpreemptoff=1"})
 
 
 PROGRAMS = {"python3": python, "python3_threads": python_threads, "perl": perl, "bash": bash, "sqlite3": sqlite, "gzip": gzip,

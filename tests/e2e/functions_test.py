@@ -37,9 +37,8 @@ class Session:
         entry = elf.entry_point(spec.path)
         # Randomisation is off: the kernel puts a position independent program here.
         self.base = 0x555555554000 if elf.is_position_independent(spec.path) else 0
-        # Where the breakpoints are set. A static program's first instruction is its entry point: it is there already.
+        # Where the breakpoints are set.
         self.start = self.base + (elf.function_named(spec.path, spec.start) if spec.start else entry)
-        self.at_start = not spec.start and not elf.has_interpreter(spec.path)
 
     def file(self, name):
         return os.path.join(self.folder, name)
@@ -73,8 +72,7 @@ class Session:
             file.write("\n".join([
                 "set confirm off", "set pagination off", "set width 0", "set height 0", "set print thread-events off",
                 # Arguments given to starti replace those of --args.
-                f"starti {shlex.join(self.command[1:])} < /dev/null > out 2> err", f"tbreak *{self.start:#x}", *([] if self.at_start else ["continue"]),
-                *at_entry, *after]) + "\n")
+                f"starti {shlex.join(self.command[1:])} < /dev/null > out 2> err", f"tbreak *{self.start:#x}", "continue", *at_entry, *after]) + "\n")
         done = self.execute([debugger, "-q", "-nx", "-batch", "-x", script, self.spec.path],
                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         return done.stdout.decode(errors="replace")
@@ -138,11 +136,12 @@ def frames(text):
         tails = set(re.findall(r"^TAIL (\d+)$", block, re.M))
         for level, name in re.findall(r"^#(\d+)\s+(?:0x[0-9a-f]+ in )?(.*?)(?: \(| at | from |$)", block, re.M):
             if name == "??":
+                names.append(GAVE_UP)
                 break
             if level not in tails:
                 # gdb shows the hashes that rustc appends to a legacy symbol and puts into a crate's name.
                 names.append(re.sub(r"::h[0-9a-f]{16}$|\[[0-9a-f]{16}\]", "", name))
-        if "Backtrace stopped:" in block:
+        if "Backtrace stopped:" in block and names[-1:] != [GAVE_UP]:
             names.append(GAVE_UP)
         result.append(names)
     return result
@@ -205,6 +204,9 @@ class Comparison:
         for which, debugger in (("gdb", GDB), ("gdb again", GDB), ("ddbg", DDBG)):
             began = time.monotonic()
             text = session.debug(debugger, script)
+            for _ in range(3):  # gdb loses races with threads of Go that end
+                if debugger == GDB and "Couldn't read debug register: No such process" in text:
+                    text = session.debug(debugger, script)
             seen[which], ends[which], outputs[which] = parse_counts(text, addresses), ending(text), session.outputs()
             self.took[which] = time.monotonic() - began
             if not seen[which]:
@@ -259,6 +261,7 @@ class Comparison:
                 continue
             self.compared += 1
             # Where gdb gives up (V8's generated code has no CFI, frame pointers lead through it), ddbg may go on.
+            our = [name for name in our if name != GAVE_UP]
             if their[-1:] == [GAVE_UP]:
                 their = their[:-1]
                 our = our[:len(their)]
