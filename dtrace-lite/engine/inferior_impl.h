@@ -1,0 +1,90 @@
+// Inside the Inferior, for inferior*.cpp only.
+#pragma once
+
+#include "dtrace-lite/engine/inferior.h"
+#include "dtrace-lite/engine/inferior_sites.h"
+#include "libdune/base/file.h"
+
+#include <csignal>
+#include <map>
+
+namespace ddbg::engine {
+
+using namespace dune::session;
+using keeper::Client;
+
+inline constexpr uint8_t kInt3 = 0xcc;
+
+long futex(std::atomic<uint32_t>& word, int operation, uint32_t value, const timespec* timeout);
+
+// What /proc/PID/task/TID/syscall says: where a thread is when it is not running.
+struct KernelView {
+  enum class Kind { kGone, kRunning, kBlocked } kind = Kind::kGone;
+  int64_t number = -1;
+  uint64_t arguments[6] = {};
+  uint64_t sp = 0, pc = 0;
+  bool operator==(const KernelView&) const = default;
+};
+KernelView look_at(pid_t pid, pid_t tid);
+
+struct Inferior::Impl {
+  explicit Impl(Client& c) : client(c) {}
+
+  Client& client;
+  keeper::Born born;
+  dune::Mapping session_mapping, code_mapping;
+  std::unique_ptr<SitePool> sites;
+  MemoryMap map{};
+  uint32_t capability_bits = 0;
+  BackendInfo backend{};
+  bool is_alive = true;
+  bool is_running = false;
+  std::vector<ThreadView> views;
+  bool views_fresh = false;
+  bool names_fresh = false;                               // of `views`
+  std::map<std::pair<uint32_t, pid_t>, uint32_t> numbers; // (slot, tid) -> thread number
+  uint32_t next_number = 1;
+  std::map<uint32_t, KernelView> blocked; // slot -> where, during a stop
+  std::vector<RecordId> park_records;     // temporary sites at the returns of blocked calls
+  std::map<RecordId, uint32_t> watch_ids; // the keeper's number of a watchpoint
+  std::optional<Event> pending_event;     // found while doing something else
+  uint32_t next_notice = 0;               // ours: the header's copy may be scribbled over
+
+  Session& session() const { return *reinterpret_cast<Session*>(session_mapping.data()); }
+  Header& header() const { return session().header; }
+  ThreadSlot& slot(uint32_t i) const { return session().threads[i]; }
+  ThreadState state(uint32_t i) const { return static_cast<ThreadState>(slot(i).state.load()); }
+  uint32_t slot_count() const { return std::min(header().slots_in_use.load(), kThreadSlots); }
+
+  Checked<void> adopt(keeper::Born);
+  Checked<void> wait_until_parked();
+  bool process_alive() const { return ::kill(born.pid, 0) == 0 || errno == EPERM; }
+
+  void drain_notices(const std::function<void(const NoticeView&)>& hear);
+  std::optional<Event> take_news();
+  std::optional<Event> check();
+  Event lost(std::string text);
+  Event give_up(const Diagnostic& why);
+  Event describe(uint32_t slot_index);
+  void handle_exec(uint32_t slot_index);
+
+  Checked<void> park_others();
+  Checked<bool> settle_once(std::map<uint32_t, KernelView>& kicked);
+  bool in_stepped_call(const KernelView&) const;
+  bool waits_for_vfork_child(const KernelView&) const;
+  void kick(pid_t tid);
+  void let_go(const ResumePlan* plan);
+  void mark_running(uint32_t slot_index);
+  void wake(uint32_t slot_index);
+
+  void refresh_views();
+  void refresh_names();
+  void fill_blocked(ThreadView&, const KernelView&);
+
+  Checked<std::vector<uint8_t>> original_bytes(TargetAddr, size_t wanted) const;
+  Checked<void> install(std::span<const uint32_t> site_indices);
+  Checked<void> uninstall(std::span<const uint32_t> site_indices);
+  void abandon();
+};
+
+} // namespace ddbg::engine

@@ -1,0 +1,230 @@
+// Memory, and the records and sites in it.
+#include "dtrace-lite/engine/inferior_impl.h"
+
+#include <algorithm>
+#include <cstring>
+#include <fmt/format.h>
+
+namespace ddbg::engine {
+
+// --- Memory --------------------------------------------------------------------------------------
+
+Checked<void> Inferior::read_memory(TargetAddr address, std::span<uint8_t> out) const {
+  const Impl& m = *impl_;
+  size_t done = 0;
+  while (done < out.size()) {
+    const ssize_t n = pread(m.born.memory.get(), out.data() + done, out.size() - done,
+                            static_cast<off_t>(address.value + done));
+    if (n <= 0)
+      return Diagnostic{
+          fmt::format("Cannot access memory at address {:#x}", address.value + done), {}, {}};
+    done += static_cast<size_t>(n);
+  }
+  m.sites->each_installed({address, address + out.size()},
+                          [&](const Site& s) { out[s.address - address.value] = s.original_byte; });
+  return {};
+}
+
+Checked<void> Inferior::write_memory(TargetAddr address, std::span<const uint8_t> data) {
+  Impl& m = *impl_;
+  std::vector<uint8_t> bytes(data.begin(), data.end());
+  std::optional<TargetAddr> at_site;
+  m.sites->each_installed({address - std::min<uint64_t>(15, address.value), address + data.size()},
+                          [&](const Site& s) {
+                            if (s.address + s.original_length > address.value)
+                              at_site = TargetAddr(s.address);
+                          });
+  if (at_site)
+    return Diagnostic{
+        fmt::format("The instruction at {:#x} has a breakpoint and cannot be written.",
+                    at_site->value),
+        "Delete the breakpoint first.",
+        {}};
+  const ssize_t n =
+      pwrite(m.born.memory.get(), bytes.data(), bytes.size(), static_cast<off_t>(address.value));
+  if (n != static_cast<ssize_t>(bytes.size()))
+    return Diagnostic{fmt::format("Cannot access memory at address {:#x}", address.value), {}, {}};
+  return {};
+}
+
+// --- Records and sites ---------------------------------------------------------------------------
+
+Checked<std::vector<uint8_t>> Inferior::Impl::original_bytes(TargetAddr address,
+                                                             size_t wanted) const {
+  std::vector<uint8_t> bytes(wanted);
+  ssize_t n = pread(born.memory.get(), bytes.data(), wanted, static_cast<off_t>(address.value));
+  if (n <= 0)
+    return Diagnostic{fmt::format("Cannot access memory at address {:#x}", address.value), {}, {}};
+  bytes.resize(static_cast<size_t>(n));
+  sites->each_installed({address, address + bytes.size()},
+                        [&](const Site& s) { bytes[s.address - address.value] = s.original_byte; });
+  return bytes;
+}
+
+Checked<void> Inferior::Impl::install(std::span<const uint32_t> indices) {
+  std::vector<keeper::TextWrite> writes;
+  for (uint32_t index : indices) {
+    Site& s = sites->site(index);
+    if (s.flags & kSiteInstalled)
+      continue;
+    s.flags |= kSiteInstalled; // before the byte: a thread that traps has to find it so
+    writes.push_back({TargetAddr(s.address), kInt3, s.original_byte});
+  }
+  if (writes.empty())
+    return {};
+  auto ok = client.write_text(writes);
+  if (!ok)
+    for (const auto& w : writes)
+      if (auto index = sites->find(w.address))
+        sites->site(*index).flags &= ~kSiteInstalled;
+  return ok;
+}
+
+Checked<void> Inferior::Impl::uninstall(std::span<const uint32_t> indices) {
+  std::vector<keeper::TextWrite> writes;
+  for (uint32_t index : indices) {
+    Site& s = sites->site(index);
+    if ((s.flags & kSiteInstalled) && !sites->needs_int3(index))
+      writes.push_back({TargetAddr(s.address), s.original_byte, kInt3});
+  }
+  if (writes.empty())
+    return {};
+  auto ok = client.write_text(writes); // the byte first, see install
+  for (const auto& w : writes)
+    if (auto index = sites->find(w.address))
+      sites->site(*index).flags &= ~kSiteInstalled;
+  return ok;
+}
+
+Checked<std::vector<RecordId>>
+Inferior::add_records(std::span<const std::pair<TargetAddr, RecordSpec>> wanted) {
+  Impl& m = *impl_;
+  std::vector<RecordId> ids;
+  std::vector<uint32_t> indices;
+  auto undo = [&](Diagnostic d) -> Checked<std::vector<RecordId>> {
+    for (RecordId id : ids)
+      m.sites->remove_record(id);
+    return d;
+  };
+  for (const auto& [address, spec] : wanted) {
+    auto bytes = m.original_bytes(address, 16);
+    if (!bytes)
+      return undo(bytes.error());
+    if (is_ours(address))
+      return undo({fmt::format("The address {:#x} belongs to the debugger's agent.", address.value),
+                   {},
+                   {}});
+    auto index = m.sites->site_at(address, *bytes, 0);
+    if (!index)
+      return undo(index.error());
+    auto id = m.sites->add_record(*index, spec);
+    if (!id)
+      return undo(id.error());
+    ids.push_back(*id);
+    indices.push_back(*index);
+  }
+  if (auto ok = m.install(indices); !ok)
+    return undo(ok.error());
+  return ids;
+}
+
+Checked<RecordId> Inferior::add_record(TargetAddr address, const RecordSpec& spec) {
+  const std::pair<TargetAddr, RecordSpec> one{address, spec};
+  auto ids = add_records({&one, 1});
+  if (!ids)
+    return ids.error();
+  return ids->front();
+}
+
+Checked<void> Inferior::add_syscall_sites(std::span<const TargetAddr> addresses) {
+  Impl& m = *impl_;
+  std::vector<uint32_t> indices;
+  for (TargetAddr address : addresses) {
+    auto bytes = m.original_bytes(address, 16);
+    if (!bytes)
+      continue;
+    if (auto index = m.sites->site_at(address, *bytes, kSiteSyscall))
+      indices.push_back(*index);
+  }
+  return m.install(indices);
+}
+
+Checked<void> Inferior::remove_records(std::span<const RecordId> ids) {
+  Impl& m = *impl_;
+  std::vector<uint32_t> emptied;
+  Checked<void> result;
+  for (RecordId id : ids) {
+    if (!m.sites->valid(id))
+      continue;
+    if (auto watch = m.watch_ids.find(id); watch != m.watch_ids.end()) {
+      if (m.is_alive)
+        result = m.client.remove_watch(watch->second);
+      m.watch_ids.erase(watch);
+    }
+    const uint32_t index = m.sites->site_of(id);
+    if (m.sites->remove_record(id) && index != kNone)
+      emptied.push_back(index);
+  }
+  if (m.is_alive && !emptied.empty())
+    result = m.uninstall(emptied);
+  return result;
+}
+
+Checked<void> Inferior::remove_record(RecordId id) { return remove_records({&id, 1}); }
+
+void Inferior::enable_record(RecordId id, bool on) {
+  if (!impl_->sites->valid(id))
+    return;
+  auto& flags = impl_->sites->record(id).flags;
+  if (on)
+    flags.fetch_or(kRecordEnabled);
+  else
+    flags.fetch_and(~kRecordEnabled);
+}
+
+void Inferior::set_ignore_count(RecordId id, uint64_t count) {
+  if (impl_->sites->valid(id))
+    impl_->sites->record(id).ignore_count = count;
+}
+
+void Inferior::set_condition(RecordId id, std::vector<uint8_t> code) {
+  if (impl_->sites->valid(id))
+    (void)!impl_->sites->set_condition(id, code);
+}
+
+RecordCounts Inferior::counts(RecordId id) const {
+  if (!impl_->sites->valid(id))
+    return {};
+  const Record& r = impl_->sites->record(id);
+  return {r.hits, r.evaluations, r.faults, r.ignore_count};
+}
+
+std::optional<TargetAddr> Inferior::record_address(RecordId id) const {
+  if (!impl_->sites->valid(id) || impl_->sites->site_of(id) == kNone)
+    return std::nullopt;
+  return TargetAddr(impl_->sites->site(impl_->sites->site_of(id)).address);
+}
+
+Checked<RecordId> Inferior::add_watch(TargetAddr address, unsigned size, Client::Access access,
+                                      bool compare_value, const RecordSpec& spec) {
+  Impl& m = *impl_;
+  uint64_t value = 0;
+  if (size == 0 || size > 8)
+    return Diagnostic{fmt::format("Cannot watch {} bytes.", size),
+                      "Hardware watchpoints cover 1, 2, 4 or 8 bytes.",
+                      {}};
+  if (auto ok = read_memory(address, {reinterpret_cast<uint8_t*>(&value), size}); !ok)
+    return ok.error();
+  auto id = m.sites->add_watch_record(address, size, value, compare_value, spec);
+  if (!id)
+    return id.error();
+  auto watch = m.client.add_watch(address, size, access, *id);
+  if (!watch) {
+    m.sites->remove_record(*id);
+    return watch.error();
+  }
+  m.watch_ids[*id] = *watch;
+  return id;
+}
+
+} // namespace ddbg::engine
