@@ -12,9 +12,9 @@
 namespace ddbg {
 
 struct Diagnostic {
-  std::string message;             // a full sentence in gdb's manner, without trailing newline
-  std::string hint;                // what to do next; may be empty
-  std::optional<size_t> column{};  // offset into the text that was typed, when that helps
+  std::string message;            // a full sentence in gdb's manner, without trailing newline
+  std::string hint;               // what to do next; may be empty
+  std::optional<size_t> column{}; // offset into the text that was typed, when that helps
 };
 
 template <class T> using Checked = dune::Result<T, Diagnostic>;
