@@ -25,7 +25,9 @@ extern "C" void agent_take_process() {
 extern "C" void agent_on_enter(KernelUcontext* uc) {
   ThreadBlock* t = current();
   agent_set_altstack(&uc->stack);
+  const uint64_t rip = uc->mcontext.rip;
   park(t, uc, StopReason::kRequested);
+  t->stop_rip = rip; // shown to the user, like a stop of its own
   go_on_after_stop(t, uc, 0);
 }
 

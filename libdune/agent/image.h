@@ -74,6 +74,7 @@ struct alignas(64) ThreadBlock {
   SignalSet vfork_blocked; // saved across vfork, whose child may change it
   KernelStack vfork_altstack;
 
+  uint64_t stop_rip;     // where the last stop of its own was reported, 0: none
   uint64_t copy_site;    // Site* whose copy the thread was last sent into
   uint64_t restored_rip; // where the program's last sigreturn went
   CountedFrame counted[kCountedFrames];

@@ -72,6 +72,7 @@ void park(ThreadBlock* t, KernelUcontext* uc, StopReason reason) {
   }
 
   registers_from(slot.regs, uc->mcontext);
+  t->stop_rip = owner ? uc->mcontext.rip : 0;
   if (agent_config.has_fsgsbase) {
     asm volatile("rdfsbase %0" : "=r"(slot.regs.fs_base));
     asm volatile("rdgsbase %0" : "=r"(slot.regs.gs_base));

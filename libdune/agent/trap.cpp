@@ -222,6 +222,10 @@ void go_on(ThreadBlock* t, KernelUcontext* uc, uint64_t counted) {
 }
 
 void go_on_after_stop(ThreadBlock* t, KernelUcontext* uc, uint64_t counted) {
+  // The user has seen the thread here: a site at this address, even one set meanwhile, is behind
+  // it.
+  if (uc->mcontext.rip == t->stop_rip)
+    counted = t->stop_rip;
   const uint32_t wanted = slot_of(t).signal;
   if (!wanted)
     return go_on(t, uc, counted);

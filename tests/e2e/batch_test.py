@@ -69,6 +69,9 @@ class SameAsGdb(unittest.TestCase):
     def test_disassemble(self):
         self.same(["break add", "run", "disassemble", "x/3i $pc"], program("steps"))
 
+    def test_breakpoint_set_where_the_program_stands_is_stepped_over(self):
+        self.same(["break main", "run", "stepi", "break *$pc", "continue"], program("steps"))
+
     def test_errors(self):
         self.same(["nosuch", "info nosuch", "continue", "bt", "print nosuch", "break nosuch",
                    "break steps.c:9999", "delete 7", "frame", "x", "show nosuch", "finish"],
