@@ -109,8 +109,8 @@ class Interactive(unittest.TestCase):
         t.type("\x03")
         shown = t.wait_for(PROMPT)
         self.assertIn("received signal SIGINT, Interrupt.", shown)
-        self.assertIn("main ()", shown)
-        self.assertIn("$1 = 1", t.command("print turns > 0"))
+        # It may still be on its way out of the write that said so.
+        self.assertIn("main ()", t.command("backtrace"))
         t.type("continue\n")
         t.wait_for("Continuing.")
         t.type("\x03")
