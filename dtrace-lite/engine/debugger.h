@@ -3,8 +3,8 @@
 // Diagnostic. One thread calls; every call that runs the target returns when it has stopped.
 #pragma once
 
-#include "dtrace-lite/engine/environment.h"
 #include "dtrace-lite/engine/breakpoints.h"
+#include "dtrace-lite/engine/environment.h"
 #include "dtrace-lite/engine/signals.h"
 #include "dtrace-lite/engine/stepper.h"
 #include "dtrace-lite/engine/stop_report.h"
@@ -20,15 +20,15 @@ namespace ddbg::engine {
 struct ValueStore; // context.h
 
 struct Settings {
-  std::string args;                               // as typed, for the shell to split
+  std::string args; // as typed, for the shell to split
   Environment environment = Environment::inherited();
-  std::string cwd;                                // empty: ddbg's own
+  std::string cwd; // empty: ddbg's own
   bool disable_randomization = true;
   bool startup_with_shell = true;
   bool breakpoint_pending = false;       // `set breakpoint pending on`: do not fail, wait
   bool step_stops_without_lines = false; // `set step-mode on`
   bool past_main = false;                // `set backtrace past-main`
-  std::string backend = "auto"; // by name, or chosen by measurement
+  std::string backend = "auto";          // by name, or chosen by measurement
   bool own_terminal_group = true;
   symbols::DebugFileOptions debug_files;
 };

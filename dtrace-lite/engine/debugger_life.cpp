@@ -214,7 +214,8 @@ Checked<StopReport> Debugger::attach(pid_t pid) {
   Checked<void> ready = impl_->start_keeper();
   if (!ready)
     return ready.error();
-  Checked<std::unique_ptr<Inferior>> born = Inferior::attach(*impl_->keeper, pid, impl_->settings.backend);
+  Checked<std::unique_ptr<Inferior>> born =
+      Inferior::attach(*impl_->keeper, pid, impl_->settings.backend);
   if (!born)
     return born.error();
   StopReport report;

@@ -1,7 +1,7 @@
 // Backends: how exceptions of the target reach the agent. One row each in table_hosted.cpp; nothing
-// above the keeper knows which there are. This is the probing half of the contract, which the keeper
-// runs, hosted. The front end sees what a probe found as capabilities and costs
-// in the session.
+// above the keeper knows which there are. This is the probing half of the contract, which the
+// keeper runs, hosted. The front end sees what a probe found as capabilities and costs in the
+// session.
 //
 // A backend that changes how the target's threads run (Dune mode) also enters the guest from inside
 // the target; that half of the contract comes with the first such backend.
