@@ -2,6 +2,7 @@
 #include "dtrace-lite/engine/debugger.h"
 
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <gtest/gtest.h>
 
@@ -28,14 +29,34 @@ int main(int argc, char **argv) {
 }
 )";
 
+// Each test case may be a process of its own, several at once: each compiles into its own folder.
+class Sample {
+public:
+  Sample() {
+    std::string name = (std::filesystem::temp_directory_path() / "engine-test-XXXXXX").string();
+    if (!mkdtemp(name.data()))
+      return;
+    folder_ = name;
+    std::ofstream(path() + ".c") << kSource;
+    built_ = std::system(("gcc -g -O0 -o " + path() + " " + path() + ".c").c_str()) == 0;
+  }
+  ~Sample() {
+    std::error_code ignored;
+    if (!folder_.empty())
+      std::filesystem::remove_all(folder_, ignored);
+  }
+  bool built() const { return built_; }
+  std::string path() const { return folder_ + "/steps"; }
+
+private:
+  std::string folder_;
+  bool built_ = false;
+};
+
 std::string build_sample() {
-  const std::string base = ENGINE_TEST_BINARY_DIR "/steps";
-  static const bool built = [&] {
-    std::ofstream(base + ".c") << kSource;
-    return std::system(("gcc -g -O0 -o " + base + " " + base + ".c").c_str()) == 0;
-  }();
-  EXPECT_TRUE(built);
-  return base;
+  static const Sample sample;
+  EXPECT_TRUE(sample.built());
+  return sample.path();
 }
 
 class DebuggerOnSample : public testing::Test {
