@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <sched.h>
 #include <signal.h>
 #include <spawn.h>
@@ -238,8 +239,10 @@ static void many(void) {
   }
 }
 
+static sem_t passed;
 static void* leave(void* unused) {
   hit_a();
+  sem_post(&passed);
   pthread_exit(unused);
 }
 static void* raw_exit(void* unused) {
@@ -250,10 +253,13 @@ static void* raw_exit(void* unused) {
 }
 static void exit_in_thread(void) {
   pthread_t thread;
+  sem_init(&passed, 0, 0);
   for (int i = 0; i < 20; ++i) {
     pthread_create(&thread, NULL, leave, NULL);
     pthread_detach(thread);
   }
+  for (int i = 0; i < 20; ++i) // exit_group must not cut one short
+    sem_wait(&passed);
   fflush(stdout);
   pthread_create(&thread, NULL, raw_exit, NULL);
   pthread_exit(NULL); // the main thread first
