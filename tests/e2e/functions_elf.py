@@ -47,7 +47,9 @@ def functions(path):
 
 
 def instructions(path, begin, size):
-    """Link-time addresses of the instructions of one function, by objdump."""
+    """Link-time addresses of the instructions of one function, by objdump. Without repeated string
+    instructions: gdb steps over a breakpoint on one, so it counts every iteration, and ddbg counts
+    the instruction."""
     listing = text_of("objdump", "-d", "-z", "--no-show-raw-insn", f"--start-address={begin:#x}",
                       f"--stop-address={begin + size:#x}", path)
-    return [int(a, 16) for a in re.findall(r"^\s*([0-9a-f]+):\t(?!\(bad\))", listing, re.M)]
+    return [int(a, 16) for a in re.findall(r"^\s*([0-9a-f]+):\t(?!\(bad\)|rep)", listing, re.M)]
