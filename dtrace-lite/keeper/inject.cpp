@@ -247,9 +247,7 @@ uint32_t pid_in_target(pid_t target, pid_t of) {
       std::count(own.begin(), own.end(), '\t') == std::count(targets.begin(), targets.end(), '\t');
   if (of != target && !same_depth)
     return 0;
-  const size_t last = own.find_last_of('\t');
-  return static_cast<uint32_t>(
-      strtoul(own.c_str() + (last == std::string::npos ? 0 : last + 1), nullptr, 10));
+  return innermost_pid(of);
 }
 
 void fill_header(Injected& in, pid_t frontend_pid, const dune::backend::Choice& choice) {
@@ -348,10 +346,7 @@ Checked<uint64_t> adopt(Injected& in, const Tracee& thread, uint32_t slot,
     return to_diagnostic(ok.error());
   Header& h = in.session().header;
   ThreadSlot& s = in.session().threads[slot];
-  const std::string ns = read_status_field(thread.tid(), "NSpid");
-  const size_t last = ns.find_last_of('\t');
-  s.tid = static_cast<uint32_t>(
-      strtoul(ns.c_str() + (last == std::string::npos ? 0 : last + 1), nullptr, 10));
+  s.tid = innermost_pid(thread.tid());
   s.state = static_cast<uint32_t>(ThreadState::kRunning);
   h.live_threads++;
   h.slots_in_use = std::max(h.slots_in_use.load(), slot + 1);

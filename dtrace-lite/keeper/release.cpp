@@ -45,10 +45,7 @@ uint64_t original_of(const Injected& in, uint64_t rip) {
 }
 
 uint32_t slot_of_thread(const Injected& in, pid_t tid) {
-  const std::string ns = read_status_field(tid, "NSpid");
-  const size_t last = ns.find_last_of('\t');
-  const auto inner = static_cast<uint32_t>(
-      strtoul(ns.c_str() + (last == std::string::npos ? 0 : last + 1), nullptr, 10));
+  const uint32_t inner = innermost_pid(tid);
   for (uint32_t i = 0; i < kThreadSlots; ++i)
     if (in.session().threads[i].tid == inner &&
         in.session().threads[i].state != static_cast<uint32_t>(ThreadState::kFree))

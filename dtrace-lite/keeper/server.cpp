@@ -36,7 +36,7 @@ private:
   Checked<void> write_text(Reader&);
   void reap();
   void target_exited(int status);
-  void exec_stop(int status);
+  void exec_stop();
   void ring_session();
   void frontend_gone();
 
@@ -211,13 +211,10 @@ void Server::target_exited(int status) {
   exec_tid_ = 0;
 }
 
-void Server::exec_stop(int status) {
+void Server::exec_stop() {
   exec_tid_ = 0;
   const pid_t pid = target_->pid;
-  (void)status;
   auto born = inject_after_exec(pid, frontend_, backend_);
-  Header& old = target_->session().header;
-  (void)old;
   watches_.clear();
   if (!born) {
     Writer body;
@@ -249,7 +246,7 @@ void Server::reap() {
     if (WIFSTOPPED(status)) {
       const int event = status >> 16;
       if (event == PTRACE_EVENT_EXEC)
-        exec_stop(status);
+        exec_stop();
       else // a signal or group stop of the seized thread: as if we were not there
         ptrace(event == PTRACE_EVENT_STOP ? PTRACE_LISTEN : PTRACE_CONT, pid, nullptr,
                event ? 0 : WSTOPSIG(status));

@@ -67,6 +67,13 @@ std::string read_status_field(pid_t pid, const std::string& name) {
   return "";
 }
 
+uint32_t innermost_pid(pid_t pid) {
+  const std::string numbers = read_status_field(pid, "NSpid");
+  const size_t last = numbers.find_last_of('\t');
+  return static_cast<uint32_t>(
+      strtoul(numbers.c_str() + (last == std::string::npos ? 0 : last + 1), nullptr, 10));
+}
+
 dune::Result<Memory> Memory::open(pid_t pid) {
   dune::Fd fd(::open(("/proc/" + std::to_string(pid) + "/mem").c_str(), O_RDWR | O_CLOEXEC));
   if (!fd)

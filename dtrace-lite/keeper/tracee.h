@@ -30,6 +30,9 @@ std::vector<pid_t> read_tasks(pid_t);
 // A field of /proc/PID/status, "" if absent.
 std::string read_status_field(pid_t, const std::string& name);
 
+// The number that a process or thread has in its own, innermost pid namespace; 0: it is gone.
+uint32_t innermost_pid(pid_t);
+
 class Memory {
 public:
   static dune::Result<Memory> open(pid_t);
