@@ -147,6 +147,8 @@ Instruction describe(const ZydisInstruction& z, TargetAddr address) {
   i.flow = flow_of(z);
   i.falls_through = falls_through(z, i.flow);
   i.is_endbr64 = z.info.mnemonic == ZYDIS_MNEMONIC_ENDBR64;
+  i.repeats = (z.info.attributes &
+               (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE)) != 0;
   i.is_nop = is_nop(z);
   i.eax_constant = eax_constant(z);
   i.writes_rax = writes_rax(z);

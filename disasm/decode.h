@@ -38,6 +38,7 @@ struct Instruction {
   Flow flow = Flow::kSequential;
   bool falls_through = true; // may the next instruction in memory run after it (calls: on return)?
   bool is_endbr64 = false;
+  bool repeats = false; // a string instruction under rep: interrupts come between its iterations
   bool is_nop = false; // any nop, however long or prefixed (`xchg %ax,%ax` too), but not pause
   std::optional<TargetAddr> target;      // of a direct branch
   std::optional<TargetAddr> rip_operand; // address of the memory operand, when it is rip-relative

@@ -223,6 +223,7 @@ Checked<void> info_backend(Context& context, std::string_view) {
       {dune::session::kCapHardwareWatch, "hardware watchpoints"},
       {dune::session::kCapRing0, "traps handled in guest ring 0"},
       {dune::session::kCapProtectedAgent, "agent protected from the target"},
+      {dune::session::kCapPreciseKick, "stops that can interrupt no system call"},
   };
   const dune::session::BackendInfo& backend = target->backend();
   context.out.print("In use: {} ({}); a trap costs {:.1f} us, a null system call {:.2f} us.\n",

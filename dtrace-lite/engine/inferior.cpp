@@ -31,6 +31,7 @@ Checked<void> Inferior::Impl::adopt(keeper::Born b) {
                       "ddbg and ddbg-keeper are of different builds: rebuild both.",
                       {}};
   sites = std::make_unique<SitePool>(session(), code_mapping.data(), map);
+  kicker.emplace(born.pid, capability_bits & kCapPreciseKick);
   views_fresh = false;
   numbers.clear();
   next_number = 1;

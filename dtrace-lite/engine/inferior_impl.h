@@ -3,10 +3,12 @@
 
 #include "dtrace-lite/engine/inferior.h"
 #include "dtrace-lite/engine/inferior_sites.h"
+#include "dtrace-lite/keeper/kick.h"
 #include "libdune/base/file.h"
 
 #include <csignal>
 #include <map>
+#include <set>
 
 namespace ddbg::engine {
 
@@ -34,6 +36,7 @@ struct Inferior::Impl {
   keeper::Born born;
   dune::Mapping session_mapping, code_mapping;
   std::unique_ptr<SitePool> sites;
+  std::optional<keeper::Kicker> kicker;
   MemoryMap map{};
   uint32_t capability_bits = 0;
   BackendInfo backend{};
@@ -69,10 +72,9 @@ struct Inferior::Impl {
   void handle_exec(uint32_t slot_index);
 
   Checked<void> park_others();
-  Checked<bool> settle_once(std::map<uint32_t, KernelView>& kicked);
+  Checked<bool> settle_once(std::set<uint32_t>& kicked);
   bool in_stepped_call(const KernelView&) const;
   bool waits_for_vfork_child(const KernelView&) const;
-  void kick(pid_t tid);
   void let_go(const ResumePlan* plan);
   void mark_running(uint32_t slot_index);
   void wake(uint32_t slot_index);

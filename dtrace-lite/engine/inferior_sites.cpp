@@ -1,5 +1,6 @@
 #include "dtrace-lite/engine/inferior_sites.h"
 
+#include "disasm/decode.h"
 #include "disasm/relocate.h"
 
 #include <algorithm>
@@ -66,6 +67,9 @@ Checked<uint32_t> SitePool::site_at(TargetAddr address, std::span<const uint8_t>
                                   dune::disasm::refusal_text(plan.error().why)),
                       "",
                       {}};
+  if (auto one = dune::disasm::decode(original, address))
+    if (one->repeats || one->flow == dune::disasm::Flow::kSyscall)
+      flags |= kSiteInterruptible;
   auto room = allocate(plan->max_size(), address);
   if (!room)
     return room.error();

@@ -226,16 +226,6 @@ Checked<Event> Inferior::wait(const std::function<bool()>& interrupt,
 
 // --- Stopping ------------------------------------------------------------------------------------
 
-void Inferior::Impl::kick(pid_t tid) {
-  siginfo_t info{};
-  info.si_signo = kKickSignal;
-  info.si_code = SI_QUEUE;
-  info.si_pid = getpid();
-  info.si_uid = getuid();
-  info.si_value.sival_ptr = reinterpret_cast<void*>(kKickValue);
-  syscall(SYS_rt_tgsigqueueinfo, born.pid, tid, kKickSignal, &info);
-}
-
 // A thread that the agent lets make a system call in the middle of a step.
 bool Inferior::Impl::in_stepped_call(const KernelView& view) const {
   if (view.pc < map.agent_text + 2 || view.pc >= map.agent_stacks)
@@ -269,12 +259,16 @@ bool Inferior::Impl::waits_for_vfork_child(const KernelView& view) const {
 
 // One look at every thread that is neither parked nor known to be blocked. True when there is none
 // left.
-Checked<bool> Inferior::Impl::settle_once(std::map<uint32_t, KernelView>& kicked) {
+Checked<bool> Inferior::Impl::settle_once(std::set<uint32_t>& kicked) {
   bool settled = true;
+  auto kick = [&](uint32_t i) -> Checked<void> {
+    return kicked.insert(i).second ? kicker->kick(static_cast<pid_t>(slot(i).tid)) : Checked<void>();
+  };
   std::vector<std::pair<uint32_t, KernelView>> candidates;
   for (uint32_t i = 0; i < slot_count(); ++i) {
     if (state(i) != ThreadState::kRunning) {
       blocked.erase(i);
+      settled &= state(i) != ThreadState::kStarting; // runs in a moment, or could not be made
       continue;
     }
     if (blocked.count(i))
@@ -292,9 +286,8 @@ Checked<bool> Inferior::Impl::settle_once(std::map<uint32_t, KernelView>& kicked
     settled = false;
     if (view.kind == KernelView::Kind::kBlocked && view.number >= 0) {
       candidates.emplace_back(i, view);
-    } else if (!kicked.count(i)) {
-      kicked[i] = view;
-      kick(tid);
+    } else if (auto ok = kick(i); !ok) {
+      return ok.error();
     }
   }
   // A thread in the kernel is left there; a site at the call's return catches it.
@@ -308,10 +301,8 @@ Checked<bool> Inferior::Impl::settle_once(std::map<uint32_t, KernelView>& kicked
     }
     if (back.value >= map.agent_text && back.value < map.agent_stacks) {
       // Inside a call the agent makes for it (vfork, or about to park): the kick waits at its end.
-      if (!kicked.count(i)) {
-        kicked[i] = view;
-        kick(static_cast<pid_t>(slot(i).tid));
-      }
+      if (auto ok = kick(i); !ok)
+        return ok.error();
       if (waits_for_vfork_child(view))
         blocked[i] = view;
       continue;
@@ -319,10 +310,12 @@ Checked<bool> Inferior::Impl::settle_once(std::map<uint32_t, KernelView>& kicked
     auto bytes = original_bytes(back, 16);
     auto index = bytes ? sites->site_at(back, *bytes, 0) : Checked<uint32_t>(bytes.error());
     if (!index) {
-      if (!kicked.count(i)) { // cannot be displaced: the call has to be interrupted
-        kicked[i] = view;
-        kick(static_cast<pid_t>(slot(i).tid));
-      }
+      // Nothing can be patched there: a precise kick catches the thread when it comes out, any other
+      // has to interrupt the call.
+      if (auto ok = kick(i); !ok)
+        return ok.error();
+      if (capability_bits & kCapPreciseKick)
+        blocked[i] = view;
       continue;
     }
     RecordSpec spec;
@@ -344,11 +337,14 @@ Checked<bool> Inferior::Impl::settle_once(std::map<uint32_t, KernelView>& kicked
   return settled;
 }
 
+// A kick may find its thread where it has no effect: it is repeated, after this many milliseconds.
+constexpr int kRoundsAKick = 4;
+
 Checked<void> Inferior::Impl::park_others() {
   views_fresh = false;
   blocked.clear();
-  std::map<uint32_t, KernelView> kicked;
-  for (;;) {
+  std::set<uint32_t> kicked;
+  for (int round = 1;; ++round) {
     const uint32_t seq = header().event_seq.load();
     if (auto e = take_news()) {
       pending_event = std::move(e);
@@ -367,7 +363,8 @@ Checked<void> Inferior::Impl::park_others() {
     header().frontend_waits = 1;
     futex(header().event_seq, FUTEX_WAIT, seq, &millisecond);
     header().frontend_waits = 0;
-    kicked.clear(); // a kick that found the thread on its way into the kernel is sent again
+    if (round % kRoundsAKick == 0)
+      kicked.clear();
   }
 }
 
@@ -470,6 +467,7 @@ Checked<void> Inferior::resume(const ResumePlan& plan) {
       return ok.error();
   }
   m.blocked.clear();
+  m.kicker->clear();
   m.is_running = true;
   m.views_fresh = false;
   m.let_go(&plan);

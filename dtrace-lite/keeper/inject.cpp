@@ -1,5 +1,7 @@
 #include "dtrace-lite/keeper/inject.h"
 
+#include "libdune/backend/kick_hosted.h"
+
 #include <algorithm>
 #include <array>
 #include <csignal>
@@ -250,6 +252,14 @@ uint32_t pid_in_target(pid_t target, pid_t of) {
   return innermost_pid(of);
 }
 
+// What the backend found on its own threads, less what is refused for this process's.
+uint32_t capabilities_for(const Tracee& thread, const dune::backend::Choice& choice) {
+  uint32_t capabilities = choice.probe.capabilities;
+  if (!dune::Fd(dune::backend::open_kick(thread.tid())))
+    capabilities &= ~kCapPreciseKick;
+  return capabilities;
+}
+
 void fill_header(Injected& in, pid_t frontend_pid, const dune::backend::Choice& choice) {
   Header& h = in.session().header;
   h.magic = kSessionMagic;
@@ -258,7 +268,7 @@ void fill_header(Injected& in, pid_t frontend_pid, const dune::backend::Choice& 
   h.total_size = kSessionSize;
   h.target_pid = in.config.target_pid;
   h.map = in.map;
-  h.capabilities = choice.probe.capabilities;
+  h.capabilities = in.capabilities;
   strncpy(h.backend.name, choice.backend->name, sizeof h.backend.name - 1);
   strncpy(h.backend.why_chosen, choice.why.c_str(), sizeof h.backend.why_chosen - 1);
   h.backend.trap_ns = choice.probe.trap_ns;
@@ -315,6 +325,8 @@ Checked<Injected> inject_agent(pid_t pid, const Tracee& thread, pid_t frontend_p
   c.code_near_main = in.map.code_near_main;
   c.target_pid = pid_in_target(pid, pid);
   c.xstate_size = xstate_format().extended_size;
+  in.capabilities = capabilities_for(thread, choice);
+  c.owned = dune::agent::owned_signals(in.capabilities & kCapPreciseKick);
   c.has_fsgsbase = (read_auxv(pid, AT_HWCAP2) & kHwcap2Fsgsbase) != 0;
   if (auto ok = in.memory->write(TargetAddr(in.map.agent_text + in.image.config), &c, sizeof c);
       !ok)
@@ -338,7 +350,7 @@ Checked<uint64_t> adopt(Injected& in, const Tracee& thread, uint32_t slot,
     return to_diagnostic(mask.error());
   ThreadBlock block{};
   block.slot = slot;
-  block.blocked = *mask & dune::agent::kOwnedSet;
+  block.blocked = *mask & in.config.owned;
   block.altstack = altstack;
   if (auto ok = in.memory->write(TargetAddr(dune::agent::block_of_slot(in.map.agent_stacks, slot)),
                                  &block, sizeof block);
@@ -411,7 +423,7 @@ Checked<uint32_t> enter_agent(Injected& in, const Tracee& thread, uint32_t slot)
   frame.return_address = in.map.agent_text + in.image.restorer;
   frame.uc.flags = dune::kUcFpXstate | dune::kUcSigcontextSs | dune::kUcStrictRestoreSs;
   frame.uc.stack = agent_stack(in, slot);
-  frame.uc.sigmask = *mask & ~dune::agent::kOwnedSet;
+  frame.uc.sigmask = *mask & ~in.config.owned;
   auto& m = frame.uc.mcontext;
   const user_regs_struct& r = *regs;
   m.r8 = r.r8, m.r9 = r.r9, m.r10 = r.r10, m.r11 = r.r11, m.r12 = r.r12, m.r13 = r.r13;
@@ -430,8 +442,7 @@ Checked<uint32_t> enter_agent(Injected& in, const Tracee& thread, uint32_t slot)
   entry.orig_rax = ~0ull;
   entry.eflags &= ~0x500ull; // DF, TF
   constexpr uint64_t kSynchronous = dune::signal_bit(SIGSEGV) | dune::signal_bit(SIGBUS) |
-                                    dune::signal_bit(SIGFPE) | dune::signal_bit(SIGILL) |
-                                    dune::signal_bit(SIGTRAP);
+                                    dune::signal_bit(SIGFPE) | dune::signal_bit(SIGILL);
   if (auto ok = thread.set_signal_mask(~kSynchronous); !ok)
     return to_diagnostic(ok.error());
   if (auto ok = thread.set_registers(entry); !ok)
@@ -455,7 +466,7 @@ Checked<uint32_t> adopt_blocked(Injected& in, const Tracee& thread, uint32_t slo
     return Diagnostic{"A thread runs on its alternate signal stack inside a system call.",
                       "Attach again when it has left its signal handler.",
                       {}};
-  if (auto ok = thread.set_signal_mask(*mask & ~dune::agent::kOwnedSet); !ok)
+  if (auto ok = thread.set_signal_mask(*mask & ~in.config.owned); !ok)
     return to_diagnostic(ok.error());
   return slot;
 }

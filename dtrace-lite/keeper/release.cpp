@@ -167,6 +167,7 @@ std::vector<std::string> release(Injected& in) {
                                  tid));
     }
   }
+  std::vector<std::pair<pid_t, int>> pending; // the program's, given back at the end
   for (pid_t tid : process->threads()) {
     Tracee thread(tid);
     const uint32_t slot = slot_of_thread(in, tid);
@@ -180,24 +181,27 @@ std::vector<std::string> release(Injected& in) {
     dune::KernelStack stack = block.altstack;
     if (in.memory->write(TargetAddr(room), &stack, sizeof stack))
       (void)!thread.system_call(*instruction, SYS_sigaltstack, std::array<uint64_t, 2>{room, 0});
-    (void)!thread.set_signal_mask((*mask & ~dune::agent::kOwnedSet) | block.blocked);
+    (void)!thread.set_signal_mask((*mask & ~in.config.owned) | block.blocked);
     for (int signal : dune::agent::kOwnedSignals)
       if (block.pending & dune::signal_bit(signal))
-        syscall(SYS_tgkill, in.pid, tid, signal);
+        pending.emplace_back(tid, signal);
   }
 
   // The rest is the process's, by any one thread.
   if (process->threads().empty())
     return left;
   Tracee thread(process->threads().front());
-  // A kick that is still on its way would kill the program: ignoring a signal discards it.
-  process->discard_signal(dune::agent::kKickSignal);
+  // A kick or a watchpoint's trap that is still on its way would kill the program: ignoring a signal
+  // discards it.
   dune::KernelSigaction ignore{};
   ignore.handler = dune::kSigIgn;
-  if (in.memory->write(TargetAddr(room), &ignore, sizeof ignore))
-    (void)!thread.system_call(
-        *instruction, SYS_rt_sigaction,
-        std::array<uint64_t, 4>{uint64_t(dune::agent::kKickSignal), room, 0, 8});
+  for (int signal : {dune::kSigTrap, dune::agent::kKickSignal})
+    if (in.config.owned & dune::signal_bit(signal)) {
+      process->discard_signal(signal);
+      if (in.memory->write(TargetAddr(room), &ignore, sizeof ignore))
+        (void)!thread.system_call(*instruction, SYS_rt_sigaction,
+                                  std::array<uint64_t, 4>{uint64_t(signal), room, 0, 8});
+    }
   const TargetAddr actions_at(in.map.agent_text + in.image.actions);
   if (in.memory->read(actions_at, actions.data(), actions.size() * sizeof actions[0]))
     for (int signal = 1; signal <= dune::kSignalCount; ++signal)
@@ -206,6 +210,8 @@ std::vector<std::string> release(Injected& in) {
             *instruction, SYS_rt_sigaction,
             std::array<uint64_t, 4>{
                 uint64_t(signal), actions_at.value + signal * sizeof(dune::KernelSigaction), 0, 8});
+  for (auto [tid, signal] : pending)
+    syscall(SYS_tgkill, in.pid, tid, signal);
   if (!all_out)
     return left;
   const std::pair<uint64_t, uint64_t> mappings[] = {

@@ -3,8 +3,9 @@
 // storage, no vector registers, and no lock that is held across anything that can wait.
 //
 // Reading order: trap.cpp (what happens at an int3 or a step), sites.cpp (what a site means),
-// stop.cpp (how a thread waits for the front end), signals.cpp (how the program gets its signals),
-// calls_signal.cpp and calls_process.cpp (system calls the agent has to see).
+// stop.cpp (how a thread waits for the front end), kick.cpp (how a running one is brought there),
+// signals.cpp (how the program gets its signals), calls_signal.cpp and calls_process.cpp (system
+// calls the agent has to see).
 #pragma once
 
 #include "libdune/agent/image.h"
@@ -21,11 +22,26 @@ extern "C" AgentConfig agent_config;
 struct Process {
   KernelSigaction actions[kSignalCount + 1]; // what the program asked for
   std::atomic<uint32_t> lock;                // guards actions and slot allocation
+  SignalSet ignored;   // signals that the kernel drops, as the program or their default wants
   uint32_t detached;   // a forked child: the session is gone, nothing is traced
   uint32_t policy_seq; // Header::policy_seq the kernel's dispositions were made for
 };
 extern Process process asm("agent_process");
 static_assert(offsetof(Process, actions) == 0); // the keeper reads them
+
+// The signals the agent keeps deliverable, whatever the program's mask says.
+inline SignalSet owned() { return agent_config.owned; }
+inline constexpr SignalSet kSynchronous =
+    signal_bit(kSigIll) | signal_bit(kSigBus) | signal_bit(kSigFpe) | signal_bit(kSigSegv);
+
+inline bool in_agent_text(uint64_t address) {
+  return address - agent_config.text_begin < agent_config.text_end - agent_config.text_begin;
+}
+
+inline bool runs_agent(const KernelUcontext* uc) {
+  return in_agent_text(uc->mcontext.rip) ||
+         uc->mcontext.rsp - agent_config.stacks < session::kThreadSlots * session::kAgentStackSize;
+}
 
 inline session::Session& the_session() {
   return *reinterpret_cast<session::Session*>(agent_config.session);
@@ -123,6 +139,11 @@ void go_on_after_stop(ThreadBlock*, KernelUcontext*, uint64_t counted);
 // The thread has arrived at uc->rip by a step (or an emulated instruction): stop, or step on.
 void step_landed(ThreadBlock*, KernelUcontext*);
 void apply_trap_flag(ThreadBlock*, KernelUcontext*);
+// Steps the thread on, all else held back, to the next place where the program's state can be named;
+// there it parks if a stop is on, or gets the signal.
+void step_out(ThreadBlock*, KernelUcontext*);
+void step_out_with(ThreadBlock*, KernelUcontext*, const KernelSiginfo&);
+void end_step_out(ThreadBlock*, KernelUcontext*);
 
 // stop.cpp
 bool claim_stop(ThreadBlock*);
@@ -135,13 +156,29 @@ void notice(session::NoticeKind, uint32_t tid, uint32_t value);
 uint32_t allocate_slot();
 void free_slot(uint32_t slot);
 
+// kick.cpp
+enum class KickedBy { kPerfEvent, kSignal };
+bool is_queued_kick(const KernelSiginfo&);
+void kick_self(); // arrives when the agent lets signals in again
+void on_kick(ThreadBlock*, KernelUcontext*, KickedBy);
+
 // signals.cpp
+// Blocked while the agent runs: all but faults, and but what the kernel drops anyway. Blocked, such a
+// signal would be kept, and interrupt the system call of a thread that does not block it.
+SignalSet agent_mask();
+inline void set_kernel_mask(SignalSet mask) {
+  constexpr long kSigSetmask = 2;
+  syscall_of(__NR_rt_sigprocmask, kSigSetmask, reinterpret_cast<uint64_t>(&mask), 0, sizeof mask);
+}
 void install_action(int signal); // the kernel's disposition from the program's and the policy
 void refresh_policy();
 // Runs the program's handler, or does what the default is. uc is the program's context.
 void deliver(ThreadBlock*, KernelUcontext*, KernelSiginfo*, uint64_t counted);
 void deliver_pending(ThreadBlock*, KernelUcontext*);
 // Everything that a signal means at a place where the program's state is known.
+void on_asynchronous_signal(ThreadBlock*, KernelUcontext*, KernelSiginfo*);
+// To the calling thread, which gets it when the mask lets it through.
+void send_to_self(const KernelSiginfo&);
 void signal_at_program(ThreadBlock*, KernelUcontext*, KernelSiginfo*, uint64_t counted);
 SignalSet program_mask(const ThreadBlock*, SignalSet kernel_mask);
 void set_program_mask(ThreadBlock*, KernelUcontext*, SignalSet);

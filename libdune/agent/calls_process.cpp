@@ -29,9 +29,9 @@ void to_trampoline(ThreadBlock* t, KernelUcontext* uc, PendingCall call, ThreadB
     m.rip = reinterpret_cast<uint64_t>(agent_child_trampolines) + child->slot * kTrampolineSize;
   }
   m.eflags &= ~kEflagsTrap;
-  // Nothing may arrive before the new thread has its stack for signals, nor in between. The
-  // synchronous ones stay open: they are always ours, and nothing faults here.
-  uc->sigmask = ~kOwnedSet | signal_bit(kKickSignal);
+  // Nothing may arrive before the new thread has its stack for signals, nor in between: a kick waits
+  // until entry.S opens the mask. Faults stay open, they are always ours.
+  uc->sigmask = agent_mask();
 }
 
 // A slot for a thread that does not exist yet. Its block starts with what a thread inherits.
@@ -99,6 +99,7 @@ void begin_thread(ThreadBlock* t) {
   agent_set_altstack(&stack);
   if (t->passthrough) {
     t->child_pid = static_cast<uint32_t>(syscall_of(__NR_getpid));
+    slot.state.store(static_cast<uint32_t>(ThreadState::kLeaving)); // until its process is gone
     return;
   }
   slot.reason = StopReason::kNone;
@@ -106,8 +107,11 @@ void begin_thread(ThreadBlock* t) {
   slot.exempt.store(0);
   slot.traps = slot.kicks = 0;
   slot.state.store(static_cast<uint32_t>(ThreadState::kRunning));
-  header().live_threads.fetch_add(1);
   notice(NoticeKind::kThreadBorn, slot.tid, slot.tid);
+  // Either the front end's look at the slots, which comes after its request, sees this thread run,
+  // or this thread sees the request.
+  if (stop_wanted(t))
+    kick_self();
 }
 
 } // namespace
@@ -178,6 +182,8 @@ bool process_call(ThreadBlock* t, KernelUcontext* uc) {
       return false;
     }
     child->passthrough = !(flags & kCloneThread);
+    if (!child->passthrough)
+      header().live_threads.fetch_add(1);
     to_trampoline(t, uc, PendingCall::kThread, child);
   }
   return true;
@@ -197,8 +203,11 @@ extern "C" void agent_after_call(ThreadBlock* t) {
   switch (call) {
   case PendingCall::kThread: {
     auto* child = reinterpret_cast<ThreadBlock*>(t->cloned);
-    if (is_errno(result))
+    if (is_errno(result)) {
+      if (!child->passthrough)
+        header().live_threads.fetch_sub(1);
       free_slot(child->slot);
+    }
     child->parent_pending = 0;
     break;
   }

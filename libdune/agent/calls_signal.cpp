@@ -19,7 +19,7 @@ long child_sigaction(ThreadBlock* t, int signal, uint64_t act, uint64_t old) {
     return kEfault;
   if (old && !write_user(t, old, &process.actions[signal], sizeof action))
     return kEfault;
-  if (!act || (kOwnedSet & signal_bit(signal)))
+  if (!act || (owned() & signal_bit(signal)))
     return 0;
   return syscall_of(__NR_rt_sigaction, signal, reinterpret_cast<uint64_t>(&action), 0, 8);
 }

@@ -24,6 +24,7 @@ extern "C" void agent_take_process() {
 // tid, and has set the kernel's mask to block everything.
 extern "C" void agent_on_enter(KernelUcontext* uc) {
   ThreadBlock* t = current();
+  set_kernel_mask(agent_mask());
   agent_set_altstack(&uc->stack);
   const uint64_t rip = uc->mcontext.rip;
   park(t, uc, StopReason::kRequested);

@@ -38,6 +38,7 @@ struct AgentConfig {
   uint32_t xstate_size; // bytes of the XSAVE image in a signal frame, magic2 included
   uint32_t has_fsgsbase;
   uint32_t reserved;
+  SignalSet owned; // the signals the agent keeps deliverable, whatever the program's mask says
 };
 
 // Frames that the program's signal handlers will return through and that stand at a site whose hit
@@ -108,11 +109,13 @@ constexpr uint64_t block_of_slot(uint64_t stacks, uint64_t slot) {
   return stacks + (slot + 1) * session::kAgentStackSize - sizeof(ThreadBlock);
 }
 
-// The signals the agent keeps deliverable, whatever the program's mask says.
+// What AgentConfig::owned can hold. The kick's signal is the program's own where kicks come as perf
+// events.
 using session::kKickSignal;
 inline constexpr int kOwnedSignals[] = {kSigTrap, kSigSegv, kSigBus, kSigFpe, kKickSignal};
-inline constexpr SignalSet kOwnedSet = signal_bit(kSigTrap) | signal_bit(kSigSegv) |
-                                       signal_bit(kSigBus) | signal_bit(kSigFpe) |
-                                       signal_bit(kKickSignal);
+constexpr SignalSet owned_signals(bool precise_kick) {
+  return signal_bit(kSigTrap) | signal_bit(kSigSegv) | signal_bit(kSigBus) | signal_bit(kSigFpe) |
+         (precise_kick ? 0 : signal_bit(kKickSignal));
+}
 
 } // namespace dune::agent

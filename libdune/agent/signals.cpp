@@ -2,7 +2,7 @@
 // or the user wants a stop; the program's handlers run on frames that the agent builds, so that
 // they see the program's own instruction pointer, mask, alternate stack and return path.
 //
-// Signals of kOwnedSet stay deliverable in the kernel whatever the program's mask says; the
+// Signals of AgentConfig::owned stay deliverable in the kernel whatever the program's mask says; the
 // difference is kept in block.blocked and block.pending.
 #include "libdune/agent/agent.h"
 
@@ -14,15 +14,13 @@ constinit Process process{};
 
 namespace {
 
-constexpr SignalSet kSynchronous =
-    signal_bit(kSigIll) | signal_bit(kSigBus) | signal_bit(kSigFpe) | signal_bit(kSigSegv);
 constexpr SignalSet kDefaultIgnored =
     signal_bit(kSigChld) | signal_bit(kSigCont) | signal_bit(kSigUrg) | signal_bit(kSigWinch);
 constexpr SignalSet kDefaultStop =
     signal_bit(kSigStop) | signal_bit(kSigTstp) | signal_bit(kSigTtin) | signal_bit(kSigTtou);
 constexpr SignalSet kUnblockable = signal_bit(kSigKill) | signal_bit(kSigStop);
 
-bool is_owned(int signal) { return kOwnedSet & signal_bit(signal); }
+bool is_owned(int signal) { return owned() & signal_bit(signal); }
 
 int owned_index(int signal) {
   for (int i = 0; i < 5; ++i)
@@ -46,10 +44,6 @@ void set_kernel_action(int signal, const KernelSigaction& action) {
   syscall_of(__NR_rt_sigaction, signal, reinterpret_cast<uint64_t>(&action), 0, 8);
 }
 
-// All signals but the synchronous ones are blocked in our handlers; SIGTRAP too, since nothing of
-// ours traps.
-constexpr SignalSet kHandlerMask = ~kSynchronous;
-
 KernelSigaction our_action(int signal, uint64_t program_flags) {
   KernelSigaction a{};
   a.handler = signal == kSigTrap ? reinterpret_cast<uint64_t>(&agent_on_trap)
@@ -58,10 +52,31 @@ KernelSigaction our_action(int signal, uint64_t program_flags) {
   a.flags = kSaSiginfo | kSaOnstack | kSaRestorer |
             (program_flags & (kSaNocldstop | kSaNocldwait | kSaRestart | kSaExposeTagbits)) |
             (kSynchronous & signal_bit(signal) ? kSaNodefer : 0) |
-            (signal == kKickSignal ? kSaRestart : 0);
+            (is_owned(signal) && signal == kKickSignal ? kSaRestart : 0);
   a.restorer = reinterpret_cast<uint64_t>(&agent_restorer);
-  a.mask = kHandlerMask;
+  a.mask = agent_mask();
   return a;
+}
+
+KernelSigaction kernel_action(int signal) {
+  const KernelSigaction& program = process.actions[signal];
+  if (is_owned(signal))
+    return our_action(signal, program.flags);
+  const bool default_kills = !((kDefaultIgnored | kDefaultStop) & signal_bit(signal));
+  const bool stops = policy_of(signal) & kSignalStop;
+  if (program.handler == kSigIgn || (program.handler == kSigDfl && !(stops && default_kills)))
+    return program;
+  return our_action(signal, program.flags);
+}
+
+bool is_ignored(int signal, const KernelSigaction& a) {
+  return a.handler == kSigIgn || (a.handler == kSigDfl && (kDefaultIgnored & signal_bit(signal)));
+}
+
+template <class F> void each_signal(F&& f) {
+  for (int signal = 1; signal <= kSignalCount; ++signal)
+    if (signal != kSigKill && signal != kSigStop)
+      f(signal);
 }
 
 // The signal's default action, as the kernel itself does it: from the program's context, with the
@@ -171,100 +186,50 @@ bool recover_guard(ThreadBlock* t, KernelUcontext* uc) {
   return true;
 }
 
-void defer(ThreadBlock* t, KernelUcontext* uc, const KernelSiginfo* info) {
-  t->deferred = 1;
-  t->deferred_info = *info;
-  if (!t->step_out) {
-    t->step_out = 1;
-    t->deferred_mask = uc->sigmask;
-  }
-  uc->sigmask = ~(kSynchronous | signal_bit(kSigTrap));
-  uc->mcontext.eflags |= kEflagsTrap;
-}
-
-// The kick found the thread entering a system call after the front end had seen it running, and the
-// kernel ended the call with EINTR where no handler of the program ran. Such a call is made again.
-void repair_interrupted_call(ThreadBlock* t, KernelUcontext* uc) {
-  constexpr uint64_t kMinusEintr = static_cast<uint64_t>(-4);
-  KernelSigcontext& m = uc->mcontext;
-  if (m.rax != kMinusEintr || m.rip == t->restored_rip)
-    return;
-  uint8_t code[7]; // mov $imm32, %eax; syscall
-  if (!read_user(t, code, m.rip - sizeof code, sizeof code) || code[5] != 0x0f || code[6] != 0x05 ||
-      code[0] != 0xb8)
-    return;
-  uint32_t number;
-  memcpy(&number, code + 1, 4);
-  m.rax = number;
-  m.rip -= 2;
-}
-
-// The same for a call that had done a part: the rest is made from a place of ours, where the agent
-// puts the parts together. A short count that is not the kick's doing comes out as it is: the next
-// call fails, or finds the end. True: uc is on its way there.
-bool continue_short_call(ThreadBlock* t, KernelUcontext* uc) {
-  constexpr uint64_t kWaitAll = 0x100, kPeek = 2;
-  KernelSigcontext& m = uc->mcontext;
-  uint8_t code[7]; // mov $imm32, %eax; syscall
-  if (m.rcx != m.rip || m.rip == t->restored_rip || static_cast<int64_t>(m.rax) <= 0 ||
-      m.rax >= m.rdx || !read_user(t, code, m.rip - sizeof code, sizeof code) || code[5] != 0x0f ||
-      code[6] != 0x05 || code[0] != 0xb8)
-    return false;
-  uint32_t number;
-  memcpy(&number, code + 1, 4);
-  const bool continues = number == __NR_write || number == __NR_sendto ||
-                         (number == __NR_recvfrom && (m.r10 & kWaitAll) && !(m.r10 & kPeek));
-  if (!continues)
-    return false;
-  t->partial_done = m.rax;
-  t->partial_rsi = m.rsi;
-  t->partial_rdx = m.rdx;
-  m.rsi += m.rax;
-  m.rdx -= m.rax;
-  m.rax = number;
-  t->stepped_call = m.rip - kSyscallLength;
-  slot_of(t).regs.rip = m.rip; // where it is, for a stop meanwhile
-  m.rip = reinterpret_cast<uint64_t>(agent_stepped_call);
-  m.eflags &= ~kEflagsTrap;
-  return true;
-}
-
 } // namespace
 
 SignalSet program_mask(const ThreadBlock* t, SignalSet kernel_mask) {
-  return t ? (kernel_mask & ~kOwnedSet) | t->blocked : kernel_mask;
+  return t ? (kernel_mask & ~owned()) | t->blocked : kernel_mask;
 }
 
 void set_program_mask(ThreadBlock* t, KernelUcontext* uc, SignalSet mask) {
   mask &= ~kUnblockable;
   if (!t) {
-    uc->sigmask = mask & ~kOwnedSet;
+    uc->sigmask = mask & ~owned();
     return;
   }
-  uc->sigmask = mask & ~kOwnedSet;
-  t->blocked = mask & kOwnedSet;
+  uc->sigmask = mask & ~owned();
+  t->blocked = mask & owned();
 }
 
+SignalSet agent_mask() { return ~(kSynchronous | process.ignored); }
+
 void install_action(int signal) {
-  const KernelSigaction& program = process.actions[signal];
-  if (is_owned(signal)) {
-    set_kernel_action(signal, our_action(signal, program.flags));
-    return;
+  const KernelSigaction action = kernel_action(signal);
+  const bool ignored = is_ignored(signal, action);
+  if (ignored != ((process.ignored & signal_bit(signal)) != 0)) {
+    // The masks of our handlers change with it: the signal must not be open in them when it has a
+    // handler. Who is in one already meets it in agent_on_signal.
+    process.ignored ^= signal_bit(signal);
+    if (ignored)
+      set_kernel_action(signal, action);
+    each_signal([&](int other) {
+      if (other != signal)
+        set_kernel_action(other, kernel_action(other));
+    });
   }
-  const bool default_kills = !((kDefaultIgnored | kDefaultStop) & signal_bit(signal));
-  const bool stops = policy_of(signal) & kSignalStop;
-  if (program.handler == kSigIgn || (program.handler == kSigDfl && !(stops && default_kills)))
-    set_kernel_action(signal, program);
-  else
-    set_kernel_action(signal, our_action(signal, program.flags));
+  set_kernel_action(signal, action);
 }
 
 void refresh_policy() {
   SpinLock lock(process.lock);
   process.policy_seq = header().policy_seq.load();
-  for (int signal = 1; signal <= kSignalCount; ++signal)
-    if (signal != kSigKill && signal != kSigStop)
-      install_action(signal);
+  process.ignored = 0;
+  each_signal([](int signal) {
+    if (is_ignored(signal, kernel_action(signal)))
+      process.ignored |= signal_bit(signal);
+  });
+  each_signal([](int signal) { set_kernel_action(signal, kernel_action(signal)); });
 }
 
 void deliver(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info, uint64_t counted) {
@@ -372,39 +337,49 @@ void signal_at_program(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info, 
     go_on(t, uc, counted);
 }
 
-// Every signal but SIGTRAP, the kick included.
+void send_to_self(const KernelSiginfo& info) {
+  syscall_of(__NR_rt_tgsigqueueinfo, syscall_of(__NR_getpid), syscall_of(__NR_gettid), info.signal,
+             reinterpret_cast<uint64_t>(&info));
+}
+
+void on_asynchronous_signal(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
+  const KernelSigcontext found = uc->mcontext;
+  uint64_t counted;
+  if (to_program(t, uc, &counted) == Place::kProgram) {
+    const bool stepping = t && t->action != Action::kRun;
+    if (!counted || stepping || (find_site(counted)->flags.load() & kSiteInterruptible))
+      return signal_at_program(t, uc, info, counted);
+    // Behind the instruction, not before it: a handler may leave for elsewhere, come back to its
+    // address by a way that is not sigreturn (Go's preemption), and hit the site twice.
+    uc->mcontext = found;
+    return step_out_with(t, uc, *info);
+  }
+  if (!runs_agent(uc))
+    return step_out_with(t, uc, *info);
+  // It had no handler, and so was open, when this thread entered the agent: once more, behind it.
+  uc->sigmask |= signal_bit(info->signal);
+  send_to_self(*info);
+}
+
+// Every signal but SIGTRAP, a kick by signal included.
 extern "C" void agent_on_signal(int signal, KernelSiginfo* info, KernelUcontext* uc) {
   ThreadBlock* t = current();
-  if ((kSynchronous & signal_bit(signal)) && info->code > 0 && recover_guard(t, uc))
+  const bool fault = (kSynchronous & signal_bit(signal)) && info->code > 0;
+  if (fault && recover_guard(t, uc))
     return;
-  const bool kick = signal == kKickSignal && info->code == kSiQueue && info->rt.value == kKickValue;
-  if (kick && !takes_part(t))
-    return;
+  if (is_queued_kick(*info))
+    return on_kick(t, uc, KickedBy::kSignal);
+  if (!fault)
+    return on_asynchronous_signal(t, uc, info);
+  if (t && t->step_out) { // the fault comes first, what waited comes after it
+    end_step_out(t, uc);
+    if (t->deferred)
+      send_to_self(t->deferred_info);
+    t->deferred = 0;
+  }
   uint64_t counted;
-  if (to_program(t, uc, &counted) == Place::kUnclear) {
-    if (!kick)
-      return defer(t, uc, info);
-    if (!t->step_out) {
-      t->step_out = 1;
-      t->deferred_mask = uc->sigmask;
-      uc->sigmask = ~(kSynchronous | signal_bit(kSigTrap));
-      uc->mcontext.eflags |= kEflagsTrap;
-    }
-    return;
-  }
-  if (kick) {
-    slot_of(t).kicks++;
-    repair_interrupted_call(t, uc);
-    const uint64_t rip = uc->mcontext.rip;
-    if (stop_wanted(t)) {
-      park(t, uc, StopReason::kRequested);
-      if (slot_of(t).signal || uc->mcontext.rip != rip)
-        return go_on_after_stop(t, uc, counted);
-    }
-    if (!counted && continue_short_call(t, uc))
-      return;
-    return go_on(t, uc, counted);
-  }
+  if (to_program(t, uc, &counted) == Place::kUnclear)
+    return step_out_with(t, uc, *info);
   signal_at_program(t, uc, info, counted);
 }
 

@@ -40,7 +40,7 @@ Place to_program(ThreadBlock* t, KernelUcontext* uc, uint64_t* counted) {
   if (!t)
     return Place::kProgram;
 
-  if (rip >= agent_config.text_begin && rip < agent_config.text_end) {
+  if (in_agent_text(rip)) {
     auto begin = reinterpret_cast<uint64_t>(agent_restore_begin);
     auto end = reinterpret_cast<uint64_t>(agent_restore_end);
     if (rip == own_trampoline(t) && t->pending_call == PendingCall::kExec) {
@@ -65,6 +65,8 @@ Place to_program(ThreadBlock* t, KernelUcontext* uc, uint64_t* counted) {
     return Place::kProgram;
   }
 
+  if (runs_agent(uc)) // a compiled condition, which is no code of the agent's text
+    return Place::kUnclear;
   auto* site = reinterpret_cast<const Site*>(t->copy_site);
   if (!site || rip - site->copy >= site->copy_size)
     return Place::kProgram;

@@ -179,7 +179,7 @@ uint32_t allocate_slot() {
     }
     if (state != ThreadState::kFree || block->parent_pending)
       continue;
-    slot.state.store(static_cast<uint32_t>(ThreadState::kLeaving)); // not running yet, but taken
+    slot.state.store(static_cast<uint32_t>(ThreadState::kStarting));
     slot.tid = 0;
     block->parent_pending = 1; // until the cloner has passed: keeps the slot from a second taker
     block->child_pid = 0;

@@ -79,10 +79,6 @@ void arrive_at_site(ThreadBlock* t, Site* site, KernelUcontext* uc) {
   }
 }
 
-void program_trap(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info, uint64_t counted) {
-  signal_at_program(t, uc, info, counted);
-}
-
 void on_int3(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
   uint64_t address = uc->mcontext.rip - 1;
   if (t && t->stepped_call &&
@@ -99,7 +95,7 @@ void on_int3(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
   }
   Site* site = find_site(address);
   if (!site)
-    return program_trap(t, uc, info, 0);
+    return signal_at_program(t, uc, info, 0);
   uc->mcontext.rip = address;
   if (!takes_part(t))
     return run_displaced(t, site, uc);
@@ -114,9 +110,7 @@ void on_int3(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
 
 // What waited for a place where the program's state can be named.
 void stepped_out(ThreadBlock* t, KernelUcontext* uc, uint64_t counted) {
-  t->step_out = 0;
-  uc->mcontext.eflags &= ~kEflagsTrap;
-  uc->sigmask = t->deferred_mask;
+  end_step_out(t, uc);
   if (t->deferred) {
     t->deferred = 0;
     KernelSiginfo info = t->deferred_info;
@@ -129,7 +123,7 @@ void stepped_out(ThreadBlock* t, KernelUcontext* uc, uint64_t counted) {
 }
 
 // In the middle of a copy of several instructions (a displaced call), which could still be taken
-// back: right for a signal, but a step that did so would begin the same instruction for ever.
+// back: right for a fault, but a step that did so would begin the same instruction for ever.
 bool half_done(const ThreadBlock* t, uint64_t rip) {
   auto* site = reinterpret_cast<const Site*>(t->copy_site);
   if (!site || rip - site->copy >= site->copy_size || rip == site->copy)
@@ -142,8 +136,8 @@ bool half_done(const ThreadBlock* t, uint64_t rip) {
 
 void on_step(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
   if (!t || (t->action == Action::kRun && !t->step_out))
-    return program_trap(t, uc, info, 0); // the program set TF itself
-  if (!t->step_out && half_done(t, uc->mcontext.rip))
+    return signal_at_program(t, uc, info, 0); // the program set TF itself
+  if (half_done(t, uc->mcontext.rip))
     return;
   uint64_t counted;
   if (to_program(t, uc, &counted) == Place::kUnclear)
@@ -163,16 +157,8 @@ void on_watch(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
   if (!takes_part(t))
     return;
   uint64_t counted;
-  if (to_program(t, uc, &counted) == Place::kUnclear) {
-    // A copy of several instructions: report once the program's state can be named.
-    t->deferred = 1;
-    t->deferred_info = *info;
-    t->deferred_mask = uc->sigmask;
-    t->step_out = 1;
-    uc->mcontext.eflags |= kEflagsTrap;
-    uc->sigmask = ~kOwnedSet;
-    return;
-  }
+  if (to_program(t, uc, &counted) == Place::kUnclear)
+    return step_out_with(t, uc, *info);
   signal_at_program(t, uc, info, counted);
 }
 
@@ -198,11 +184,32 @@ bool begin_free_call(ThreadBlock* t, KernelUcontext* uc, const ThreadSlot& slot)
 void apply_trap_flag(ThreadBlock* t, KernelUcontext* uc) {
   // On its way into a call that the agent makes for it: what comes behind the call sees to the
   // flag. (A forked child, above all, would trap when the handler is no longer ours.)
-  if (uc->mcontext.rip - agent_config.text_begin < agent_config.text_end - agent_config.text_begin)
+  if (in_agent_text(uc->mcontext.rip))
     uc->mcontext.eflags &= ~kEflagsTrap;
   else if (steps(t) || t->step_out)
     uc->mcontext.eflags |= kEflagsTrap;
   t->last_rsp = uc->mcontext.rsp;
+}
+
+void step_out(ThreadBlock* t, KernelUcontext* uc) {
+  if (!t->step_out) {
+    t->step_out = 1;
+    t->deferred_mask = uc->sigmask;
+  }
+  uc->sigmask = agent_mask() & ~signal_bit(kSigTrap);
+  uc->mcontext.eflags |= kEflagsTrap;
+}
+
+void step_out_with(ThreadBlock* t, KernelUcontext* uc, const KernelSiginfo& info) {
+  t->deferred = 1;
+  t->deferred_info = info;
+  step_out(t, uc);
+}
+
+void end_step_out(ThreadBlock* t, KernelUcontext* uc) {
+  t->step_out = 0;
+  uc->mcontext.eflags &= ~kEflagsTrap;
+  uc->sigmask = t->deferred_mask;
 }
 
 void go_on(ThreadBlock* t, KernelUcontext* uc, uint64_t counted) {
@@ -277,7 +284,7 @@ extern "C" void agent_on_trap(int, KernelSiginfo* info, KernelUcontext* uc) {
   ThreadBlock* t = current();
   if (t && (uc->mcontext.eflags & kEflagsTrap) && t->action == Action::kRun && !t->step_out &&
       info->code == kTrapTrace)
-    return program_trap(t, uc, info, 0);
+    return signal_at_program(t, uc, info, 0);
   switch (info->code) {
   case kSiKernel:
     uc->mcontext.eflags &= ~kEflagsTrap; // set again where it is still wanted
@@ -286,9 +293,13 @@ extern "C" void agent_on_trap(int, KernelSiginfo* info, KernelUcontext* uc) {
   case kTrapBrkpt:
     return on_step(t, uc, info);
   case kTrapPerf:
+    if (info->perf.data == kKickValue)
+      return on_kick(t, uc, KickedBy::kPerfEvent);
     return on_watch(t, uc, info);
   default:
-    return signal_at_program(t, uc, info, 0);
+    if (is_queued_kick(*info))
+      return on_kick(t, uc, KickedBy::kPerfEvent); // its own, see kick_self: no call was interrupted
+    return on_asynchronous_signal(t, uc, info);
   }
 }
 

@@ -1,6 +1,7 @@
 // The signal backend: int3 and steps arrive as SIGTRAP, watchpoints as perf events' SIGTRAP, system
 // calls are the kernel's own. Needs nothing; the probe says what it costs and whether the
 // processor's debug registers can be had.
+#include "libdune/backend/kick_hosted.h"
 #include "libdune/backend/probe_hosted.h"
 #include "libdune/session/layout.h"
 
@@ -10,6 +11,7 @@
 #include <linux/hw_breakpoint.h>
 #include <linux/perf_event.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -63,6 +65,29 @@ bool watchpoints_work() {
   return fd >= 0 && fired;
 }
 
+// In a child, with SIGTRAP blocked, as it is while the agent runs: before 5.18 the kernel killed a
+// process for such an event.
+bool precise_kicks_work() {
+  const pid_t child = fork();
+  if (child == 0) {
+    sigset_t trap;
+    sigemptyset(&trap);
+    sigaddset(&trap, SIGTRAP);
+    sigprocmask(SIG_BLOCK, &trap, nullptr);
+    const bool opened = open_kick(0) >= 0;
+    const timespec none{};
+    siginfo_t info{};
+    constexpr uint64_t kPatience = 100'000'000; // it takes 10 us of a processor's time
+    for (const uint64_t begin = now_ns(); opened && now_ns() - begin < kPatience;)
+      for (int spin = 0; spin < 1000; ++spin)
+        if (spin == 999 && sigtimedwait(&trap, &info, &none) == SIGTRAP)
+          _exit(0);
+    _exit(1);
+  }
+  int status = 1;
+  return child > 0 && waitpid(child, &status, 0) == child && status == 0;
+}
+
 } // namespace
 
 Probe probe_signal() {
@@ -75,8 +100,11 @@ Probe probe_signal() {
   p.trap_ns = median_ns([] { asm volatile("int3" ::: "memory"); });
   sigaction(SIGTRAP, &before, nullptr);
   p.syscall_ns = median_ns([] { syscall(SYS_getppid); });
-  p.capabilities =
-      session::kCapStep | (watchpoints_work() ? uint32_t{session::kCapHardwareWatch} : 0);
+  p.capabilities = session::kCapStep;
+  if (watchpoints_work())
+    p.capabilities |= session::kCapHardwareWatch;
+  if (precise_kicks_work())
+    p.capabilities |= session::kCapPreciseKick;
   return p;
 }
 

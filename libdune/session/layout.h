@@ -63,6 +63,8 @@ struct Boundary {
 enum SiteFlags : uint32_t {
   kSiteInstalled = 1, // an int3 is (about to be) in the text
   kSiteSyscall = 2,   // the instruction is `syscall`: the agent looks at the number in rax
+  // A signal can find the instruction begun and not done (a system call, rep), for any length of time.
+  kSiteInterruptible = 4,
 };
 
 inline constexpr uint32_t kMaxBoundaries = 8;
@@ -127,12 +129,14 @@ struct alignas(64) Record {
 // ---------------------------------------------------------------------------------------------
 // Thread slots. In the session memfd.
 
-// kFree -> kRunning: [A] when a thread starts (or [K] at birth and attach).
+// kFree -> kStarting: [A] by the thread that is about to make this one; its tid is not known yet.
+// kStarting -> kRunning: [A] by the new thread, before its first instruction of the program.
+// kFree -> kRunning: [K] at birth and attach.
 // kRunning -> kParked: [A] at a stop. The registers are the front end's from here on.
 // kParked -> kRunning: [F] before it changes `resume`; [A] when it saw stop_request cleared.
 // kRunning -> kLeaving: [A] at the thread's exit, while it still runs on the slot's stack.
 // kLeaving -> kFree -> kRunning: [A] once the kernel no longer knows the thread.
-enum class ThreadState : uint32_t { kFree, kRunning, kParked, kLeaving };
+enum class ThreadState : uint32_t { kFree, kRunning, kParked, kLeaving, kStarting };
 
 enum class StopReason : uint32_t {
   kNone,
@@ -216,8 +220,9 @@ struct Notice {
 // ---------------------------------------------------------------------------------------------
 // Signals
 
-// What the front end sends to a running thread to make it park: queued, with this value (so that
-// one of the program's own is told apart), and never SIGTRAP, which would merge with an int3's.
+// What makes a running thread park. With kCapPreciseKick a perf event of the front end's that fires
+// in user mode only: a SIGTRAP with this value as its data. Else a queued signal with this value (so
+// that one of the program's own is told apart), and never SIGTRAP, which would merge with an int3's.
 inline constexpr int kKickSignal = 62;
 inline constexpr uint64_t kKickValue = 0x6b63696b64646267;
 
@@ -230,6 +235,8 @@ enum Capability : uint32_t {
   kCapStep = 2,
   kCapRing0 = 4, // traps are handled in guest ring 0
   kCapProtectedAgent = 8,
+  // Running threads are stopped in user mode only: no system call of theirs is interrupted.
+  kCapPreciseKick = 16,
 };
 
 // Where things are in the target; chosen by the keeper at birth, constant afterwards.

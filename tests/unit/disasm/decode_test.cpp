@@ -97,6 +97,16 @@ TEST(Decode, KnowsNopsAndEndbr) {
   EXPECT_TRUE(one({0xf3, 0x0f, 0x1e, 0xfa}).is_endbr64);
 }
 
+TEST(Decode, TellsRepeatedStringInstructions) {
+  EXPECT_TRUE(one({0xf3, 0xa4}).repeats) << "rep movsb";
+  EXPECT_TRUE(one({0xf3, 0x48, 0xab}).repeats) << "rep stosq";
+  EXPECT_TRUE(one({0xf2, 0xae}).repeats) << "repne scasb";
+  EXPECT_FALSE(one({0xa4}).repeats) << "movsb";
+  EXPECT_FALSE(one({0xf3, 0x0f, 0x10, 0xc1}).repeats) << "movss";
+  EXPECT_FALSE(one({0xf3, 0x90}).repeats) << "pause";
+  EXPECT_FALSE(one({0xf3, 0x0f, 0xb8, 0xc1}).repeats) << "popcnt";
+}
+
 TEST(Decode, FindsSystemCallNumbers) {
   EXPECT_EQ(one({0xb8, 14, 0, 0, 0}).eax_constant, 14u);
   EXPECT_EQ(one({0x48, 0xc7, 0xc0, 14, 0, 0, 0}).eax_constant, 14u);

@@ -3,8 +3,10 @@
 #include "tests/unit/inferior/driver.h"
 
 #include <algorithm>
+#include <csignal>
 #include <fmt/format.h>
 #include <sstream>
+#include <thread>
 
 namespace ddbg::engine::test {
 namespace {
@@ -70,6 +72,35 @@ TEST(BlockedThreads, DoNotNoticeStops) {
              times.size(), times[times.size() / 2] * 1e6, stopped / double(times.size()) * 1e6,
              times[times.size() * 99 / 100] * 1e6, times.back() * 1e6);
   EXPECT_GE(times.size(), 200u);
+}
+
+// The main thread is in the agent when SIGCHLD comes, which is ignored: it must not be kept for, or
+// interrupt, anybody.
+TEST(BlockedThreads, DoNotNoticeAChildThatEndsDuringAStop) {
+  Traced traced(target_path("child_ends"));
+  ASSERT_TRUE(traced.ok());
+  const RecordId line = traced.record("finish_line");
+  traced.run_to_main();
+  const Event stop = traced.next();
+  ASSERT_EQ(stop.fired, std::vector<RecordId>{line});
+  auto waits = [&] {
+    for (const ThreadView& v : traced.inferior().threads())
+      if (v.number == 2)
+        return v.status == ThreadStatus::kBlocked;
+    return false;
+  };
+  for (int i = 0; i < 1000 && !waits(); ++i) { // until the thread has come to its call
+    ASSERT_TRUE(traced.inferior().resume({.thread = 2, .only_this_thread = true}));
+    ASSERT_TRUE(traced.inferior().stop());
+  }
+  const auto child = static_cast<pid_t>(traced.read_variable("child_pid"));
+  ASSERT_EQ(kill(child, SIGKILL), 0);
+  const std::string stat = fmt::format("/proc/{}/stat", child);
+  while (file_text(stat).find(") Z ") == std::string::npos)
+    std::this_thread::yield();
+  const Outcome got = traced.run_to_end();
+  EXPECT_EQ(got.output, "0 0\n");
+  EXPECT_EQ(got.status, "exit 3");
 }
 
 } // namespace

@@ -51,6 +51,8 @@ TEST(Storm, ThreadsSignalsForksExecAndChangingBreakpoints) {
     return due && random() % 2;
   };
   const Outcome got = traced.run_to_end([&](const Event& e) {
+    for (const ThreadView& v : traced.inferior().threads())
+      EXPECT_NE(v.status, ThreadStatus::kRunning) << "thread " << v.number;
     if (e.reason == StopReason::kRequested) {
       ++requested;
     } else if (std::count(e.fired.begin(), e.fired.end(), end)) {

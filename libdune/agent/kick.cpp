@@ -1,0 +1,98 @@
+// Kicks: how a running thread is brought to park for somebody else's stop.
+//
+// A precise kick (kCapPreciseKick) is a perf event that fires in user mode only, so the thread is
+// between two instructions of its own. A kick by signal can find the thread on its way into a system
+// call, or out of one, and then the kernel ends the call early; what can be mended of that is mended
+// here. A thread may also kick itself, see stop.cpp.
+#include "libdune/agent/agent.h"
+
+namespace dune::agent {
+
+namespace {
+
+// The kick found the thread entering a system call after the front end had seen it running, and the
+// kernel ended the call with EINTR where no handler of the program ran. Such a call is made again.
+void repair_interrupted_call(ThreadBlock* t, KernelUcontext* uc) {
+  constexpr uint64_t kMinusEintr = static_cast<uint64_t>(-4);
+  KernelSigcontext& m = uc->mcontext;
+  if (m.rax != kMinusEintr || m.rip == t->restored_rip)
+    return;
+  uint8_t code[7]; // mov $imm32, %eax; syscall
+  if (!read_user(t, code, m.rip - sizeof code, sizeof code) || code[5] != 0x0f || code[6] != 0x05 ||
+      code[0] != 0xb8)
+    return;
+  uint32_t number;
+  memcpy(&number, code + 1, 4);
+  m.rax = number;
+  m.rip -= 2;
+}
+
+// The same for a call that had done a part: the rest is made from a place of ours, where the agent
+// puts the parts together. A short count that is not the kick's doing comes out as it is: the next
+// call fails, or finds the end. True: uc is on its way there.
+bool continue_short_call(ThreadBlock* t, KernelUcontext* uc) {
+  constexpr uint64_t kWaitAll = 0x100, kPeek = 2;
+  KernelSigcontext& m = uc->mcontext;
+  uint8_t code[7]; // mov $imm32, %eax; syscall
+  if (m.rcx != m.rip || m.rip == t->restored_rip || static_cast<int64_t>(m.rax) <= 0 ||
+      m.rax >= m.rdx || !read_user(t, code, m.rip - sizeof code, sizeof code) || code[5] != 0x0f ||
+      code[6] != 0x05 || code[0] != 0xb8)
+    return false;
+  uint32_t number;
+  memcpy(&number, code + 1, 4);
+  const bool continues = number == __NR_write || number == __NR_sendto ||
+                         (number == __NR_recvfrom && (m.r10 & kWaitAll) && !(m.r10 & kPeek));
+  if (!continues)
+    return false;
+  t->partial_done = m.rax;
+  t->partial_rsi = m.rsi;
+  t->partial_rdx = m.rdx;
+  m.rsi += m.rax;
+  m.rdx -= m.rax;
+  m.rax = number;
+  t->stepped_call = m.rip - kSyscallLength;
+  slot_of(t).regs.rip = m.rip; // where it is, for a stop meanwhile
+  m.rip = reinterpret_cast<uint64_t>(agent_stepped_call);
+  m.eflags &= ~kEflagsTrap;
+  return true;
+}
+
+} // namespace
+
+bool is_queued_kick(const KernelSiginfo& info) {
+  return info.code == kSiQueue && info.rt.value == session::kKickValue;
+}
+
+void kick_self() {
+  KernelSiginfo info{};
+  info.signal = owned() & signal_bit(kKickSignal) ? kKickSignal : kSigTrap;
+  info.code = kSiQueue;
+  info.rt.pid = static_cast<int32_t>(agent_config.target_pid);
+  info.rt.value = session::kKickValue;
+  send_to_self(info);
+}
+
+void on_kick(ThreadBlock* t, KernelUcontext* uc, KickedBy by) {
+  if (!takes_part(t))
+    return;
+  uint64_t counted;
+  if (to_program(t, uc, &counted) == Place::kUnclear) {
+    if (!runs_agent(uc))
+      step_out(t, uc);
+    return; // about to park, or to look whether it has to; else it is kicked again
+  }
+  slot_of(t).kicks++;
+  if (by == KickedBy::kSignal)
+    repair_interrupted_call(t, uc);
+  const uint64_t rip = uc->mcontext.rip;
+  if (stop_wanted(t)) {
+    park(t, uc, session::StopReason::kRequested);
+    if (slot_of(t).signal || uc->mcontext.rip != rip)
+      return go_on_after_stop(t, uc, counted);
+  }
+  if (by == KickedBy::kSignal && !counted && continue_short_call(t, uc))
+    return;
+  go_on(t, uc, counted);
+}
+
+} // namespace dune::agent
