@@ -39,7 +39,7 @@ struct Instruction {
   bool falls_through = true; // may the next instruction in memory run after it (calls: on return)?
   bool is_endbr64 = false;
   bool repeats = false; // a string instruction under rep: interrupts come between its iterations
-  bool is_nop = false; // any nop, however long or prefixed (`xchg %ax,%ax` too), but not pause
+  bool is_nop = false;  // any nop, however long or prefixed (`xchg %ax,%ax` too), but not pause
   std::optional<TargetAddr> target;      // of a direct branch
   std::optional<TargetAddr> rip_operand; // address of the memory operand, when it is rip-relative
   uint16_t rip_operand_size = 0;        // in bytes; 0 when only the address is used (lea, prefetch)

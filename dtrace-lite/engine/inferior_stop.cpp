@@ -262,7 +262,8 @@ bool Inferior::Impl::waits_for_vfork_child(const KernelView& view) const {
 Checked<bool> Inferior::Impl::settle_once(std::set<uint32_t>& kicked) {
   bool settled = true;
   auto kick = [&](uint32_t i) -> Checked<void> {
-    return kicked.insert(i).second ? kicker->kick(static_cast<pid_t>(slot(i).tid)) : Checked<void>();
+    return kicked.insert(i).second ? kicker->kick(static_cast<pid_t>(slot(i).tid))
+                                   : Checked<void>();
   };
   std::vector<std::pair<uint32_t, KernelView>> candidates;
   for (uint32_t i = 0; i < slot_count(); ++i) {
@@ -310,8 +311,8 @@ Checked<bool> Inferior::Impl::settle_once(std::set<uint32_t>& kicked) {
     auto bytes = original_bytes(back, 16);
     auto index = bytes ? sites->site_at(back, *bytes, 0) : Checked<uint32_t>(bytes.error());
     if (!index) {
-      // Nothing can be patched there: a precise kick catches the thread when it comes out, any other
-      // has to interrupt the call.
+      // Nothing can be patched there: a precise kick catches the thread when it comes out, any
+      // other has to interrupt the call.
       if (auto ok = kick(i); !ok)
         return ok.error();
       if (capability_bits & kCapPreciseKick)

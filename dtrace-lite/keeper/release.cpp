@@ -191,8 +191,8 @@ std::vector<std::string> release(Injected& in) {
   if (process->threads().empty())
     return left;
   Tracee thread(process->threads().front());
-  // A kick or a watchpoint's trap that is still on its way would kill the program: ignoring a signal
-  // discards it.
+  // A kick or a watchpoint's trap that is still on its way would kill the program: ignoring a
+  // signal discards it.
   dune::KernelSigaction ignore{};
   ignore.handler = dune::kSigIgn;
   for (int signal : {dune::kSigTrap, dune::agent::kKickSignal})

@@ -139,8 +139,8 @@ void go_on_after_stop(ThreadBlock*, KernelUcontext*, uint64_t counted);
 // The thread has arrived at uc->rip by a step (or an emulated instruction): stop, or step on.
 void step_landed(ThreadBlock*, KernelUcontext*);
 void apply_trap_flag(ThreadBlock*, KernelUcontext*);
-// Steps the thread on, all else held back, to the next place where the program's state can be named;
-// there it parks if a stop is on, or gets the signal.
+// Steps the thread on, all else held back, to the next place where the program's state can be
+// named; there it parks if a stop is on, or gets the signal.
 void step_out(ThreadBlock*, KernelUcontext*);
 void step_out_with(ThreadBlock*, KernelUcontext*, const KernelSiginfo&);
 void end_step_out(ThreadBlock*, KernelUcontext*);
@@ -163,8 +163,8 @@ void kick_self(); // arrives when the agent lets signals in again
 void on_kick(ThreadBlock*, KernelUcontext*, KickedBy);
 
 // signals.cpp
-// Blocked while the agent runs: all but faults, and but what the kernel drops anyway. Blocked, such a
-// signal would be kept, and interrupt the system call of a thread that does not block it.
+// Blocked while the agent runs: all but faults, and but what the kernel drops anyway. Blocked, such
+// a signal would be kept, and interrupt the system call of a thread that does not block it.
 SignalSet agent_mask();
 inline void set_kernel_mask(SignalSet mask) {
   constexpr long kSigSetmask = 2;

@@ -29,8 +29,8 @@ void to_trampoline(ThreadBlock* t, KernelUcontext* uc, PendingCall call, ThreadB
     m.rip = reinterpret_cast<uint64_t>(agent_child_trampolines) + child->slot * kTrampolineSize;
   }
   m.eflags &= ~kEflagsTrap;
-  // Nothing may arrive before the new thread has its stack for signals, nor in between: a kick waits
-  // until entry.S opens the mask. Faults stay open, they are always ours.
+  // Nothing may arrive before the new thread has its stack for signals, nor in between: a kick
+  // waits until entry.S opens the mask. Faults stay open, they are always ours.
   uc->sigmask = agent_mask();
 }
 

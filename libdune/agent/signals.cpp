@@ -2,8 +2,8 @@
 // or the user wants a stop; the program's handlers run on frames that the agent builds, so that
 // they see the program's own instruction pointer, mask, alternate stack and return path.
 //
-// Signals of AgentConfig::owned stay deliverable in the kernel whatever the program's mask says; the
-// difference is kept in block.blocked and block.pending.
+// Signals of AgentConfig::owned stay deliverable in the kernel whatever the program's mask says;
+// the difference is kept in block.blocked and block.pending.
 #include "libdune/agent/agent.h"
 
 namespace dune::agent {

@@ -298,7 +298,8 @@ extern "C" void agent_on_trap(int, KernelSiginfo* info, KernelUcontext* uc) {
     return on_watch(t, uc, info);
   default:
     if (is_queued_kick(*info))
-      return on_kick(t, uc, KickedBy::kPerfEvent); // its own, see kick_self: no call was interrupted
+      return on_kick(t, uc,
+                     KickedBy::kPerfEvent); // its own, see kick_self: no call was interrupted
     return on_asynchronous_signal(t, uc, info);
   }
 }

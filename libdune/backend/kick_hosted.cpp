@@ -19,8 +19,8 @@ int open_kick(pid_t tid) {
   attr.exclude_kernel = attr.exclude_hv = 1;
   attr.sigtrap = attr.remove_on_exec = 1;
   attr.sig_data = session::kKickValue;
-  const int fd = static_cast<int>(
-      syscall(SYS_perf_event_open, &attr, tid, -1, -1, PERF_FLAG_FD_CLOEXEC));
+  const int fd =
+      static_cast<int>(syscall(SYS_perf_event_open, &attr, tid, -1, -1, PERF_FLAG_FD_CLOEXEC));
   if (fd >= 0)
     ioctl(fd, PERF_EVENT_IOC_REFRESH, 1); // enables it, and disables it after one overflow
   return fd;

@@ -63,7 +63,8 @@ struct Boundary {
 enum SiteFlags : uint32_t {
   kSiteInstalled = 1, // an int3 is (about to be) in the text
   kSiteSyscall = 2,   // the instruction is `syscall`: the agent looks at the number in rax
-  // A signal can find the instruction begun and not done (a system call, rep), for any length of time.
+  // A signal can find the instruction begun and not done (a system call, rep), for any length of
+  // time.
   kSiteInterruptible = 4,
 };
 
@@ -221,8 +222,9 @@ struct Notice {
 // Signals
 
 // What makes a running thread park. With kCapPreciseKick a perf event of the front end's that fires
-// in user mode only: a SIGTRAP with this value as its data. Else a queued signal with this value (so
-// that one of the program's own is told apart), and never SIGTRAP, which would merge with an int3's.
+// in user mode only: a SIGTRAP with this value as its data. Else a queued signal with this value
+// (so that one of the program's own is told apart), and never SIGTRAP, which would merge with an
+// int3's.
 inline constexpr int kKickSignal = 62;
 inline constexpr uint64_t kKickValue = 0x6b63696b64646267;
 
