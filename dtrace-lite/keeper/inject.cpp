@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -172,6 +173,11 @@ Checked<std::pair<uint64_t, dune::Fd>> make_memfd(Remote& remote, int pidfd, uin
   if (ftruncate(fd.get(), static_cast<off_t>(size)) != 0 ||
       fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
     return to_diagnostic(dune::system_error("cannot size the session"));
+  // Another process that shares the target's descriptors can have come in between: we map all of
+  // it.
+  struct stat info {};
+  if (fstat(fd.get(), &info) != 0 || static_cast<uint64_t>(info.st_size) != size)
+    return Diagnostic{"The session has another size than it was given.", {}, {}};
   return std::pair{*made, std::move(fd)};
 }
 

@@ -1,5 +1,6 @@
 #include "dtrace-lite/keeper/birth.h"
 
+#include <algorithm>
 #include <csignal>
 #include <cstring>
 #include <fcntl.h>
@@ -164,7 +165,10 @@ Checked<Injected> launch(const LaunchOptions& options, pid_t frontend_pid,
   return injected;
 }
 
-Checked<void> seize_for_exec(pid_t tid) {
+Checked<void> seize_for_exec(pid_t pid, pid_t tid) {
+  const std::vector<pid_t> tasks = read_tasks(pid);
+  if (std::find(tasks.begin(), tasks.end(), tid) == tasks.end())
+    return Diagnostic{"A thread that is not the program's cannot be followed.", {}, {}};
   if (ptrace(PTRACE_SEIZE, tid, nullptr, PTRACE_O_TRACEEXEC) != 0)
     return to_diagnostic(dune::system_error("cannot follow the execve"));
   return {};

@@ -110,10 +110,7 @@ bool bring_out(Injected& in, StoppedProcess& process, const Tracee& thread) {
   return false;
 }
 
-} // namespace
-
-void abandon(Injected& in) {
-  // Sites first: a thread that is resumed must not run into one that nobody removes.
+void remove_sites(Injected& in) {
   SiteTable& table = in.sites();
   for (uint32_t i = 0; i < std::min(table.count.load(), kSites); ++i) {
     Site& s = table.sites[i];
@@ -124,6 +121,9 @@ void abandon(Injected& in) {
       (void)!in.memory->write(TargetAddr(s.address), &s.original_byte, 1);
     s.flags.fetch_and(~kSiteInstalled);
   }
+}
+
+void let_threads_go(Injected& in) {
   Header& h = in.session().header;
   h.abandoned = 1;
   for (uint32_t i = 0; i < kThreadSlots; ++i) {
@@ -140,9 +140,16 @@ void abandon(Injected& in) {
   for (uint32_t i = 0; i < kThreadSlots; ++i) {
     ThreadSlot& s = in.session().threads[i];
     s.resume.fetch_add(1);
-    if (s.state == static_cast<uint32_t>(ThreadState::kParked))
-      syscall(SYS_futex, &s.resume, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+    // Whatever its state is said to be: a thread that is not asleep does not mind.
+    syscall(SYS_futex, &s.resume, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
   }
+}
+
+} // namespace
+
+void abandon(Injected& in) {
+  remove_sites(in); // first: a thread that is resumed must not run into one that nobody removes
+  let_threads_go(in);
 }
 
 std::vector<std::string> release(Injected& in) {
@@ -151,6 +158,8 @@ std::vector<std::string> release(Injected& in) {
   auto process = StoppedProcess::stop(in.pid);
   if (!process)
     return {process.error().message};
+  // Again: what a hostile target has written over it meanwhile would hold them, and now it cannot.
+  let_threads_go(in);
   auto instruction = find_syscall_instruction(in.pid, *in.memory);
   if (!instruction)
     return {instruction.error().text};

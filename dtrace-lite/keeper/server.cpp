@@ -38,6 +38,7 @@ private:
   void target_exited(int status);
   void exec_stop();
   void ring_session();
+  void forget_exec();
   void frontend_gone();
 
   dune::Fd socket_;
@@ -152,19 +153,21 @@ void Server::handle(Message& message) {
     const auto tid = in.number<int32_t>();
     if (tid == exec_tid_) // a signal came between the announcement and the call
       return answer({});
-    auto ok = seize_for_exec(tid);
+    forget_exec(); // announced, and never made: a hostile target can do that
+    if (!target_)
+      return answer(Diagnostic{"The program is not being run.", {}, {}});
+    auto ok = seize_for_exec(target_->pid, tid);
     if (ok)
       exec_tid_ = tid;
     return answer(ok);
   }
   case MessageType::kExecFailed:
-    if (exec_tid_)
-      let_go(exec_tid_);
-    exec_tid_ = 0;
+    forget_exec();
     return answer({});
   case MessageType::kDetach: {
     Writer body;
     watches_.clear();
+    forget_exec();
     body.strings(target_ ? release(*target_) : std::vector<std::string>{});
     target_.reset();
     pidfd_.reset();
@@ -172,7 +175,9 @@ void Server::handle(Message& message) {
     return;
   }
   case MessageType::kKill:
-    if (target_)
+    if (target_ && pidfd_) // of one that is not our child the pid may be another's by now
+      syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0);
+    else if (target_)
       ::kill(target_->pid, SIGKILL);
     return answer({});
   case MessageType::kAddWatch: {
@@ -256,12 +261,17 @@ void Server::reap() {
   }
 }
 
+void Server::forget_exec() {
+  if (exec_tid_)
+    let_go(exec_tid_);
+  exec_tid_ = 0;
+}
+
 void Server::frontend_gone() {
   if (!target_)
     return;
   watches_.clear();
-  if (exec_tid_)
-    let_go(exec_tid_);
+  forget_exec();
   release(*target_);
   target_.reset();
 }
