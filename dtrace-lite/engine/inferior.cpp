@@ -7,7 +7,9 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/futex.h>
+#include <poll.h>
 #include <sys/syscall.h>
+#include <tuple>
 
 namespace ddbg::engine {
 
@@ -21,6 +23,7 @@ Checked<void> Inferior::Impl::adopt(keeper::Born b) {
     return to_diagnostic(!session_map ? session_map.error() : code_map.error());
   session_mapping = std::move(*session_map);
   code_mapping = std::move(*code_map);
+  reader.emplace(session());
   // Copies: from now on the target can write these, and we must not believe it.
   map = header().map;
   capability_bits = header().capabilities;
@@ -32,6 +35,7 @@ Checked<void> Inferior::Impl::adopt(keeper::Born b) {
                       {}};
   sites = std::make_unique<SitePool>(session(), code_mapping.data(), map);
   kicker.emplace(born.pid, capability_bits & kCapPreciseKick);
+  claim_seen.reset();
   views_fresh = false;
   numbers.clear();
   next_number = 1;
@@ -48,24 +52,57 @@ Checked<void> Inferior::Impl::adopt(keeper::Born b) {
 
 // The keeper has let the threads go; those that enter the agent park at once.
 Checked<void> Inferior::Impl::wait_until_parked() {
+  const auto begin = Clock::now();
   for (;;) {
     const uint32_t seq = header().event_seq.load();
     bool any = false, waiting = false;
     for (uint32_t i = 0; i < slot_count(); ++i) {
-      any |= state(i) == ThreadState::kParked;
-      waiting |=
-          state(i) == ThreadState::kRunning &&
-          look_at(born.pid, static_cast<pid_t>(slot(i).tid)).kind != KernelView::Kind::kBlocked;
+      const ThreadState now = state(i);
+      any |= now == ThreadState::kParked;
+      waiting |= now == ThreadState::kRunning &&
+                 look_at(born.pid, tid_of(i)).kind != KernelView::Kind::kBlocked;
     }
+    if (reader->damage())
+      return corrupted();
     if (any || !waiting)
       return {};
     if (!process_alive())
       return Diagnostic{"The program was killed while it started.", {}, {}};
+    if (waits_in_vain(begin))
+      return Diagnostic{"The program does not enter the debugger's agent.", {}, {}};
     const timespec tenth{0, 100'000'000};
     header().frontend_waits = 1;
     futex(header().event_seq, FUTEX_WAIT, seq, &tenth);
     header().frontend_waits = 0;
   }
+}
+
+namespace {
+
+// What was born could not be adopted: it must not stay where it is, parked.
+void undo_birth(Client& client, bool attached) {
+  if (attached) {
+    (void)!client.detach();
+    return;
+  }
+  if (!client.kill())
+    return;
+  while (!client.poll_news()) { // its end
+    pollfd wait{client.fd(), POLLIN, 0};
+    (void)poll(&wait, 1, -1);
+  }
+}
+
+} // namespace
+
+Checked<std::unique_ptr<Inferior>> Inferior::Impl::bring_up(Client& client, keeper::Born born) {
+  const bool attached = born.attached;
+  auto impl = std::make_unique<Impl>(client);
+  if (auto ok = impl->adopt(std::move(born)); !ok) {
+    undo_birth(client, attached);
+    return ok.error();
+  }
+  return std::unique_ptr<Inferior>(new Inferior(std::move(impl)));
 }
 
 Inferior::Inferior(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -76,10 +113,7 @@ Checked<std::unique_ptr<Inferior>> Inferior::launch(Client& client,
   auto born = client.launch(options);
   if (!born)
     return born.error();
-  auto impl = std::make_unique<Impl>(client);
-  if (auto ok = impl->adopt(std::move(*born)); !ok)
-    return ok.error();
-  return std::unique_ptr<Inferior>(new Inferior(std::move(impl)));
+  return Impl::bring_up(client, std::move(*born));
 }
 
 Checked<std::unique_ptr<Inferior>> Inferior::attach(Client& client, pid_t pid,
@@ -87,12 +121,10 @@ Checked<std::unique_ptr<Inferior>> Inferior::attach(Client& client, pid_t pid,
   auto born = client.attach(pid, backend);
   if (!born)
     return born.error();
-  auto impl = std::make_unique<Impl>(client);
-  if (auto ok = impl->adopt(std::move(*born)); !ok)
-    return ok.error();
-  return std::unique_ptr<Inferior>(new Inferior(std::move(impl)));
+  return Impl::bring_up(client, std::move(*born));
 }
 
+void Inferior::set_patience(std::chrono::milliseconds patience) { impl_->patience = patience; }
 pid_t Inferior::pid() const { return impl_->born.pid; }
 bool Inferior::attached() const { return impl_->born.attached; }
 bool Inferior::alive() const { return impl_->is_alive; }
@@ -124,33 +156,53 @@ void Inferior::Impl::fill_blocked(ThreadView& v, const KernelView& k) {
     set(arguments[i], k.arguments[i]);
 }
 
+// Threads that are gone do not come back, and there may have been any number of them.
+void Inferior::Impl::forget_numbers() {
+  constexpr size_t kRemembered = 4 * kThreadSlots;
+  if (numbers.size() <= kRemembered)
+    return;
+  std::erase_if(numbers, [&](const auto& entry) {
+    return std::none_of(views.begin(), views.end(),
+                        [&](const ThreadView& v) { return v.number == entry.second; });
+  });
+}
+
 void Inferior::Impl::refresh_views() {
   if (views_fresh)
     return;
   views.clear();
-  std::vector<std::pair<pid_t, uint32_t>> found; // tid, slot
+  struct Found {
+    pid_t tid;
+    uint32_t slot;
+    ThreadState state;
+  };
+  std::vector<Found> found;
   for (uint32_t i = 0; i < slot_count(); ++i)
-    if (state(i) == ThreadState::kParked || state(i) == ThreadState::kRunning)
-      found.emplace_back(static_cast<pid_t>(slot(i).tid), i);
-  std::sort(found.begin(), found.end()); // by age, as far as tids tell
-  for (auto [tid, i] : found) {
+    if (const ThreadState now = state(i);
+        now == ThreadState::kParked || now == ThreadState::kRunning)
+      found.push_back({tid_of(i), i, now});
+  std::sort(found.begin(), found.end(), [](const Found& a, const Found& b) {
+    return std::tie(a.tid, a.slot) < std::tie(b.tid, b.slot); // by age, as far as tids tell
+  });
+  for (const Found& f : found) {
     ThreadView v;
-    auto [it, is_new] = numbers.try_emplace({i, tid}, next_number);
+    auto [it, is_new] = numbers.try_emplace({f.slot, f.tid}, next_number);
     next_number += is_new;
     v.number = it->second;
-    v.slot = i;
-    v.tid = tid;
-    v.steps_taken = slot(i).steps_taken;
-    if (state(i) == ThreadState::kParked) {
+    v.slot = f.slot;
+    v.tid = f.tid;
+    v.steps_taken = reader->steps_taken(f.slot);
+    if (f.state == ThreadState::kParked) {
       v.status = ThreadStatus::kParked;
-      v.registers = slot(i).regs;
+      v.registers = reader->registers(f.slot);
       v.known = (1u << dune::kRegisterCount) - 1;
-    } else if (auto k = blocked.find(i); k != blocked.end()) {
+    } else if (auto k = blocked.find(f.slot); k != blocked.end()) {
       v.status = ThreadStatus::kBlocked;
       fill_blocked(v, k->second);
     }
     views.push_back(std::move(v));
   }
+  forget_numbers();
   std::sort(views.begin(), views.end(),
             [](const ThreadView& a, const ThreadView& b) { return a.number < b.number; });
   views_fresh = true;
@@ -200,12 +252,11 @@ Checked<std::vector<uint8_t>> Inferior::read_fpstate(uint32_t number) {
   if (!v || v->status != ThreadStatus::kParked)
     return Diagnostic{
         "The thread's floating-point registers are not known: it is in a system call.", {}, {}};
-  const ThreadSlot& s = impl_->slot(v->slot);
-  constexpr uint32_t kMaxImage = 64 * 1024;
-  std::vector<uint8_t> image(std::min(s.fpstate_size, kMaxImage));
-  if (!s.fpstate || image.empty())
+  const XsaveImage where = impl_->reader->xsave_image(v->slot);
+  std::vector<uint8_t> image(where.size);
+  if (!where.address || image.empty())
     return Diagnostic{"The thread's floating-point registers are in their initial state.", {}, {}};
-  if (auto ok = read_memory(TargetAddr(s.fpstate), image); !ok)
+  if (auto ok = read_memory(TargetAddr(where.address), image); !ok)
     return ok.error();
   return image;
 }
@@ -221,10 +272,13 @@ void Inferior::set_signal_policy(int signal, uint8_t policy) {
 
 // The keeper is gone: what it would do, as far as memory alone allows.
 void Inferior::Impl::abandon() {
-  sites->each_installed({TargetAddr(0), TargetAddr(~0ull)}, [&](Site& s) {
-    if (pwrite(born.memory.get(), &s.original_byte, 1, static_cast<off_t>(s.address)) == 1)
-      s.flags &= ~kSiteInstalled;
+  std::vector<uint32_t> removed;
+  sites->each_installed({TargetAddr(0), TargetAddr(~0ull)}, [&](const SitePool::Place& p) {
+    if (pwrite(born.memory.get(), &p.original_byte, 1, static_cast<off_t>(p.address.value)) == 1)
+      removed.push_back(p.index);
   });
+  for (uint32_t index : removed)
+    sites->set_installed(index, false);
   header().abandoned = 1;
   header().stop_request = 0;
   header().stop_owner = 0;

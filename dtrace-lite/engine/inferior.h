@@ -9,6 +9,7 @@
 #include "libdune/base/types.h"
 #include "libdune/session/layout.h"
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -118,6 +119,10 @@ public:
   // `notice` (may be null) hears what happened on the way, before the event that came after it.
   Checked<Event> wait(const std::function<bool()>& interrupt = nullptr,
                       const std::function<void(const NoticeView&)>& notice = nullptr);
+  // How long a stop may take before the target is given up: it says that it is about to stop, and
+  // does not (its session is corrupted, or its agent is). One that another process has stopped is
+  // waited for.
+  void set_patience(std::chrono::milliseconds);
   // Stops a running target (all threads), without an event of its own. When something else came
   // first (a thread's own stop, the end), resume() lets nothing go and wait() returns that event.
   Checked<void> stop();

@@ -5,7 +5,9 @@
 #include "dtrace-lite/engine/inferior_sites.h"
 #include "dtrace-lite/keeper/kick.h"
 #include "libdune/base/file.h"
+#include "libdune/session/reader.h"
 
+#include <chrono>
 #include <csignal>
 #include <map>
 #include <set>
@@ -16,6 +18,7 @@ using namespace dune::session;
 using keeper::Client;
 
 inline constexpr uint8_t kInt3 = 0xcc;
+using Clock = std::chrono::steady_clock;
 
 long futex(std::atomic<uint32_t>& word, int operation, uint32_t value, const timespec* timeout);
 
@@ -35,6 +38,7 @@ struct Inferior::Impl {
   Client& client;
   keeper::Born born;
   dune::Mapping session_mapping, code_mapping;
+  std::optional<SessionReader> reader; // of session_mapping
   std::unique_ptr<SitePool> sites;
   std::optional<keeper::Kicker> kicker;
   MemoryMap map{};
@@ -52,24 +56,32 @@ struct Inferior::Impl {
   std::map<RecordId, uint32_t> watch_ids; // the keeper's number of a watchpoint
   std::optional<Event> pending_event;     // found while doing something else
   uint32_t next_notice = 0;               // ours: the header's copy may be scribbled over
+  // Since when the owner of the stop has claimed it without parking.
+  std::optional<Clock::time_point> claim_seen;
+  std::chrono::milliseconds patience{20'000};
 
+  // To write to; what the target may have written is asked of the reader.
   Session& session() const { return *reinterpret_cast<Session*>(session_mapping.data()); }
   Header& header() const { return session().header; }
   ThreadSlot& slot(uint32_t i) const { return session().threads[i]; }
-  ThreadState state(uint32_t i) const { return static_cast<ThreadState>(slot(i).state.load()); }
-  uint32_t slot_count() const { return std::min(header().slots_in_use.load(), kThreadSlots); }
+  ThreadState state(uint32_t i) { return reader->state(i); }
+  pid_t tid_of(uint32_t i) const { return static_cast<pid_t>(reader->tid(i)); }
+  uint32_t slot_count() { return reader->slot_count(); }
 
+  static Checked<std::unique_ptr<Inferior>> bring_up(Client&, keeper::Born);
   Checked<void> adopt(keeper::Born);
   Checked<void> wait_until_parked();
   bool process_alive() const { return ::kill(born.pid, 0) == 0 || errno == EPERM; }
+  bool waits_in_vain(Clock::time_point since) const;
 
   void drain_notices(const std::function<void(const NoticeView&)>& hear);
   std::optional<Event> take_news();
   std::optional<Event> check();
   Event lost(std::string text);
   Event give_up(const Diagnostic& why);
-  Event describe(uint32_t slot_index);
-  void handle_exec(uint32_t slot_index);
+  Diagnostic corrupted() const;
+  Event describe(uint32_t slot_index, const StopWords&);
+  void handle_exec(uint32_t slot_index, StopReason);
 
   Checked<void> park_others();
   Checked<bool> settle_once(std::set<uint32_t>& kicked);
@@ -80,6 +92,7 @@ struct Inferior::Impl {
   void wake(uint32_t slot_index);
 
   void refresh_views();
+  void forget_numbers();
   void refresh_names();
   void fill_blocked(ThreadView&, const KernelView&);
 

@@ -20,8 +20,9 @@ Checked<void> Inferior::read_memory(TargetAddr address, std::span<uint8_t> out) 
           fmt::format("Cannot access memory at address {:#x}", address.value + done), {}, {}};
     done += static_cast<size_t>(n);
   }
-  m.sites->each_installed({address, address + out.size()},
-                          [&](const Site& s) { out[s.address - address.value] = s.original_byte; });
+  m.sites->each_installed({address, address + out.size()}, [&](const SitePool::Place& p) {
+    out[p.address - address] = p.original_byte;
+  });
   return {};
 }
 
@@ -30,9 +31,9 @@ Checked<void> Inferior::write_memory(TargetAddr address, std::span<const uint8_t
   std::vector<uint8_t> bytes(data.begin(), data.end());
   std::optional<TargetAddr> at_site;
   m.sites->each_installed({address - std::min<uint64_t>(15, address.value), address + data.size()},
-                          [&](const Site& s) {
-                            if (s.address + s.original_length > address.value)
-                              at_site = TargetAddr(s.address);
+                          [&](const SitePool::Place& p) {
+                            if (p.address + p.original_length > address)
+                              at_site = p.address;
                           });
   if (at_site)
     return Diagnostic{
@@ -56,43 +57,47 @@ Checked<std::vector<uint8_t>> Inferior::Impl::original_bytes(TargetAddr address,
   if (n <= 0)
     return Diagnostic{fmt::format("Cannot access memory at address {:#x}", address.value), {}, {}};
   bytes.resize(static_cast<size_t>(n));
-  sites->each_installed({address, address + bytes.size()},
-                        [&](const Site& s) { bytes[s.address - address.value] = s.original_byte; });
+  sites->each_installed({address, address + bytes.size()}, [&](const SitePool::Place& p) {
+    bytes[p.address - address] = p.original_byte;
+  });
   return bytes;
 }
 
 Checked<void> Inferior::Impl::install(std::span<const uint32_t> indices) {
   std::vector<keeper::TextWrite> writes;
+  std::vector<uint32_t> written;
   for (uint32_t index : indices) {
-    Site& s = sites->site(index);
-    if (s.flags & kSiteInstalled)
+    const SitePool::Place& place = sites->place(index);
+    if (place.installed)
       continue;
-    s.flags |= kSiteInstalled; // before the byte: a thread that traps has to find it so
-    writes.push_back({TargetAddr(s.address), kInt3, s.original_byte});
+    sites->set_installed(index, true); // before the byte: a thread that traps has to find it so
+    writes.push_back({place.address, kInt3, place.original_byte});
+    written.push_back(index);
   }
   if (writes.empty())
     return {};
   auto ok = client.write_text(writes);
   if (!ok)
-    for (const auto& w : writes)
-      if (auto index = sites->find(w.address))
-        sites->site(*index).flags &= ~kSiteInstalled;
+    for (uint32_t index : written)
+      sites->set_installed(index, false);
   return ok;
 }
 
 Checked<void> Inferior::Impl::uninstall(std::span<const uint32_t> indices) {
   std::vector<keeper::TextWrite> writes;
+  std::vector<uint32_t> written;
   for (uint32_t index : indices) {
-    Site& s = sites->site(index);
-    if ((s.flags & kSiteInstalled) && !sites->needs_int3(index))
-      writes.push_back({TargetAddr(s.address), s.original_byte, kInt3});
+    const SitePool::Place& place = sites->place(index);
+    if (!place.installed || sites->needs_int3(index))
+      continue;
+    writes.push_back({place.address, place.original_byte, kInt3});
+    written.push_back(index);
   }
   if (writes.empty())
     return {};
   auto ok = client.write_text(writes); // the byte first, see install
-  for (const auto& w : writes)
-    if (auto index = sites->find(w.address))
-      sites->site(*index).flags &= ~kSiteInstalled;
+  for (uint32_t index : written)
+    sites->set_installed(index, false);
   return ok;
 }
 
@@ -195,14 +200,14 @@ void Inferior::set_condition(RecordId id, std::vector<uint8_t> code) {
 RecordCounts Inferior::counts(RecordId id) const {
   if (!impl_->sites->valid(id))
     return {};
-  const Record& r = impl_->sites->record(id);
+  const RecordCounters r = impl_->reader->counters(id);
   return {r.hits, r.evaluations, r.faults, r.ignore_count};
 }
 
 std::optional<TargetAddr> Inferior::record_address(RecordId id) const {
   if (!impl_->sites->valid(id) || impl_->sites->site_of(id) == kNone)
     return std::nullopt;
-  return TargetAddr(impl_->sites->site(impl_->sites->site_of(id)).address);
+  return impl_->sites->place(impl_->sites->site_of(id)).address;
 }
 
 Checked<RecordId> Inferior::add_watch(TargetAddr address, unsigned size, Client::Access access,

@@ -42,20 +42,14 @@ Checked<std::pair<uint64_t, std::byte*>> SitePool::allocate(size_t size, TargetA
                     {}};
 }
 
-std::optional<uint32_t> SitePool::find(TargetAddr address) const {
-  auto it = by_address_.find(address.value);
-  if (it == by_address_.end())
-    return std::nullopt;
-  return it->second;
-}
-
 Checked<uint32_t> SitePool::site_at(TargetAddr address, std::span<const uint8_t> original,
                                     uint32_t flags) {
-  if (auto known = find(address)) {
-    table_->sites[*known].flags |= flags;
-    return *known;
+  if (const auto known = by_address_.find(address.value); known != by_address_.end()) {
+    places_[known->second].sees_syscall |= (flags & kSiteSyscall) != 0;
+    publish_flags(known->second);
+    return known->second;
   }
-  const uint32_t index = table_->count;
+  const auto index = static_cast<uint32_t>(places_.size());
   if (index >= kSites)
     return Diagnostic{
         fmt::format("The program has had {} different breakpoint addresses already.", kSites),
@@ -76,34 +70,61 @@ Checked<uint32_t> SitePool::site_at(TargetAddr address, std::span<const uint8_t>
   const auto copy = plan->commit(TargetAddr(room->first));
   std::memcpy(room->second, copy.bytes.data(), copy.bytes.size());
 
+  places_.push_back({index,
+                     address,
+                     original[0],
+                     static_cast<uint8_t>(plan->source_length()),
+                     false,
+                     (flags & kSiteSyscall) != 0,
+                     {TargetAddr(room->first), TargetAddr(room->first + copy.bytes.size())},
+                     {}});
+  publish(index, copy);
+  by_address_[address.value] = index;
+  return index;
+}
+
+void SitePool::publish(uint32_t index, const dune::disasm::Relocated& copy) {
+  Place& place = places_[index];
   Site& s = table_->sites[index];
-  s.address = address.value;
-  s.copy = room->first;
-  s.copy_size = static_cast<uint32_t>(copy.bytes.size());
-  s.original_length = static_cast<uint8_t>(plan->source_length());
-  s.original_byte = original[0];
+  s.address = place.address.value;
+  s.copy = place.copy.begin.value;
+  s.copy_size = static_cast<uint32_t>(place.copy.size());
+  s.original_length = place.original_length;
+  s.original_byte = place.original_byte;
   s.first_record = kNone;
-  s.flags = flags;
-  s.boundary_count = 0;
+  publish_flags(index);
+  uint8_t count = 0;
   for (const auto& b : copy.boundaries) {
-    if (b.state == dune::disasm::BoundaryState::kStepOn || s.boundary_count == kMaxBoundaries)
+    if (b.state == dune::disasm::BoundaryState::kStepOn || count == kMaxBoundaries)
       continue;
-    Boundary& out = s.boundaries[s.boundary_count++];
-    out = {};
+    Boundary out{};
     out.original = b.original.value;
     out.copy_offset = b.offset;
     out.rsp_add = b.rsp_add;
     out.saved_count = b.saved_count;
     for (int i = 0; i < b.saved_count; ++i)
       out.saved[i] = {static_cast<uint16_t>(b.saved[i].reg), b.saved[i].at};
+    s.boundaries[count++] = out;
+    place.boundaries.emplace_back(b.offset, b.original);
   }
+  s.boundary_count = count;
   table_->count = index + 1;
-  uint32_t slot = site_hash(address.value);
-  while (table_->hash[slot].load() != 0)
+  // An empty entry is the next one that is: half of them are, whatever the target makes of them.
+  uint32_t slot = site_hash(place.address.value);
+  for (uint32_t n = 0; n < kSiteHashSize && table_->hash[slot].load() != 0; ++n)
     slot = (slot + 1) % kSiteHashSize;
   table_->hash[slot].store(index + 1, std::memory_order_release);
-  by_address_[address.value] = index;
-  return index;
+}
+
+void SitePool::publish_flags(uint32_t index) {
+  const Place& place = places_[index];
+  table_->sites[index].flags = (place.installed ? uint32_t{kSiteInstalled} : 0) |
+                               (place.sees_syscall ? uint32_t{kSiteSyscall} : 0);
+}
+
+void SitePool::set_installed(uint32_t index, bool installed) {
+  places_[index].installed = installed;
+  publish_flags(index);
 }
 
 TargetAddr SitePool::original_of(TargetAddr pc) const {
@@ -111,14 +132,13 @@ TargetAddr SitePool::original_of(TargetAddr pc) const {
                                 [&](const Window& w) { return pc.value - w.address < w.size; });
   if (!ours)
     return pc;
-  for (const auto& [address, index] : by_address_) {
-    const Site& s = table_->sites[index];
-    if (pc.value - s.copy >= s.copy_size)
+  for (const Place& place : places_) {
+    if (!place.copy.contains(pc))
       continue;
-    for (uint32_t i = 0; i < s.boundary_count; ++i)
-      if (s.boundaries[i].copy_offset == pc.value - s.copy)
-        return TargetAddr(s.boundaries[i].original);
-    return TargetAddr(s.address);
+    for (const auto& [offset, original] : place.boundaries)
+      if (offset == pc - place.copy.begin)
+        return original;
+    return place.address;
   }
   return pc;
 }
@@ -138,7 +158,7 @@ Checked<void> SitePool::set_condition(RecordId id, std::span<const uint8_t> code
     record(id).condition = 0;
     return {};
   }
-  const TargetAddr near(site_of_[id] == kNone ? 0 : table_->sites[site_of_[id]].address);
+  const TargetAddr near = site_of_[id] == kNone ? TargetAddr(0) : places_[site_of_[id]].address;
   auto room = allocate(code.size(), near);
   if (!room)
     return room.error();
@@ -230,8 +250,7 @@ bool SitePool::remove_record(RecordId id) {
 
 bool SitePool::needs_int3(uint32_t index) const {
   auto chain = chains_.find(index);
-  return (chain != chains_.end() && !chain->second.empty()) ||
-         (table_->sites[index].flags & kSiteSyscall);
+  return (chain != chains_.end() && !chain->second.empty()) || places_[index].sees_syscall;
 }
 
 } // namespace ddbg::engine

@@ -1,5 +1,6 @@
-// Sites, records and the code arena: the front end's half of the session's code memfd. Internal to
-// the engine's Inferior.
+// Sites, records and the code arena: what the front end writes into the session for the agent, and
+// its own account of it. Nothing read back is believed: a hostile target can write the session, and
+// make its mapping of the code memfd writable. Internal to the engine's Inferior.
 #pragma once
 
 #include "dtrace-lite/engine/inferior.h"
@@ -9,6 +10,10 @@
 #include <map>
 #include <unordered_map>
 #include <vector>
+
+namespace dune::disasm {
+struct Relocated;
+}
 
 namespace ddbg::engine {
 
@@ -20,14 +25,26 @@ public:
   // The index of the site at `address`, made if there is none. `original`: the program's bytes
   // there, as many as are readable, at least one instruction.
   Checked<uint32_t> site_at(TargetAddr address, std::span<const uint8_t> original, uint32_t flags);
-  dune::session::Site& site(uint32_t index) const { return table_->sites[index]; }
-  std::optional<uint32_t> find(TargetAddr) const;
-  // Calls f(site) for every site that is in the text within the range.
+
+  // What is known of a site.
+  struct Place {
+    uint32_t index;
+    TargetAddr address;
+    uint8_t original_byte;
+    uint8_t original_length; // of the displaced instruction(s)
+    bool installed;          // its int3 is (about to be) in the text
+    bool sees_syscall;       // kSiteSyscall
+    TargetRange copy;
+    std::vector<std::pair<uint16_t, TargetAddr>> boundaries; // offset in the copy, original
+  };
+  const Place& place(uint32_t index) const { return places_[index]; }
+  void set_installed(uint32_t index, bool installed);
+  // Calls f(place) for every site that is in the text within the range.
   template <class F> void each_installed(TargetRange range, F&& f) const {
     for (auto it = by_address_.lower_bound(range.begin.value);
          it != by_address_.end() && it->first < range.end.value; ++it)
-      if (table_->sites[it->second].flags & dune::session::kSiteInstalled)
-        f(table_->sites[it->second]);
+      if (places_[it->second].installed)
+        f(places_[it->second]);
   }
   // The program's address for an instruction pointer inside a copy; `pc` itself elsewhere.
   TargetAddr original_of(TargetAddr pc) const;
@@ -52,9 +69,13 @@ private:
   Checked<std::pair<uint64_t, std::byte*>> allocate(size_t size, TargetAddr near);
   Checked<RecordId> take_record();
 
+  void publish(uint32_t index, const dune::disasm::Relocated& copy);
+  void publish_flags(uint32_t index);
+
   dune::session::Session* session_;
-  dune::session::SiteTable* table_;
+  dune::session::SiteTable* table_; // written, never believed
   std::byte* code_;
+  std::vector<Place> places_; // by index
   std::vector<Window> windows_;
   std::map<uint64_t, uint32_t> by_address_;
   // The chains as we made them: what the session says of them is the target's to scribble over.

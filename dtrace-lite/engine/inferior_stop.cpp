@@ -7,6 +7,7 @@
 #include <climits>
 #include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/futex.h>
@@ -71,7 +72,7 @@ std::optional<Event> Inferior::Impl::take_news() {
     return e;
   case keeper::News::Kind::kExeced:
     if (auto ok = adopt(std::move(news->born)); !ok)
-      return lost(ok.error().message);
+      return give_up(ok.error());
     e.kind = Event::Kind::kExeced;
     return e;
   case keeper::News::Kind::kExecUntraced:
@@ -83,56 +84,87 @@ std::optional<Event> Inferior::Impl::take_news() {
   return std::nullopt;
 }
 
-Event Inferior::Impl::describe(uint32_t index) {
-  ThreadSlot& s = slot(index);
+Event Inferior::Impl::describe(uint32_t index, const StopWords& stop) {
   Event e;
-  e.reason = s.reason;
+  e.reason = stop.reason;
   refresh_views();
   for (const ThreadView& v : views)
     if (v.slot == index)
       e.thread = v.number;
-  if (e.reason == StopReason::kBreakpoint || e.reason == StopReason::kWatchpoint)
-    for (uint32_t i = 0; i < std::min(s.fired_count, kMaxFired); ++i)
-      if (sites->valid(s.fired[i]))
-        e.fired.push_back(s.fired[i]);
-  e.watch_old = s.watch_old;
-  e.watch_new = s.watch_new;
-  e.signal = static_cast<int>(s.signal);
-  if (e.reason == StopReason::kSignal)
-    e.siginfo.assign(s.siginfo, s.siginfo + sizeof s.siginfo);
+  if (!e.thread)
+    return give_up({"The target corrupted its session: the thread that stopped is gone.", {}, {}});
+  for (uint32_t i = 0; i < stop.fired_count; ++i)
+    if (sites->valid(stop.fired[i]))
+      e.fired.push_back(stop.fired[i]);
+  e.watch_old = stop.watch_old;
+  e.watch_new = stop.watch_new;
+  e.signal = static_cast<int>(stop.signal);
+  if (stop.reason == StopReason::kSignal)
+    e.siginfo.assign(stop.siginfo, stop.siginfo + sizeof stop.siginfo);
   return e;
+}
+
+Diagnostic Inferior::Impl::corrupted() const {
+  const dune::Error& damage = *reader->damage();
+  return {fmt::format("The target corrupted its session: {} ({:#x}).", damage.text, damage.detail),
+          {},
+          {}};
 }
 
 // A stop could not be completed: whatever the reason, the target must not stay stopped.
 Event Inferior::Impl::give_up(const Diagnostic& why) {
   if (auto e = take_news())
     return std::move(*e);
-  abandon();
-  return lost(why.message);
+  auto left = client.detach();
+  if (!left)
+    abandon();
+  std::string text = why.message + " It is left to run without the debugger.";
+  if (left)
+    for (const std::string& what : *left)
+      text += "\n" + what;
+  return lost(std::move(text));
+}
+
+// A stop that does not come. While somebody else keeps the process stopped it cannot come.
+bool Inferior::Impl::waits_in_vain(Clock::time_point since) const {
+  if (Clock::now() - since < patience)
+    return false;
+  char text[512] = {};
+  dune::Fd stat(open(fmt::format("/proc/{}/stat", born.pid).c_str(), O_RDONLY | O_CLOEXEC));
+  if (!stat || read(stat.get(), text, sizeof text - 1) <= 0)
+    return true;
+  const char* name_end = strrchr(text, ')');
+  const char state = name_end && name_end[1] ? name_end[2] : 0;
+  return state != 'T' && state != 't';
 }
 
 // The thread is parked before its execve: the keeper has to be ready for the new image.
-void Inferior::Impl::handle_exec(uint32_t index) {
-  if (slot(index).reason == StopReason::kExec)
-    (void)!client.expect_exec(static_cast<pid_t>(slot(index).tid));
+void Inferior::Impl::handle_exec(uint32_t index, StopReason reason) {
+  if (reason == StopReason::kExec)
+    (void)!client.expect_exec(tid_of(index));
   else
     (void)!client.exec_failed();
   let_go(nullptr);
 }
 
 std::optional<Event> Inferior::Impl::check() {
-  const uint32_t owner = header().stop_owner.load();
+  const StopOwner owner = reader->stop_owner();
+  const bool is_parked =
+      owner.kind == StopOwner::Kind::kThread && state(owner.slot) == ThreadState::kParked;
   // A stop that a resume() has been waiting for is worth no system call: news that came with it is
   // told by the next wait(). In every other case news goes first: a target that was killed while it
   // was stopped keeps its stop.
-  const bool awaited_stop =
-      is_running && owner - 1 < kThreadSlots && state(owner - 1) == ThreadState::kParked;
-  if (!awaited_stop)
+  if (!(is_running && is_parked))
     if (auto e = take_news())
       return e;
-  if (owner == 0)
+  if (reader->damage())
+    return give_up(corrupted());
+  if (owner.kind != StopOwner::Kind::kThread || is_parked)
+    claim_seen.reset();
+  switch (owner.kind) {
+  case StopOwner::Kind::kNobody:
     return std::nullopt;
-  if (owner == kOwnedByFrontend) {
+  case StopOwner::Kind::kFrontend: {
     if (auto ok = park_others(); !ok)
       return give_up(ok.error());
     if (pending_event)
@@ -144,33 +176,40 @@ std::optional<Event> Inferior::Impl::check() {
     e.thread = views.empty() ? 0 : views.front().number;
     return e;
   }
-  const uint32_t index = owner - 1;
-  if (index >= kThreadSlots)
-    return lost("The target corrupted its session.");
-  if (state(index) != ThreadState::kParked)
-    return std::nullopt; // it has claimed the stop and is about to park
-  const StopReason reason = slot(index).reason;
-  if (reason == StopReason::kExec || reason == StopReason::kExecFailed) {
-    handle_exec(index);
+  case StopOwner::Kind::kThread:
+    break;
+  }
+  if (!is_parked) { // it has claimed the stop and is about to park
+    if (!claim_seen)
+      claim_seen = Clock::now();
+    if (waits_in_vain(*claim_seen))
+      return give_up({"The target does not stop: a thread has said so and runs on.", {}, {}});
     return std::nullopt;
   }
-  if (header().live_threads.load() != 1)
+  const StopWords stop = reader->stop(owner.slot);
+  if (reader->damage())
+    return give_up(corrupted());
+  if (stop.reason == StopReason::kExec || stop.reason == StopReason::kExecFailed) {
+    handle_exec(owner.slot, stop.reason);
+    return std::nullopt;
+  }
+  if (!reader->is_single_threaded())
     if (auto ok = park_others(); !ok)
       return give_up(ok.error());
   if (pending_event)
     return std::exchange(pending_event, std::nullopt);
   is_running = false;
   views_fresh = false;
-  return describe(index);
+  return describe(owner.slot, stop);
 }
 
 // One round of the ring at most: a target that keeps writing cannot keep us here.
 void Inferior::Impl::drain_notices(const std::function<void(const NoticeView&)>& hear) {
   for (uint32_t i = 0; i < kNotices; ++i) {
-    const Notice& entry = session().notices[next_notice % kNotices];
-    if (entry.sequence.load(std::memory_order_acquire) != next_notice + 1)
+    const std::optional<NoticeWords> entry = reader->notice(next_notice);
+    if (!entry)
       return;
-    const NoticeView view{entry.kind, static_cast<pid_t>(entry.tid), entry.value};
+    const NoticeView view{entry->kind, static_cast<pid_t>(entry->tid), entry->value};
     header().notice_head.store(++next_notice); // the entry may be used again
     if (hear)
       hear(view);
@@ -261,11 +300,16 @@ bool Inferior::Impl::waits_for_vfork_child(const KernelView& view) const {
 // left.
 Checked<bool> Inferior::Impl::settle_once(std::set<uint32_t>& kicked) {
   bool settled = true;
-  auto kick = [&](uint32_t i) -> Checked<void> {
-    return kicked.insert(i).second ? kicker->kick(static_cast<pid_t>(slot(i).tid))
-                                   : Checked<void>();
+  // `tid` has been found in the process: a number that the session was made to say may be anybody's.
+  auto kick = [&](uint32_t i, pid_t tid) -> Checked<void> {
+    return kicked.insert(i).second ? kicker->kick(tid) : Checked<void>();
   };
-  std::vector<std::pair<uint32_t, KernelView>> candidates;
+  struct Candidate {
+    uint32_t slot;
+    pid_t tid;
+    KernelView view;
+  };
+  std::vector<Candidate> candidates;
   for (uint32_t i = 0; i < slot_count(); ++i) {
     if (state(i) != ThreadState::kRunning) {
       blocked.erase(i);
@@ -274,35 +318,35 @@ Checked<bool> Inferior::Impl::settle_once(std::set<uint32_t>& kicked) {
     }
     if (blocked.count(i))
       continue;
-    const auto tid = static_cast<pid_t>(slot(i).tid);
+    const auto tid = tid_of(i);
     const KernelView view = look_at(born.pid, tid);
     if (view.kind == KernelView::Kind::kGone) {
       // Ended without passing the agent (a system call made from code that nobody could know).
       uint32_t running = static_cast<uint32_t>(ThreadState::kRunning);
-      if (slot(i).tid != 0 &&
+      if (tid != 0 &&
           slot(i).state.compare_exchange_strong(running, static_cast<uint32_t>(ThreadState::kFree)))
         header().live_threads.fetch_sub(1);
       continue;
     }
     settled = false;
     if (view.kind == KernelView::Kind::kBlocked && view.number >= 0) {
-      candidates.emplace_back(i, view);
-    } else if (auto ok = kick(i); !ok) {
+      candidates.push_back({i, tid, view});
+    } else if (auto ok = kick(i, tid); !ok) {
       return ok.error();
     }
   }
   // A thread in the kernel is left there; a site at the call's return catches it.
   std::vector<uint32_t> new_sites;
-  for (auto& [i, view] : candidates) {
+  for (auto& [i, tid, view] : candidates) {
     const TargetAddr back = sites->original_of(TargetAddr(view.pc));
     if (in_stepped_call(view)) { // behind it is a trap already
-      view.pc = slot(i).regs.rip;
+      view.pc = reader->registers(i).rip;
       blocked[i] = view;
       continue;
     }
     if (back.value >= map.agent_text && back.value < map.agent_stacks) {
       // Inside a call the agent makes for it (vfork, or about to park): the kick waits at its end.
-      if (auto ok = kick(i); !ok)
+      if (auto ok = kick(i, tid); !ok)
         return ok.error();
       if (waits_for_vfork_child(view))
         blocked[i] = view;
@@ -313,7 +357,7 @@ Checked<bool> Inferior::Impl::settle_once(std::set<uint32_t>& kicked) {
     if (!index) {
       // Nothing can be patched there: a precise kick catches the thread when it comes out, any
       // other has to interrupt the call.
-      if (auto ok = kick(i); !ok)
+      if (auto ok = kick(i, tid); !ok)
         return ok.error();
       if (capability_bits & kCapPreciseKick)
         blocked[i] = view;
@@ -331,8 +375,9 @@ Checked<bool> Inferior::Impl::settle_once(std::set<uint32_t>& kicked) {
   if (!new_sites.empty()) {
     if (auto ok = install(new_sites); !ok)
       return ok.error();
-    for (auto& [i, view] : candidates) // look again: it may have returned before the site was there
-      if (blocked.count(i) && look_at(born.pid, static_cast<pid_t>(slot(i).tid)) != view)
+    // Look again: it may have returned before the site was there.
+    for (const auto& [i, tid, view] : candidates)
+      if (blocked.count(i) && look_at(born.pid, tid) != view)
         blocked.erase(i);
   }
   return settled;
@@ -345,6 +390,7 @@ Checked<void> Inferior::Impl::park_others() {
   views_fresh = false;
   blocked.clear();
   std::set<uint32_t> kicked;
+  const auto begin = Clock::now();
   for (int round = 1;; ++round) {
     const uint32_t seq = header().event_seq.load();
     if (auto e = take_news()) {
@@ -354,8 +400,12 @@ Checked<void> Inferior::Impl::park_others() {
     auto settled = settle_once(kicked);
     if (!settled)
       return settled.error();
+    if (reader->damage())
+      return corrupted();
     if (*settled)
       return {};
+    if (waits_in_vain(begin))
+      return Diagnostic{"The target does not stop: a thread neither parks nor blocks.", {}, {}};
     for (int i = 0; i < 2000 && header().event_seq.load(std::memory_order_relaxed) == seq; ++i)
       __builtin_ia32_pause();
     if (header().event_seq.load() != seq)
@@ -410,11 +460,11 @@ void Inferior::Impl::mark_running(uint32_t index) {
 
 void Inferior::Impl::wake(uint32_t index) {
   mark_running(index);
-  if (slot(index).asleep.load())
-    futex(slot(index).resume, FUTEX_WAKE, INT_MAX, nullptr);
+  futex(slot(index).resume, FUTEX_WAKE, INT_MAX, nullptr);
 }
 
 void Inferior::Impl::let_go(const ResumePlan* plan) {
+  claim_seen.reset();
   const uint32_t count = slot_count();
   uint32_t chosen = kNone;
   if (plan)
@@ -448,7 +498,7 @@ void Inferior::Impl::let_go(const ResumePlan* plan) {
   header().stop_request.store(plan && plan->only_this_thread && chosen != kNone);
   header().stop_owner.store(0);
   for (uint32_t i : parked)
-    if (slot(i).asleep.load())
+    if (reader->is_asleep(i))
       futex(slot(i).resume, FUTEX_WAKE, INT_MAX, nullptr);
 }
 
