@@ -180,7 +180,9 @@ Checked<void> info_proc(Context& context, std::string_view args) {
       c = ' ';
   context.out.print("process {}\n", pid);
   bool all = what == "all";
-  auto wants = [&](std::string_view name) { return what.empty() || all || name.starts_with(what); };
+  auto wants = [&, what = what](std::string_view name) {
+    return what.empty() || all || name.starts_with(what);
+  };
   if (wants("cmdline"))
     context.out.print("cmdline = '{}'\n", command);
   if (wants("cwd"))

@@ -87,9 +87,7 @@ Checked<void> handle(Context& context, std::string_view args) {
       signals.insert(signals.end(), parsed->begin(), parsed->end());
     }
   }
-  bool named_debuggers_own = false;
   for (int s : signals) {
-    named_debuggers_own |= s == SIGTRAP || s == SIGINT;
     if ((s == SIGTRAP || s == SIGINT) && !actions.empty() &&
         !context.confirm(engine::signal_name(s) +
                          " is used by the debugger.  \nAre you sure you want to change it? "))
