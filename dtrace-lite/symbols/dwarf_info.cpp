@@ -41,17 +41,48 @@ std::unique_ptr<DebugInfo> DebugInfo::open(const ElfFile& file, const DebugFileO
                        "); going on without it.");
     return nullptr;
   }
+  info->terminate_texts(info->elf_);
   if (file.section(".gnu_debugaltlink")) {
     info->alternate_ = find_alternate_file(file, options, &warnings);
     if (info->alternate_) {
       info->alternate_elf_ = elf_over(*info->alternate_);
       if (info->alternate_elf_)
         info->alternate_dwarf_ = dwarf_begin_elf(info->alternate_elf_, DWARF_C_READ, nullptr);
-      if (info->alternate_dwarf_)
+      if (info->alternate_dwarf_) {
+        info->terminate_texts(info->alternate_elf_);
         dwarf_setalt(info->dwarf_, info->alternate_dwarf_);
+      }
     }
   }
   return info;
+}
+
+// libdw gives out texts as they stand in these sections, with or without an end. In the image one
+// comes sooner or later; a section that was decompressed is a block of its own.
+void DebugInfo::terminate_texts(Elf* elf) {
+  constexpr std::string_view kWithTexts[] = {"info", "types", "str", "line_str"};
+  size_t names = 0;
+  if (elf_getshdrstrndx(elf, &names) != 0)
+    return;
+  for (Elf_Scn* scn = nullptr; (scn = elf_nextscn(elf, scn)) != nullptr;) {
+    GElf_Shdr header;
+    const char* text =
+        gelf_getshdr(scn, &header) ? elf_strptr(elf, names, header.sh_name) : nullptr;
+    std::string_view name = text ? text : "";
+    const size_t prefix = name.starts_with(".debug_") ? 7 : name.starts_with(".zdebug_") ? 8 : 0;
+    if (!prefix || std::ranges::find(kWithTexts, name.substr(prefix)) == std::end(kWithTexts))
+      continue;
+    Elf_Data* data = elf_getdata(scn, nullptr); // libdw's
+    Elf_Data* raw = elf_rawdata(scn, nullptr);  // section()'s
+    if (!data || !data->d_buf || data->d_size == 0)
+      continue;
+    const char* begin = static_cast<const char*>(data->d_buf);
+    if (begin[data->d_size - 1] == 0)
+      continue;
+    std::vector<char>& copy = terminated_.emplace_back(begin, begin + data->d_size);
+    copy.push_back(0);
+    data->d_buf = raw->d_buf = copy.data();
+  }
 }
 
 DebugInfo::~DebugInfo() {

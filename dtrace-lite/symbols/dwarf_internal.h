@@ -78,6 +78,7 @@ public:
 private:
   DebugInfo(const ElfFile& file, ReadCounters& counters) : file_(file), counters_(counters) {}
   const Unit* unit_by_offset(Dwarf_Off die_offset);
+  void terminate_texts(Elf* elf);
   void read_aranges();
   void read_unit_ranges();
 
@@ -101,6 +102,7 @@ private:
   std::vector<UnitRange> unit_ranges_; // sorted; of the units that .debug_aranges does not list
   std::map<Dwarf_Off, std::unique_ptr<UnitIndex>> indexes_;
   std::map<std::string, Bytes, std::less<>> sections_;
+  std::vector<std::vector<char>> terminated_; // copies of sections, see terminate_texts
 };
 
 // Address ranges of a DIE (low/high or DW_AT_ranges), unsorted; empty when it has none.

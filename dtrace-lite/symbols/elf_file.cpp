@@ -114,7 +114,7 @@ Checked<std::unique_ptr<ElfFile>> ElfFile::open(const std::string& path, ElfPurp
   std::unique_ptr<ElfFile> file(new ElfFile);
   file->path_ = path;
   file->mapping_ = std::move(*mapping);
-  file->image_ = file->mapping_.bytes();
+  file->image_ = file->mapping_.bytes().first(static_cast<size_t>(status.st_size));
   return parse(std::move(file), purpose);
 }
 
@@ -123,7 +123,8 @@ Checked<std::unique_ptr<ElfFile>> ElfFile::from_memory(std::vector<std::byte> im
   std::unique_ptr<ElfFile> file(new ElfFile);
   file->path_ = std::move(name);
   file->memory_ = std::move(image);
-  file->image_ = file->memory_;
+  file->memory_.push_back(std::byte{0});
+  file->image_ = Bytes(file->memory_).first(file->memory_.size() - 1);
   return parse(std::move(file), ElfPurpose::kProgram);
 }
 

@@ -65,6 +65,7 @@ public:
   ElfFile& operator=(const ElfFile&) = delete;
 
   const std::string& path() const { return path_; }
+  // A zero byte follows: what reads a text to its end (libdw does) stops there at the latest.
   Bytes image() const { return image_; }
   // Lets libelf write to its private view of the image (see dwarf_info.cpp). Sections and segments
   // were read before and stay as they are.

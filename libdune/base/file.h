@@ -49,11 +49,15 @@ public:
       return system_error("cannot map shared memory");
     return Mapping(p, size);
   }
+  // At least one zero byte follows the file's: a text at its end that has no terminator ends there.
   static Result<Mapping> private_file(int fd, size_t size) {
-    void* p = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
+    void* p = ::mmap(nullptr, size + 1, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED)
+      return system_error("cannot reserve room for a file");
+    Mapping room(p, size + 1);
+    if (::mmap(p, size, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, 0) == MAP_FAILED)
       return system_error("cannot map file");
-    return Mapping(p, size);
+    return room;
   }
   Mapping(Mapping&& o) noexcept
       : base_(std::exchange(o.base_, nullptr)), size_(std::exchange(o.size_, 0)) {}

@@ -3,6 +3,7 @@
 #include "tests/unit/symbols/sample.h"
 
 #include <cstdio>
+#include <filesystem>
 #include <gtest/gtest.h>
 #include <random>
 
@@ -49,8 +50,22 @@ TEST(DamagedElf, RandomByteFlipsAreNoCrash) {
       for (unsigned i = 0; i < flips; i++)
         bad[random() % bad.size()] = static_cast<char>(random());
       exercise(bytes_of(bad));
+      exercise_unwinding(bytes_of(bad));
     }
   }
+}
+
+// What the fuzzer found once, too.
+TEST(DamagedElf, FuzzSeedsAreNoCrash) {
+  size_t files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(DDBG_FUZZ_SEEDS)) {
+    SCOPED_TRACE(entry.path());
+    const std::vector<std::byte> image = bytes_of(read_file(entry.path()));
+    if (exercise(image))
+      exercise_unwinding(image);
+    files++;
+  }
+  EXPECT_GT(files, 10u);
 }
 
 } // namespace
