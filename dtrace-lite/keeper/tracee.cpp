@@ -136,6 +136,22 @@ dune::Status Tracee::detach(int signal) const {
   return {};
 }
 
+// Lets the thread go on by `request` to its next stop. A stop that was asked for when another came
+// first (a signal, at PTRACE_INTERRUPT) is due as soon as it goes on, and is not the one waited
+// for.
+dune::Result<int> Tracee::run_to_stop(int request) const {
+  int status;
+  do {
+    if (ptrace(static_cast<__ptrace_request>(request), tid_, nullptr, nullptr) != 0)
+      return dune::system_error("cannot run the thread");
+    if (waitpid(tid_, &status, __WALL) < 0)
+      return dune::system_error("the thread is gone");
+    if (!WIFSTOPPED(status))
+      return Error{Errc::kGone, "the thread ended", tid_};
+  } while (status >> 16 == PTRACE_EVENT_STOP);
+  return WSTOPSIG(status);
+}
+
 dune::Result<int64_t> Tracee::system_call(TargetAddr instruction, long number,
                                           std::span<const uint64_t> arguments) const {
   auto saved = registers();
@@ -160,15 +176,11 @@ dune::Result<int64_t> Tracee::system_call(TargetAddr instruction, long number,
   // By its entry and exit stops, not by single-stepping: a step's SIGTRAP would be forced, which
   // resets the program's disposition where it is blocked or ignored.
   for (int stops = 0; stops < 2; ++stops) {
-    int status;
-    if (ptrace(PTRACE_SYSCALL, tid_, nullptr, nullptr) != 0)
-      return dune::system_error("cannot run the thread");
-    if (waitpid(tid_, &status, __WALL) < 0)
-      return dune::system_error("the thread is gone");
-    if (!WIFSTOPPED(status))
-      return Error{Errc::kGone, "the thread ended", tid_};
-    if ((WSTOPSIG(status) & 0x7f) != SIGTRAP)
-      return Error{Errc::kUnsupported, "an unexpected stop in a system call", WSTOPSIG(status)};
+    auto signal = run_to_stop(PTRACE_SYSCALL);
+    if (!signal)
+      return signal.error();
+    if ((*signal & 0x7f) != SIGTRAP)
+      return Error{Errc::kUnsupported, "an unexpected stop in a system call", *signal};
   }
   auto after = registers();
   if (!after)
@@ -197,13 +209,11 @@ dune::Status Tracee::run_to_int3(TargetAddr entry, TargetAddr stack) const {
     return ok;
   if (auto ok = set_registers(regs); !ok)
     return ok;
-  int status;
-  if (ptrace(PTRACE_CONT, tid_, nullptr, nullptr) != 0)
-    return dune::system_error("cannot run the thread");
-  if (waitpid(tid_, &status, __WALL) < 0 || !WIFSTOPPED(status))
-    return Error{Errc::kGone, "the thread ended", tid_};
-  if (WSTOPSIG(status) != SIGTRAP)
-    return Error{Errc::kUnsupported, "the agent did not come up", WSTOPSIG(status)};
+  auto signal = run_to_stop(PTRACE_CONT);
+  if (!signal)
+    return signal.error();
+  if (*signal != SIGTRAP)
+    return Error{Errc::kUnsupported, "the agent did not come up", *signal};
   if (auto ok = set_registers(*saved); !ok)
     return ok;
   return set_signal_mask(*mask);

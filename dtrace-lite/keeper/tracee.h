@@ -68,6 +68,8 @@ public:
   dune::Status run_to_int3(TargetAddr entry, TargetAddr stack) const;
 
 private:
+  dune::Result<int> run_to_stop(int request) const; // the stop's signal
+
   pid_t tid_;
 };
 
