@@ -101,7 +101,7 @@ bool load_program(Context& context, const Options& options) {
   if (!report(context, context.debugger.set_program(expand_tilde(options.program))))
     return false;
   const symbols::LoadedModule* main = context.debugger.module_map().main();
-  if (main && !main->module->has_debug_info() && !context.batch)
+  if (main && !main->module->has_debug_section() && !context.batch)
     context.out.print("(No debugging symbols found in {})\n", options.program);
   return true;
 }

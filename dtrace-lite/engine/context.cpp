@@ -50,7 +50,9 @@ std::vector<expr::ModuleScope> module_scopes(const Modules& modules, VariableTab
   std::vector<expr::ModuleScope> scopes;
   bool any_tls = false;
   for (const symbols::LoadedModule& module : modules.view()) {
-    expr::ModuleScope scope{module.module.get(), tables.of(module.module)};
+    expr::ModuleScope scope{module.module.get(), expr::LazyTable([&tables, of = module.module] {
+                              return tables.of(of);
+                            })};
     scope.bias = module.bias;
     scope.range = module.range;
     any_tls |= module.module->elf().tls().has_value();

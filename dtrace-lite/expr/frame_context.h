@@ -5,13 +5,35 @@
 #include "dtrace-lite/expr/context.h"
 #include "dtrace-lite/symbols/module.h"
 
+#include <functional>
 #include <unordered_map>
+#include <utility>
 
 namespace ddbg::expr {
 
+// A module's variable table, opened by the first question that the module has to answer: opening it
+// reads the module's DWARF, and most expressions are answered by the frame's own module.
+class LazyTable {
+public:
+  using Open = std::function<symbols::VariableTable*()>;
+  LazyTable(symbols::VariableTable* table) : table_(table) {}
+  explicit LazyTable(Open open) : open_(std::move(open)) {}
+
+  operator symbols::VariableTable*() const { // null: no DWARF
+    if (open_)
+      table_ = std::exchange(open_, nullptr)();
+    return table_;
+  }
+  symbols::VariableTable* operator->() const { return *this; }
+
+private:
+  mutable Open open_;
+  mutable symbols::VariableTable* table_ = nullptr;
+};
+
 struct ModuleScope {
   symbols::Module* module;
-  symbols::VariableTable* table; // null: no DWARF
+  LazyTable table;
   uint64_t bias = 0;
   dune::TargetRange range{}; // where it is loaded; empty: unknown
   // Its place among the modules that have a PT_TLS segment, in load order from 1; 0: has none.

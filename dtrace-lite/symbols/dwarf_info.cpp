@@ -32,6 +32,7 @@ std::unique_ptr<DebugInfo> DebugInfo::open(const ElfFile& file, const DebugFileO
                                            std::vector<std::string>& warnings) {
   if (!file.section(".debug_info") && !file.section(".zdebug_info"))
     return nullptr;
+  counters.dwarf_opened++;
   std::unique_ptr<DebugInfo> info(new DebugInfo(file, counters));
   info->elf_ = elf_over(file);
   if (info->elf_)

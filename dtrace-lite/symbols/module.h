@@ -15,6 +15,7 @@ class CfiTable;  // cfi_table.h
 
 // What has been read so far; shows that nothing is read that is not needed.
 struct ReadCounters {
+  size_t dwarf_opened = 0;  // handles made; libdw decompresses all of a file's DWARF then
   size_t units_opened = 0;  // compilation units whose top DIE was read
   size_t units_scanned = 0; // units whose functions were enumerated
   size_t line_programs = 0; // line programs decoded in full

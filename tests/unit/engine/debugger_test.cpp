@@ -155,6 +155,28 @@ TEST_F(DebuggerOnSample, ReportsTheExitStatus) {
   EXPECT_FALSE(debugger.alive());
 }
 
+// Running to main and showing where it is asks the libraries nothing that their symbols do not
+// answer. (Any other function may have been inlined in them, which only their DWARF tells.)
+TEST_F(DebuggerOnSample, ReadsNoDwarfOfLibrariesToStopInMain) {
+  stop_at("main");
+  ASSERT_EQ(debugger.selected_frame()->function, "main");
+  ASSERT_EQ(debugger.context().arguments().size(), 2u);
+  size_t libraries = 0;
+  for (const symbols::LoadedModule& module : debugger.modules()) {
+    EXPECT_EQ(module.module->counters().dwarf_opened, module.is_main ? 1u : 0u) << module.path;
+    libraries += !module.is_main;
+  }
+  EXPECT_GE(libraries, 2u);
+}
+
+TEST_F(DebuggerOnSample, ReadsTheProgramOnceForAllItsRuns) {
+  const symbols::Module* program = debugger.module_map().main()->module.get();
+  stop_at("main");
+  EXPECT_EQ(debugger.module_map().main()->module.get(), program);
+  ASSERT_TRUE(debugger.kill());
+  EXPECT_EQ(debugger.module_map().main()->module.get(), program);
+}
+
 TEST(Linespec, TakesABreakCommandApart) {
   auto arguments = parse_break_arguments("f(int, char) thread 3 if a == (b if c)");
   ASSERT_TRUE(arguments);
