@@ -91,9 +91,17 @@ expr::FrameContext& Debugger::Impl::selected_context() {
   return *context;
 }
 
+// Where `list` would begin.
+SourceLine Debugger::Impl::default_or_main_line() const {
+  if (default_line)
+    return default_line;
+  const Linespec main = resolve_linespec(modules.view(), {}, "main");
+  return main.places.empty() ? SourceLine{} : main.places.front().source;
+}
+
 LinespecContext Debugger::Impl::linespec_context() {
   LinespecContext out;
-  out.default_line = default_line;
+  out.default_line = [this] { return default_or_main_line(); };
   // Naming frame 0 would open the DWARF of whatever module it stands in, the dynamic linker's at
   // birth; its pc is the thread's.
   constexpr uint32_t kPcKnown = 1u << static_cast<unsigned>(dune::Reg::rip);
@@ -102,12 +110,6 @@ LinespecContext Debugger::Impl::linespec_context() {
     out.default_pc = TargetAddr(view->registers.rip);
   else if (std::optional<Frame> frame = thread ? frame_of(thread, level) : std::nullopt)
     out.default_pc = frame->pc;
-  if (!out.default_line) { // where `list` would begin
-    LinespecContext none;
-    const Linespec main = resolve_linespec(modules.view(), none, "main");
-    if (!main.places.empty())
-      out.default_line = main.places.front().source;
-  }
   out.evaluate = [this](std::string_view expression) -> Checked<uint64_t> {
     expr::FrameContext& frame = selected_context();
     Checked<expr::Value> value = expr::evaluate(expression, frame);
@@ -353,7 +355,7 @@ std::vector<SharedLibrary> Debugger::shared_libraries() {
 }
 
 symbols::SourceCache& Debugger::sources() { return impl_->sources; }
-SourceLine Debugger::default_line() const { return impl_->linespec_context().default_line; }
+SourceLine Debugger::default_line() const { return impl_->default_or_main_line(); }
 void Debugger::set_default_line(SourceLine line) { impl_->default_line = line; }
 
 // --- Signals ---------------------------------------------------------------------------------

@@ -49,6 +49,7 @@ struct Debugger::Impl {
   Stack* stack_of(uint32_t number);
   std::optional<Frame> frame_of(uint32_t number, unsigned wanted);
   expr::FrameContext& selected_context();
+  SourceLine default_or_main_line() const;
   LinespecContext linespec_context();
 
   // --- debugger_life.cpp

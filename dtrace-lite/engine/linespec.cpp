@@ -155,7 +155,7 @@ private:
   }
 
   void relative_line(char sign, unsigned number) {
-    const SourceLine from = context_.default_line;
+    const SourceLine from = context_.default_line ? context_.default_line() : SourceLine{};
     if (!from.file)
       return fail(modules_.empty() ? "No symbol table is loaded.  Use the \"file\" command."
                                    : "No line number information available for the default "

@@ -28,7 +28,9 @@ Checked<BreakArguments> parse_break_arguments(std::string_view text);
 
 // What relative locations are relative to, and how *EXPR is evaluated.
 struct LinespecContext {
-  SourceLine default_line; // of the last stop or list; may be empty
+  // Of the last stop or list; may be empty. Asked only by what is relative to it: before a first
+  // stop it is where main is, which has to be looked up.
+  std::function<SourceLine()> default_line;
   std::optional<TargetAddr> default_pc;
   std::function<Checked<uint64_t>(std::string_view expression)> evaluate;
 };

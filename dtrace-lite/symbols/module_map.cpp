@@ -59,34 +59,27 @@ void ModuleMap::clear() {
   modules_.clear();
 }
 
-std::shared_ptr<Module> ModuleMap::open_cached(const std::string& path,
-                                               const std::string& file_to_open,
-                                               std::vector<std::string>* warnings) {
+Checked<std::shared_ptr<Module>> ModuleMap::open_cached(const std::string& path,
+                                                        const std::string& file_to_open) {
   struct stat status;
-  if (::stat(file_to_open.c_str(), &status) != 0)
-    return nullptr;
-  const std::string key = identity(path, status);
+  const bool exists = ::stat(file_to_open.c_str(), &status) == 0;
+  const std::string key = exists ? identity(path, status) : std::string();
   if (const auto known = files_.find(key); known != files_.end())
     return known->second;
   auto module = Module::open(file_to_open, options_);
-  if (!module) {
-    warnings->push_back(module.error().message);
-    return files_[key] = nullptr;
-  }
+  if (!module)
+    return module.error();
   return files_[key] = std::shared_ptr<Module>(*std::move(module));
 }
 
 Checked<ModuleMap::Change> ModuleMap::set_program(const std::string& path) {
-  auto probe = Module::open(path, options_);
-  if (!probe)
-    return probe.error();
+  auto module = open_cached(resolved(path), path); // the process will show the resolved path
+  if (!module)
+    return module.error();
   Change change;
   modules_.clear();
   LoadedModule m;
-  m.module = std::shared_ptr<Module>(*std::move(probe));
-  struct stat status;
-  if (::stat(path.c_str(), &status) == 0)
-    files_[identity(resolved(path), status)] = m.module; // the process will show the resolved path
+  m.module = *std::move(module);
   const LinkRange range = m.module->elf().load_range();
   m.range = {m.to_target(range.begin), m.to_target(range.end)};
   m.path = path;
@@ -171,10 +164,10 @@ ModuleMap::Change ModuleMap::refresh_from(const std::vector<MapsLine>& maps,
         else if (deleted)
           file = m.path;
       }
-      std::vector<std::string> ignored;
-      m.module = open_cached(m.path, file, &ignored);
-      if (!m.module)
+      auto module = open_cached(m.path, file);
+      if (!module)
         continue; // mapped executable, but no ELF file: nothing to name there
+      m.module = *std::move(module);
       const auto bias = bias_of(m.module->elf(), line);
       if (!bias)
         continue;
@@ -287,8 +280,12 @@ std::optional<LinkerHook> ModuleMap::linker_hook(const MemoryReader& read) const
   for (const LoadedModule& m : modules_) {
     if (!m.is_linker)
       continue;
+    // Exported, as a rule: then its debug file need not be looked for.
+    const ElfSymbols own(m.module->elf(), nullptr);
     for (const char* name : {"_dl_debug_state", "_r_debug_state", "dl_debug_state"}) {
-      const auto found = m.module->symbols().find(name);
+      auto found = own.find(name);
+      if (found.empty())
+        found = m.module->symbols().find(name);
       if (!found.empty()) {
         hook.breakpoint = m.to_target(found.front().address);
         return hook;

@@ -73,8 +73,8 @@ public:
   std::string describe(TargetAddr a) const; // "main+4", "<main+4>"'s inside; empty when unknown
 
 private:
-  std::shared_ptr<Module> open_cached(const std::string& path, const std::string& file_to_open,
-                                      std::vector<std::string>* warnings);
+  Checked<std::shared_ptr<Module>> open_cached(const std::string& path,
+                                               const std::string& file_to_open);
 
   DebugFileOptions options_;
   std::vector<LoadedModule> modules_;                    // sorted by range.begin
