@@ -28,6 +28,18 @@ std::optional<Refusal> refuse_always(const ZydisInstruction& z, const Instructio
   return {};
 }
 
+// Capstone's length, and whether it is the same. Instructions of the one-byte map without prefixes
+// but REX, and `syscall`, are not asked about: the two decoders agree on all of them (a test goes
+// through every one), and most breakpoints stand on one, so that Capstone is seldom loaded at all.
+bool decoders_agree(const ZydisInstruction& z, std::span<const uint8_t> bytes, TargetAddr address) {
+  const unsigned rex = z.info.attributes & ZYDIS_ATTRIB_HAS_REX ? 1 : 0;
+  if (z.info.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY && z.info.raw.prefix_count == rex &&
+      (z.info.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT || z.info.mnemonic == ZYDIS_MNEMONIC_SYSCALL))
+    return true;
+  const uint8_t other = capstone_length(bytes, address);
+  return other == 0 || other == z.info.length;
+}
+
 uint8_t segment_prefix(const ZydisInstruction& z) {
   uint8_t found = 0;
   for (size_t i = 0; i < z.info.raw.prefix_count; ++i) {
@@ -186,8 +198,7 @@ struct Planner {
     Instruction i = describe(*z, address);
     if (auto why = refuse_always(*z, i))
       return why;
-    uint8_t other = capstone_length(rest, address);
-    if (other != 0 && other != i.length)
+    if (!decoders_agree(*z, rest, address))
       return Refusal::kDecodersDisagree;
     if (i.rip_operand && i.rip_operand_size &&
         patched().overlaps({*i.rip_operand, *i.rip_operand + i.rip_operand_size}))
