@@ -286,8 +286,6 @@ void fill_header(Injected& in, pid_t frontend_pid, const dune::backend::Choice& 
   h.keeper_pid = pid_in_target(in.pid, getpid());
   for (auto& policy : h.signal_policy)
     policy = kSignalPass; // until the front end says otherwise
-  for (uint32_t i = 0; i < kRecords; ++i)
-    in.session().records[i].next = kNone;
 }
 
 constexpr uint64_t kHwcap2Fsgsbase = 2;
