@@ -1,5 +1,6 @@
 #include "dtrace-lite/keeper/tracee.h"
 
+#include <algorithm>
 #include <cinttypes>
 #include <csignal>
 #include <cstdio>
@@ -7,7 +8,6 @@
 #include <dirent.h>
 #include <elf.h>
 #include <fcntl.h>
-#include <fstream>
 #include <sys/ptrace.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -17,30 +17,60 @@ namespace ddbg::keeper {
 using dune::Errc;
 using dune::Error;
 
+namespace {
+
+// Whole; empty when the process is gone. Not by iostreams, which would be most of the keeper.
+std::string read_proc_file(pid_t pid, const char* name) {
+  std::string text;
+  const dune::Fd fd(
+      open(("/proc/" + std::to_string(pid) + "/" + name).c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd)
+    return text;
+  for (char part[4096];;) {
+    const ssize_t n = read(fd.get(), part, sizeof part);
+    if (n > 0)
+      text.append(part, static_cast<size_t>(n));
+    else if (n == 0 || errno != EINTR)
+      return text;
+  }
+}
+
+// Calls f with every line, without its end, until f returns false.
+template <class F> void for_each_line(const std::string& text, F f) {
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = std::min(text.find('\n', at), text.size());
+    if (!f(text.substr(at, end - at)))
+      return;
+    at = end + 1;
+  }
+}
+
+} // namespace
+
 std::vector<MapEntry> read_maps(pid_t pid) {
   std::vector<MapEntry> result;
-  std::ifstream file("/proc/" + std::to_string(pid) + "/maps");
-  std::string line;
-  while (std::getline(file, line)) {
+  for_each_line(read_proc_file(pid, "maps"), [&](const std::string& line) {
     uint64_t begin, end;
     char protection[8];
     int path_at = 0;
     if (sscanf(line.c_str(), "%" SCNx64 "-%" SCNx64 " %7s %*s %*s %*s %n", &begin, &end, protection,
-               &path_at) < 3)
-      continue;
-    result.push_back({{TargetAddr(begin), TargetAddr(end)},
-                      protection,
-                      path_at ? line.substr(static_cast<size_t>(path_at)) : ""});
-  }
+               &path_at) >= 3)
+      result.push_back({{TargetAddr(begin), TargetAddr(end)},
+                        protection,
+                        path_at ? line.substr(static_cast<size_t>(path_at)) : ""});
+    return true;
+  });
   return result;
 }
 
 uint64_t read_auxv(pid_t pid, uint64_t type) {
-  std::ifstream file("/proc/" + std::to_string(pid) + "/auxv", std::ios::binary);
+  const std::string entries = read_proc_file(pid, "auxv");
   Elf64_auxv_t entry;
-  while (file.read(reinterpret_cast<char*>(&entry), sizeof entry))
+  for (size_t at = 0; at + sizeof entry <= entries.size(); at += sizeof entry) {
+    std::memcpy(&entry, entries.data() + at, sizeof entry);
     if (entry.a_type == type)
       return entry.a_un.a_val;
+  }
   return 0;
 }
 
@@ -57,14 +87,15 @@ std::vector<pid_t> read_tasks(pid_t pid) {
 }
 
 std::string read_status_field(pid_t pid, const std::string& name) {
-  std::ifstream file("/proc/" + std::to_string(pid) + "/status");
-  std::string line;
-  while (std::getline(file, line))
-    if (line.compare(0, name.size() + 1, name + ":") == 0) {
-      size_t at = line.find_first_not_of(" \t", name.size() + 1);
-      return at == std::string::npos ? "" : line.substr(at);
-    }
-  return "";
+  std::string value;
+  for_each_line(read_proc_file(pid, "status"), [&](const std::string& line) {
+    if (line.compare(0, name.size() + 1, name + ":") != 0)
+      return true;
+    const size_t at = line.find_first_not_of(" \t", name.size() + 1);
+    value = at == std::string::npos ? "" : line.substr(at);
+    return false;
+  });
+  return value;
 }
 
 uint32_t innermost_pid(pid_t pid) {
