@@ -272,13 +272,17 @@ void Inferior::set_signal_policy(int signal, uint8_t policy) {
 
 // The keeper is gone: what it would do, as far as memory alone allows.
 void Inferior::Impl::abandon() {
+  // Jumps stay: taking one away takes a moment at which no thread is near it. They lead to what
+  // they replaced.
   std::vector<uint32_t> removed;
-  sites->each_installed({TargetAddr(0), TargetAddr(~0ull)}, [&](const SitePool::Place& p) {
-    if (pwrite(born.memory.get(), &p.original_byte, 1, static_cast<off_t>(p.address.value)) == 1)
+  sites->each_patched({TargetAddr(0), TargetAddr(~0ull)}, [&](const SitePool::Place& p) {
+    const uint8_t byte = p.first_byte();
+    if (p.installed() &&
+        pwrite(born.memory.get(), &byte, 1, static_cast<off_t>(p.address.value)) == 1)
       removed.push_back(p.index);
   });
   for (uint32_t index : removed)
-    sites->set_installed(index, false);
+    sites->set_flag(index, kSiteInstalled, false);
   header().abandoned = 1;
   header().stop_request = 0;
   header().stop_owner = 0;

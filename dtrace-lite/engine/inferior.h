@@ -156,8 +156,13 @@ public:
   std::optional<TargetAddr> record_address(RecordId) const;
 
   // Sites on `syscall` instructions, for the agent's own ends (design section 7): no record, and
-  // not removed before the target is released. What cannot be displaced is skipped.
-  Checked<void> add_syscall_sites(std::span<const TargetAddr>);
+  // not removed before the target is released. What cannot be displaced is skipped. The target is
+  // stopped.
+  struct SyscallSpot {
+    TargetAddr address;
+    bool quick; // a `mov $nr,%eax` of five bytes before it may become a jump
+  };
+  Checked<void> add_syscall_sites(std::span<const SyscallSpot>);
 
   // Hardware watchpoint, through the keeper's perf events. `compare_value`: fires only when the
   // value changed (`watch`); otherwise at each access (`rwatch`, `awatch`).

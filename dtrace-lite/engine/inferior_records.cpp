@@ -20,9 +20,7 @@ Checked<void> Inferior::read_memory(TargetAddr address, std::span<uint8_t> out) 
           fmt::format("Cannot access memory at address {:#x}", address.value + done), {}, {}};
     done += static_cast<size_t>(n);
   }
-  m.sites->each_installed({address, address + out.size()}, [&](const SitePool::Place& p) {
-    out[p.address - address] = p.original_byte;
-  });
+  m.sites->hide_patches(address, out);
   return {};
 }
 
@@ -30,11 +28,11 @@ Checked<void> Inferior::write_memory(TargetAddr address, std::span<const uint8_t
   Impl& m = *impl_;
   std::vector<uint8_t> bytes(data.begin(), data.end());
   std::optional<TargetAddr> at_site;
-  m.sites->each_installed({address - std::min<uint64_t>(15, address.value), address + data.size()},
-                          [&](const SitePool::Place& p) {
-                            if (p.address + p.original_length > address)
-                              at_site = p.address;
-                          });
+  m.sites->each_patched({address - std::min<uint64_t>(15, address.value), address + data.size()},
+                        [&](const SitePool::Place& p) {
+                          if (p.address + p.original_length > address)
+                            at_site = p.address;
+                        });
   if (at_site)
     return Diagnostic{
         fmt::format("The instruction at {:#x} has a breakpoint and cannot be written.",
@@ -57,9 +55,7 @@ Checked<std::vector<uint8_t>> Inferior::Impl::original_bytes(TargetAddr address,
   if (n <= 0)
     return Diagnostic{fmt::format("Cannot access memory at address {:#x}", address.value), {}, {}};
   bytes.resize(static_cast<size_t>(n));
-  sites->each_installed({address, address + bytes.size()}, [&](const SitePool::Place& p) {
-    bytes[p.address - address] = p.original_byte;
-  });
+  sites->hide_patches(address, bytes);
   return bytes;
 }
 
@@ -68,10 +64,11 @@ Checked<void> Inferior::Impl::install(std::span<const uint32_t> indices) {
   std::vector<uint32_t> written;
   for (uint32_t index : indices) {
     const SitePool::Place& place = sites->place(index);
-    if (place.installed)
+    if (place.installed())
       continue;
-    sites->set_installed(index, true); // before the byte: a thread that traps has to find it so
-    writes.push_back({place.address, kInt3, place.original_byte});
+    writes.push_back({place.address, kInt3, place.first_byte()});
+    // Before the byte: a thread that traps has to find it so.
+    sites->set_flag(index, kSiteInstalled, true);
     written.push_back(index);
   }
   if (writes.empty())
@@ -79,7 +76,7 @@ Checked<void> Inferior::Impl::install(std::span<const uint32_t> indices) {
   auto ok = client.write_text(writes);
   if (!ok)
     for (uint32_t index : written)
-      sites->set_installed(index, false);
+      sites->set_flag(index, kSiteInstalled, false);
   return ok;
 }
 
@@ -88,16 +85,16 @@ Checked<void> Inferior::Impl::uninstall(std::span<const uint32_t> indices) {
   std::vector<uint32_t> written;
   for (uint32_t index : indices) {
     const SitePool::Place& place = sites->place(index);
-    if (!place.installed || sites->needs_int3(index))
+    if (!place.installed() || sites->needs_int3(index))
       continue;
-    writes.push_back({place.address, place.original_byte, kInt3});
+    writes.push_back({place.address, place.first_byte(), kInt3});
     written.push_back(index);
   }
   if (writes.empty())
     return {};
   auto ok = client.write_text(writes); // the byte first, see install
   for (uint32_t index : written)
-    sites->set_installed(index, false);
+    sites->set_flag(index, kSiteInstalled, false);
   return ok;
 }
 
@@ -127,6 +124,8 @@ Inferior::add_records(std::span<const std::pair<TargetAddr, RecordSpec>> wanted)
       return undo(id.error());
     ids.push_back(*id);
     indices.push_back(*index);
+    if (auto jump = m.sites->jump_before(address))
+      indices.push_back(*jump); // it would lead past
   }
   if (auto ok = m.install(indices); !ok)
     return undo(ok.error());
@@ -141,17 +140,51 @@ Checked<RecordId> Inferior::add_record(TargetAddr address, const RecordSpec& spe
   return ids->front();
 }
 
-Checked<void> Inferior::add_syscall_sites(std::span<const TargetAddr> addresses) {
+Checked<void> Inferior::add_syscall_sites(std::span<const SyscallSpot> spots) {
   Impl& m = *impl_;
-  std::vector<uint32_t> indices;
-  for (TargetAddr address : addresses) {
-    auto bytes = m.original_bytes(address, 16);
+  std::vector<uint32_t> traps;
+  std::vector<TargetAddr> jumps;
+  for (const SyscallSpot& spot : spots) {
+    auto bytes = m.original_bytes(spot.address, 16);
     if (!bytes)
       continue;
-    if (auto index = m.sites->site_at(address, *bytes, kSiteSyscall))
-      indices.push_back(*index);
+    auto index = m.sites->site_at(spot.address, *bytes, kSiteSyscall);
+    if (!index)
+      continue;
+    traps.push_back(*index);
+    if (spot.quick)
+      jumps.push_back(spot.address - kJumpLength);
   }
-  return m.install(indices);
+  if (auto ok = m.install(traps); !ok)
+    return ok;
+  return m.install_jumps(jumps);
+}
+
+// No thread executes program code meanwhile: all are parked, or in the kernel and come back behind
+// these instructions.
+Checked<void> Inferior::Impl::install_jumps(std::span<const TargetAddr> addresses) {
+  std::vector<keeper::TextWrite> writes;
+  std::vector<uint32_t> written;
+  for (TargetAddr address : addresses) {
+    auto bytes = original_bytes(address, 16);
+    auto index = bytes ? sites->site_at(address, *bytes, 0) : Checked<uint32_t>(bytes.error());
+    if (!index || sites->place(*index).patched())
+      continue;
+    const auto jump = sites->plan_jump(*index, TargetAddr(map.quick_call));
+    if (!jump)
+      continue;
+    for (size_t i = jump->size(); i-- > 0;) // the first byte last
+      writes.push_back({address + i, (*jump)[i], sites->place(*index).original[i]});
+    sites->set_flag(*index, kSiteJump, true);
+    written.push_back(*index);
+  }
+  if (writes.empty())
+    return {};
+  auto ok = client.write_text(writes);
+  if (!ok)
+    for (uint32_t index : written)
+      sites->set_flag(index, kSiteJump, false);
+  return ok;
 }
 
 Checked<void> Inferior::remove_records(std::span<const RecordId> ids) {
@@ -167,8 +200,11 @@ Checked<void> Inferior::remove_records(std::span<const RecordId> ids) {
       m.watch_ids.erase(watch);
     }
     const uint32_t index = m.sites->site_of(id);
-    if (m.sites->remove_record(id) && index != kNone)
-      emptied.push_back(index);
+    if (!m.sites->remove_record(id) || index == kNone)
+      continue;
+    emptied.push_back(index);
+    if (auto jump = m.sites->jump_before(m.sites->place(index).address))
+      emptied.push_back(*jump);
   }
   if (m.is_alive && !emptied.empty())
     result = m.uninstall(emptied);

@@ -45,7 +45,7 @@ Checked<std::pair<uint64_t, std::byte*>> SitePool::allocate(size_t size, TargetA
 Checked<uint32_t> SitePool::site_at(TargetAddr address, std::span<const uint8_t> original,
                                     uint32_t flags) {
   if (const auto known = by_address_.find(address.value); known != by_address_.end()) {
-    places_[known->second].sees_syscall |= (flags & kSiteSyscall) != 0;
+    places_[known->second].flags |= flags;
     publish_flags(known->second);
     return known->second;
   }
@@ -70,14 +70,13 @@ Checked<uint32_t> SitePool::site_at(TargetAddr address, std::span<const uint8_t>
   const auto copy = plan->commit(TargetAddr(room->first));
   std::memcpy(room->second, copy.bytes.data(), copy.bytes.size());
 
-  places_.push_back({index,
-                     address,
-                     original[0],
-                     static_cast<uint8_t>(plan->source_length()),
-                     false,
-                     (flags & kSiteSyscall) != 0,
-                     {TargetAddr(room->first), TargetAddr(room->first + copy.bytes.size())},
-                     {}});
+  Place place{index, address,
+              {},    static_cast<uint8_t>(plan->source_length()),
+              flags, {TargetAddr(room->first), TargetAddr(room->first + copy.bytes.size())},
+              {}};
+  std::copy_n(original.begin(), std::min(original.size(), place.original.size()),
+              place.original.begin());
+  places_.push_back(std::move(place));
   publish(index, copy);
   by_address_[address.value] = index;
   return index;
@@ -90,7 +89,7 @@ void SitePool::publish(uint32_t index, const dune::disasm::Relocated& copy) {
   s.copy = place.copy.begin.value;
   s.copy_size = static_cast<uint32_t>(place.copy.size());
   s.original_length = place.original_length;
-  s.original_byte = place.original_byte;
+  std::copy(place.original.begin(), place.original.end(), s.original);
   s.first_record = kNone;
   publish_flags(index);
   uint8_t count = 0;
@@ -116,15 +115,52 @@ void SitePool::publish(uint32_t index, const dune::disasm::Relocated& copy) {
   table_->hash[slot].store(index + 1, std::memory_order_release);
 }
 
-void SitePool::publish_flags(uint32_t index) {
-  const Place& place = places_[index];
-  table_->sites[index].flags = (place.installed ? uint32_t{kSiteInstalled} : 0) |
-                               (place.sees_syscall ? uint32_t{kSiteSyscall} : 0);
+void SitePool::publish_flags(uint32_t index) { table_->sites[index].flags = places_[index].flags; }
+
+void SitePool::set_flag(uint32_t index, SiteFlags flag, bool on) {
+  uint32_t& flags = places_[index].flags;
+  flags = on ? flags | flag : flags & ~uint32_t{flag};
+  publish_flags(index);
 }
 
-void SitePool::set_installed(uint32_t index, bool installed) {
-  places_[index].installed = installed;
-  publish_flags(index);
+void SitePool::hide_patches(TargetAddr address, std::span<uint8_t> bytes) const {
+  each_patched({address, address + bytes.size()}, [&](const Place& p) {
+    for (size_t i = 0; i < p.patched(); ++i)
+      if (p.address + i >= address && p.address + i < address + bytes.size())
+        bytes[p.address + i - address] = p.original[i];
+  });
+}
+
+std::optional<std::array<uint8_t, kJumpLength>> SitePool::plan_jump(uint32_t index,
+                                                                    TargetAddr entry) {
+  Place& place = places_[index];
+  constexpr uint8_t kMovEax = 0xb8;
+  if (place.original[0] != kMovEax || place.original_length != kJumpLength)
+    return std::nullopt;
+  auto room = allocate(sizeof(QuickTrampoline), place.address);
+  if (!room)
+    return std::nullopt;
+  const auto distance = static_cast<int64_t>(room->first - (place.address.value + kJumpLength));
+  if (distance != static_cast<int32_t>(distance))
+    return std::nullopt;
+  QuickTrampoline trampoline{};
+  std::copy(place.original.begin(), place.original.end(), trampoline.load_number);
+  trampoline.syscall_address = place.address.value + kJumpLength;
+  trampoline.entry = entry.value;
+  std::memcpy(room->second, &trampoline, sizeof trampoline);
+  place.trampoline = TargetAddr(room->first);
+  table_->sites[index].trampoline = room->first;
+  std::array<uint8_t, kJumpLength> jump{kJumpOpcode};
+  const auto relative = static_cast<int32_t>(distance);
+  std::memcpy(&jump[1], &relative, sizeof relative);
+  return jump;
+}
+
+std::optional<uint32_t> SitePool::jump_before(TargetAddr address) const {
+  const auto it = by_address_.find(address.value - kJumpLength);
+  if (it == by_address_.end() || !places_[it->second].has_jump())
+    return std::nullopt;
+  return it->second;
 }
 
 TargetAddr SitePool::original_of(TargetAddr pc) const {
@@ -248,9 +284,18 @@ bool SitePool::remove_record(RecordId id) {
   return last;
 }
 
+bool SitePool::has_records(uint32_t index) const {
+  const auto chain = chains_.find(index);
+  return chain != chains_.end() && !chain->second.empty();
+}
+
 bool SitePool::needs_int3(uint32_t index) const {
-  auto chain = chains_.find(index);
-  return (chain != chains_.end() && !chain->second.empty()) || places_[index].sees_syscall;
+  const Place& place = places_[index];
+  if (has_records(index) || (place.flags & kSiteSyscall))
+    return true;
+  // A jump leads past the `syscall`, where somebody waits.
+  const auto behind = by_address_.find(place.address.value + kJumpLength);
+  return place.has_jump() && behind != by_address_.end() && has_records(behind->second);
 }
 
 } // namespace ddbg::engine

@@ -6,6 +6,8 @@
 #include "dtrace-lite/engine/inferior.h"
 #include "libdune/base/file.h"
 
+#include <algorithm>
+#include <array>
 #include <deque>
 #include <map>
 #include <unordered_map>
@@ -30,22 +32,39 @@ public:
   struct Place {
     uint32_t index;
     TargetAddr address;
-    uint8_t original_byte;
+    std::array<uint8_t, dune::session::kJumpLength> original;
     uint8_t original_length; // of the displaced instruction(s)
-    bool installed;          // its int3 is (about to be) in the text
-    bool sees_syscall;       // kSiteSyscall
+    uint32_t flags;          // SiteFlags
     TargetRange copy;
     std::vector<std::pair<uint16_t, TargetAddr>> boundaries; // offset in the copy, original
+    TargetAddr trampoline{};                                 // of a jump site
+
+    bool installed() const { return flags & dune::session::kSiteInstalled; }
+    bool has_jump() const { return flags & dune::session::kSiteJump; }
+    // What stands there without the int3.
+    uint8_t first_byte() const { return has_jump() ? dune::session::kJumpOpcode : original[0]; }
+    // How much of the text is not the program's.
+    size_t patched() const { return has_jump() ? dune::session::kJumpLength : installed() ? 1 : 0; }
   };
   const Place& place(uint32_t index) const { return places_[index]; }
-  void set_installed(uint32_t index, bool installed);
-  // Calls f(place) for every site that is in the text within the range.
-  template <class F> void each_installed(TargetRange range, F&& f) const {
-    for (auto it = by_address_.lower_bound(range.begin.value);
+  void set_flag(uint32_t index, dune::session::SiteFlags, bool on);
+  // Calls f(place) for every site that changes the text within the range.
+  template <class F> void each_patched(TargetRange range, F&& f) const {
+    const uint64_t before = std::min<uint64_t>(range.begin.value, dune::session::kJumpLength - 1);
+    for (auto it = by_address_.lower_bound(range.begin.value - before);
          it != by_address_.end() && it->first < range.end.value; ++it)
-      if (places_[it->second].installed)
-        f(places_[it->second]);
+      if (const Place& p = places_[it->second]; range.begin < p.address + p.patched())
+        f(p);
   }
+  // `bytes`, read at `address`, as the program has them.
+  void hide_patches(TargetAddr address, std::span<uint8_t> bytes) const;
+
+  // Makes the site on the `mov $nr,%eax` before the site on a `syscall` a jump site: what is to be
+  // written over the mov. nullopt: the bytes are no such mov, or the trampoline would be too far.
+  std::optional<std::array<uint8_t, dune::session::kJumpLength>> plan_jump(uint32_t index,
+                                                                           TargetAddr entry);
+  // The jump site that leads past `address`.
+  std::optional<uint32_t> jump_before(TargetAddr address) const;
   // The program's address for an instruction pointer inside a copy; `pc` itself elsewhere.
   TargetAddr original_of(TargetAddr pc) const;
 
@@ -62,6 +81,7 @@ public:
   bool needs_int3(uint32_t site) const;
 
 private:
+  bool has_records(uint32_t site) const;
   struct Window {
     uint64_t address, size, offset, used;
   };

@@ -94,17 +94,17 @@ Checked<Modules::Change> Modules::refresh(Inferior& inferior) {
 }
 
 Checked<void> Modules::set_syscall_sites(Inferior& inferior) {
-  std::vector<TargetAddr> addresses;
+  std::vector<Inferior::SyscallSpot> spots;
   for (const symbols::LoadedModule& module : map_.modules()) {
     // The vDSO's system calls only read clocks.
     if (module.is_vdso || !sites_done_.insert(module.range.begin.value).second)
       continue;
     for (const SyscallSite& site : find_syscall_sites(*module.module))
-      addresses.push_back(module.to_target(site.address));
+      spots.push_back({module.to_target(site.address), site.quick});
   }
-  if (addresses.empty())
+  if (spots.empty())
     return {};
-  return inferior.add_syscall_sites(addresses);
+  return inferior.add_syscall_sites(spots);
 }
 
 Checked<void> Modules::set_linker_record(Inferior& inferior) {

@@ -14,23 +14,32 @@ using dune::disasm::Instruction;
 
 namespace {
 
-// One row per system call that starts, ends or re-signals a thread or process.
-constexpr uint32_t kWanted[] = {
-    13,  // rt_sigaction
-    14,  // rt_sigprocmask
-    15,  // rt_sigreturn
-    56,  // clone
-    57,  // fork
-    58,  // vfork
-    59,  // execve
-    60,  // exit
-    127, // rt_sigpending
-    128, // rt_sigtimedwait
-    131, // sigaltstack
-    231, // exit_group
-    322, // execveat
-    435, // clone3
+// One row per system call that starts, ends or re-signals a thread or process, by number.
+struct Wanted {
+  uint32_t number;
+  bool quick; // the agent has the answer itself (agent/calls_signal.cpp)
 };
+constexpr Wanted kWanted[] = {
+    {13, true},   // rt_sigaction
+    {14, true},   // rt_sigprocmask
+    {15, false},  // rt_sigreturn
+    {56, false},  // clone
+    {57, false},  // fork
+    {58, false},  // vfork
+    {59, false},  // execve
+    {60, false},  // exit
+    {127, true},  // rt_sigpending
+    {128, false}, // rt_sigtimedwait
+    {131, true},  // sigaltstack
+    {231, false}, // exit_group
+    {322, false}, // execveat
+    {435, false}, // clone3
+};
+const Wanted* find_wanted(uint32_t number) {
+  const auto* row = std::lower_bound(std::begin(kWanted), std::end(kWanted), number,
+                                     [](const Wanted& w, uint32_t n) { return w.number < n; });
+  return row != std::end(kWanted) && row->number == number ? row : nullptr;
+}
 
 // A function longer than this is not followed as a whole: the sites in it count as unknown.
 constexpr uint64_t kMaxFunction = 64 * 1024;
@@ -84,6 +93,11 @@ public:
 
   bool covers(LinkAddr a) const {
     return !instructions_.empty() && a.value < instructions_.back().end().value;
+  }
+
+  bool mov_before(size_t index) const {
+    return index > 0 && instructions_[index - 1].eax_constant &&
+           instructions_[index - 1].length == 5;
   }
 
   std::optional<uint32_t> number_at(size_t index) {
@@ -175,7 +189,7 @@ private:
       current_range_ = *range;
     }
     if (std::optional<size_t> index = current_->syscall_at(address))
-      take(address, current_->number_at(*index));
+      take(address, current_->number_at(*index), current_->mov_before(*index));
     else if (!current_->covers(address))
       vote(offset); // data in the function stopped the decoder before it came here
   }
@@ -238,12 +252,13 @@ private:
         break;
     }
     if (yes > no)
-      take(address, number);
+      take(address, number, false);
   }
 
-  void take(LinkAddr address, std::optional<uint32_t> number) {
-    if (!number || agent_must_see(*number))
-      sites_.push_back({address, number});
+  void take(LinkAddr address, std::optional<uint32_t> number, bool mov_before) {
+    const Wanted* wanted = number ? find_wanted(*number) : nullptr;
+    if (!number || wanted)
+      sites_.push_back({address, number, mov_before && wanted && wanted->quick});
   }
 
   const CodeBytes& code_;
@@ -255,9 +270,7 @@ private:
 
 } // namespace
 
-bool agent_must_see(uint32_t syscall_number) {
-  return std::binary_search(std::begin(kWanted), std::end(kWanted), syscall_number);
-}
+bool agent_must_see(uint32_t syscall_number) { return find_wanted(syscall_number) != nullptr; }
 
 std::vector<SyscallSite> find_syscall_sites(const CodeBytes& code,
                                             const FunctionRange& function_range) {

@@ -15,6 +15,9 @@ namespace ddbg::engine {
 struct SyscallSite {
   dune::LinkAddr address;         // of the `syscall` instruction
   std::optional<uint32_t> number; // nullopt: not in sight, the agent looks at rax
+  // Answered by the agent itself, and the instruction before is the five bytes `mov $number,%eax`:
+  // a jump can take their place.
+  bool quick = false;
 };
 
 // True for the system calls that the agent must see.

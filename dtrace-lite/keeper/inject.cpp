@@ -308,6 +308,7 @@ Checked<Injected> inject_agent(pid_t pid, const Tracee& thread, pid_t frontend_p
   if (!plan)
     return plan.error();
   in.map = *plan;
+  in.map.quick_call = in.map.agent_text + in.image.quick_call;
   Remote remote(thread, *instruction);
   if (auto ok = map_everything(in, remote); !ok)
     return ok.error();

@@ -118,8 +118,22 @@ void remove_sites(Injected& in) {
       continue;
     uint8_t now;
     if (in.memory->read(TargetAddr(s.address), &now, 1) && now == 0xcc)
-      (void)!in.memory->write(TargetAddr(s.address), &s.original_byte, 1);
+      (void)!in.memory->write(TargetAddr(s.address),
+                              s.flags.load() & kSiteJump ? &kJumpOpcode : &s.original[0], 1);
     s.flags.fetch_and(~kSiteInstalled);
+  }
+}
+
+// All threads are stopped: none is in the middle of one.
+void remove_jumps(Injected& in) {
+  SiteTable& table = in.sites();
+  for (uint32_t i = 0; i < std::min(table.count.load(), kSites); ++i) {
+    Site& s = table.sites[i];
+    uint8_t now;
+    if ((s.flags.load() & kSiteJump) && in.memory->read(TargetAddr(s.address), &now, 1) &&
+        now == kJumpOpcode)
+      (void)!in.memory->write(TargetAddr(s.address), s.original, kJumpLength);
+    s.flags.fetch_and(~kSiteJump);
   }
 }
 
@@ -160,6 +174,7 @@ std::vector<std::string> release(Injected& in) {
     return {process.error().message};
   // Again: what a hostile target has written over it meanwhile would hold them, and now it cannot.
   let_threads_go(in);
+  remove_jumps(in);
   auto instruction = find_syscall_instruction(in.pid, *in.memory);
   if (!instruction)
     return {instruction.error().text};

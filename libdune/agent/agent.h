@@ -21,13 +21,14 @@ extern "C" AgentConfig agent_config;
 // State of the process, private memory (a forked child gets its own copy).
 struct Process {
   KernelSigaction actions[kSignalCount + 1]; // what the program asked for
-  std::atomic<uint32_t> lock;                // guards actions and slot allocation
-  SignalSet ignored;   // signals that the kernel drops, as the program or their default wants
+  SignalSet mask;                            // blocked while the agent runs, see agent_mask()
+  std::atomic<uint32_t> lock;                // guards actions, mask and slot allocation
   uint32_t detached;   // a forked child: the session is gone, nothing is traced
   uint32_t policy_seq; // Header::policy_seq the kernel's dispositions were made for
 };
 extern Process process asm("agent_process");
-static_assert(offsetof(Process, actions) == 0); // the keeper reads them
+static_assert(offsetof(Process, actions) == 0);                     // the keeper reads them
+static_assert(offsetof(Process, mask) == sizeof(Process::actions)); // in entry.S
 
 // The signals the agent keeps deliverable, whatever the program's mask says.
 inline SignalSet owned() { return agent_config.owned; }
@@ -99,6 +100,9 @@ extern "C" long agent_set_altstack(const KernelStack*);
 // makes the slot's thread.
 extern "C" char agent_own_trampolines[], agent_child_trampolines[];
 extern "C" char agent_restore_begin[], agent_restore_end[];
+// The parts of agent_quick_call, by where the program's registers are meanwhile.
+extern "C" char agent_quick_call[], agent_quick_saved[], agent_quick_blocked[],
+    agent_quick_leaving[], agent_quick_end[];
 // `syscall; int3`: see step_system_call in trap.cpp.
 extern "C" char agent_stepped_call[];
 inline constexpr uint64_t kTrampolineSize = 16;
@@ -165,7 +169,7 @@ void on_kick(ThreadBlock*, KernelUcontext*, KickedBy);
 // signals.cpp
 // Blocked while the agent runs: all but faults, and but what the kernel drops anyway. Blocked, such
 // a signal would be kept, and interrupt the system call of a thread that does not block it.
-SignalSet agent_mask();
+inline SignalSet agent_mask() { return process.mask; }
 inline void set_kernel_mask(SignalSet mask) {
   constexpr long kSigSetmask = 2;
   syscall_of(__NR_rt_sigprocmask, kSigSetmask, reinterpret_cast<uint64_t>(&mask), 0, sizeof mask);

@@ -9,6 +9,7 @@ using namespace session;
 
 namespace {
 
+constexpr uint8_t kInt3 = 0xcc;
 constexpr uint64_t kCloneVm = 0x100, kCloneVfork = 0x4000, kCloneThread = 0x10000;
 
 // Sends the thread through a trampoline: its own (`child` null), or that of a new thread's slot.
@@ -57,17 +58,21 @@ bool remove_sites(ThreadBlock* t) {
     // Whatever its flags say: the table is shared with the parent, whose front end may have taken
     // the site out since, and it may not be in the parent's text yet either.
     const Site& site = table.sites[i];
+    const bool jump = site.flags.load(std::memory_order_relaxed) & kSiteJump;
+    const uint64_t size = jump ? kJumpLength : 1;
     uint8_t now;
-    if (!read_user(t, &now, site.address, 1) || now != 0xcc || site.original_byte == 0xcc)
+    if (!read_user(t, &now, site.address, 1) || site.original[0] == kInt3 ||
+        (now != kInt3 && !(jump && now == kJumpOpcode)))
       continue; // not written, or unmapped or replaced since
     const uint64_t page = site.address & ~(kPageSize - 1);
+    const uint64_t pages = ((site.address + size - 1) & ~(kPageSize - 1)) - page + kPageSize;
     constexpr long kReadWriteExecute = 7, kReadExecute = 5;
-    if (is_errno(syscall_of(__NR_mprotect, page, kPageSize, kReadWriteExecute))) {
+    if (is_errno(syscall_of(__NR_mprotect, page, pages, kReadWriteExecute))) {
       all = false;
       continue;
     }
-    *reinterpret_cast<volatile uint8_t*>(site.address) = site.original_byte;
-    syscall_of(__NR_mprotect, page, kPageSize, kReadExecute);
+    memcpy(reinterpret_cast<void*>(site.address), site.original, size);
+    syscall_of(__NR_mprotect, page, pages, kReadExecute);
   }
   return all;
 }

@@ -196,6 +196,24 @@ bool signal_call(ThreadBlock* t, KernelUcontext* uc, long* result) {
   return false;
 }
 
+// From entry.S, for a call that came through a jump site; signals are held back. Whatever is not
+// simple is left to the int3 on the `syscall` itself: that is where the frame says to go on.
+extern "C" void agent_on_quick_call(ThreadBlock* t, QuickFrame* f) {
+  if (!takes_part(t) || t->action != Action::kRun || t->pending || stop_wanted(t) ||
+      header().abandoned.load(std::memory_order_relaxed))
+    return;
+  KernelUcontext uc;
+  uc.sigmask = f->mask;
+  registers_to(uc.mcontext, f->regs);
+  long result;
+  if (!signal_call(t, &uc, &result))
+    return;
+  f->mask = uc.sigmask;
+  f->regs.rax = static_cast<uint64_t>(result);
+  f->regs.rip += kSyscallLength;
+  f->regs.rcx = f->regs.rip; // as a system call leaves it
+}
+
 void handle_syscall(ThreadBlock* t, Site* site, KernelUcontext* uc) {
   KernelSigcontext& m = uc->mcontext;
   long result;

@@ -195,4 +195,92 @@ agent_restore_begin:
     .globl agent_restore_end
 agent_restore_end:
 
+// A system call that came through a jump site's trampoline, without a trap: on the program's stack,
+// with the number in rax and the address of the program's `syscall` in rcx; r11 is free, as both are
+// after a system call. Signals are open at first and again at the end: sites.cpp (leave_quick_call)
+// knows where the program's registers are then. The frame lies below the red zone.
+#define FRAME(name) (QuickFrame_regs + Registers_##name)
+    .globl agent_quick_call
+    .balign 16
+agent_quick_call:
+    lea -(128 + QuickFrame_SIZE)(%rsp), %r11
+    mov %rax, FRAME(rax)(%r11)
+    mov %rbx, FRAME(rbx)(%r11)
+    mov %rcx, FRAME(rcx)(%r11)
+    mov %rcx, FRAME(rip)(%r11)
+    mov %rdx, FRAME(rdx)(%r11)
+    mov %rsi, FRAME(rsi)(%r11)
+    mov %rdi, FRAME(rdi)(%r11)
+    mov %rbp, FRAME(rbp)(%r11)
+    mov %rsp, FRAME(rsp)(%r11)
+    mov %r8, FRAME(r8)(%r11)
+    mov %r9, FRAME(r9)(%r11)
+    mov %r10, FRAME(r10)(%r11)
+    mov %r11, FRAME(r11)(%r11)
+    mov %r12, FRAME(r12)(%r11)
+    mov %r13, FRAME(r13)(%r11)
+    mov %r14, FRAME(r14)(%r11)
+    mov %r15, FRAME(r15)(%r11)
+    lea FRAME(eflags) + 8(%r11), %rsp         // from here on rsp is the frame's to give back
+    .globl agent_quick_saved
+agent_quick_saved:
+    pushfq
+    cld
+    mov %r11, %rsp
+    mov agent_process + Process_mask(%rip), %rax
+    mov %rax, QuickFrame_agent_mask(%r11)
+    mov %r11, %rbx
+    mov $__NR_rt_sigprocmask, %eax
+    mov $2, %edi                              // SIG_SETMASK
+    lea QuickFrame_agent_mask(%rbx), %rsi
+    lea QuickFrame_mask(%rbx), %rdx
+    mov $8, %r10d
+    syscall
+    .globl agent_quick_blocked
+agent_quick_blocked:
+    mov $__NR_sigaltstack, %eax
+    xor %edi, %edi
+    lea QuickFrame_stack(%rbx), %rsi
+    syscall
+    mov QuickFrame_stack + KernelStack_sp(%rbx), %rax
+    mov %rax, %rcx
+    sub agent_config + AgentConfig_stacks(%rip), %rcx
+    cmp $kStacksSize, %rcx
+    jae 1f                                    // a thread without a slot: the int3 is for it, too
+    add QuickFrame_stack + KernelStack_size(%rbx), %rax
+    mov %rax, %rsp                            // the thread's block, the upper end of its stack
+    mov %rax, %rdi
+    mov %rbx, %rsi
+    call agent_on_quick_call
+1:
+    mov $__NR_rt_sigprocmask, %eax
+    mov $2, %edi
+    lea QuickFrame_mask(%rbx), %rsi
+    xor %edx, %edx
+    mov $8, %r10d
+    syscall
+    mov %rbx, %r11
+    .globl agent_quick_leaving
+agent_quick_leaving:
+    lea FRAME(eflags)(%r11), %rsp
+    popfq
+    mov FRAME(rax)(%r11), %rax
+    mov FRAME(rbx)(%r11), %rbx
+    mov FRAME(rdx)(%r11), %rdx
+    mov FRAME(rsi)(%r11), %rsi
+    mov FRAME(rdi)(%r11), %rdi
+    mov FRAME(rbp)(%r11), %rbp
+    mov FRAME(r8)(%r11), %r8
+    mov FRAME(r9)(%r11), %r9
+    mov FRAME(r10)(%r11), %r10
+    mov FRAME(r12)(%r11), %r12
+    mov FRAME(r13)(%r11), %r13
+    mov FRAME(r14)(%r11), %r14
+    mov FRAME(r15)(%r11), %r15
+    mov FRAME(rip)(%r11), %rcx
+    mov FRAME(rsp)(%r11), %rsp
+    jmp *%rcx
+    .globl agent_quick_end
+agent_quick_end:
+
     .section .note.GNU-stack, "", @progbits

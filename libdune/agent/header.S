@@ -8,5 +8,6 @@
     .quad agent_take
     .quad agent_enter
     .quad agent_restorer
+    .quad agent_quick_call
     .quad agent_process               // actions come first
     .section .note.GNU-stack, "", @progbits

@@ -22,7 +22,8 @@ struct ImageHeader {
   uint64_t take;     // run once, before any thread enters: takes the signal handlers; ends in int3
   uint64_t enter;    // entry for a thread brought in by the keeper, rsp = its KernelSigframe
   uint64_t restorer; // rt_sigreturn stub
-  uint64_t actions;  // KernelSigaction[kSignalCount + 1]: the program's dispositions
+  uint64_t quick_call; // where trampolines of jump sites lead
+  uint64_t actions;    // KernelSigaction[kSignalCount + 1]: the program's dispositions
 };
 
 // Filled in by the keeper before any thread enters.
@@ -39,6 +40,15 @@ struct AgentConfig {
   uint32_t has_fsgsbase;
   uint32_t reserved;
   SignalSet owned; // the signals the agent keeps deliverable, whatever the program's mask says
+};
+
+// What entry.S keeps of a system call that came through a jump site, on the program's stack below
+// the red zone; the thread goes on from it, whatever it says by then.
+struct QuickFrame {
+  Registers regs; // general registers, rip and eflags only
+  SignalSet mask; // the kernel's, held back meanwhile
+  SignalSet agent_mask;
+  KernelStack stack; // what sigaltstack says: names the thread's block
 };
 
 // Frames that the program's signal handlers will return through and that stand at a site whose hit

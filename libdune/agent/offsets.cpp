@@ -10,6 +10,16 @@ using namespace dune::agent;
 int main() {
 #define OFFSET(type, field) printf("#define " #type "_" #field " %zu\n", offsetof(type, field))
   OFFSET(AgentConfig, stacks);
+  OFFSET(QuickFrame, regs);
+  OFFSET(QuickFrame, mask);
+  OFFSET(QuickFrame, agent_mask);
+  OFFSET(QuickFrame, stack);
+  OFFSET(KernelStack, sp);
+  OFFSET(KernelStack, size);
+  printf("#define Process_mask %zu\n", sizeof(KernelSigaction) * (kSignalCount + 1));
+  printf("#define QuickFrame_SIZE %zu\n", sizeof(QuickFrame));
+  printf("#define kStacksSize %lu\n",
+         static_cast<unsigned long>(session::kThreadSlots * session::kAgentStackSize));
   OFFSET(ThreadBlock, call_regs);
   OFFSET(ThreadBlock, parent);
   OFFSET(ThreadBlock, call_mask);

@@ -69,7 +69,10 @@ KernelSigaction kernel_action(int signal) {
   return our_action(signal, program.flags);
 }
 
+// Of those that the agent would otherwise hold back.
 bool is_ignored(int signal, const KernelSigaction& a) {
+  if (kSynchronous & signal_bit(signal))
+    return true;
   return a.handler == kSigIgn || (a.handler == kSigDfl && (kDefaultIgnored & signal_bit(signal)));
 }
 
@@ -202,15 +205,13 @@ void set_program_mask(ThreadBlock* t, KernelUcontext* uc, SignalSet mask) {
   t->blocked = mask & owned();
 }
 
-SignalSet agent_mask() { return ~(kSynchronous | process.ignored); }
-
 void install_action(int signal) {
   const KernelSigaction action = kernel_action(signal);
   const bool ignored = is_ignored(signal, action);
-  if (ignored != ((process.ignored & signal_bit(signal)) != 0)) {
+  if (ignored == ((process.mask & signal_bit(signal)) != 0)) {
     // The masks of our handlers change with it: the signal must not be open in them when it has a
     // handler. Who is in one already meets it in agent_on_signal.
-    process.ignored ^= signal_bit(signal);
+    process.mask ^= signal_bit(signal);
     if (ignored)
       set_kernel_action(signal, action);
     each_signal([&](int other) {
@@ -224,11 +225,12 @@ void install_action(int signal) {
 void refresh_policy() {
   SpinLock lock(process.lock);
   process.policy_seq = header().policy_seq.load();
-  process.ignored = 0;
-  each_signal([](int signal) {
+  SignalSet mask = ~kSynchronous;
+  each_signal([&](int signal) {
     if (is_ignored(signal, kernel_action(signal)))
-      process.ignored |= signal_bit(signal);
+      mask &= ~signal_bit(signal);
   });
+  process.mask = mask;
   each_signal([](int signal) { set_kernel_action(signal, kernel_action(signal)); });
 }
 

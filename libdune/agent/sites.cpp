@@ -34,6 +34,48 @@ void leave_stepped_call(ThreadBlock* t, KernelUcontext* uc) {
   t->partial_done = t->stepped_call = 0;
 }
 
+namespace {
+
+bool between(uint64_t address, const char* begin, const char* end) {
+  return address >= reinterpret_cast<uint64_t>(begin) && address < reinterpret_cast<uint64_t>(end);
+}
+
+// Inside agent_quick_call: back before the program's system call, or behind it, as the frame says.
+bool leave_quick_call(KernelUcontext* uc) {
+  KernelSigcontext& m = uc->mcontext;
+  if (!between(m.rip, agent_quick_call, agent_quick_end))
+    return false;
+  if (between(m.rip, agent_quick_call, agent_quick_saved)) {
+    m.rip = m.rcx;
+    return true;
+  }
+  const uint64_t frame = between(m.rip, agent_quick_blocked, agent_quick_leaving) ? m.rbx : m.r11;
+  Registers r = reinterpret_cast<const QuickFrame*>(frame)->regs;
+  if (m.rip == reinterpret_cast<uint64_t>(agent_quick_saved))
+    r.eflags = m.eflags; // the last to be saved
+  registers_to(m, r);
+  return true;
+}
+
+bool in_arena(uint64_t address) {
+  return address - agent_config.code_near_libs < kCodeNearLibsSize ||
+         (agent_config.code_near_main && address - agent_config.code_near_main < kCodeNearMainSize);
+}
+
+// In a jump site's trampoline, which the thread entered without the agent's knowing.
+void leave_trampoline(KernelUcontext* uc) {
+  uint64_t& rip = uc->mcontext.rip;
+  const uint32_t count = site_table().count.load();
+  for (uint32_t i = 0; in_arena(rip) && i < count && i < kSites; ++i) {
+    const Site& site = site_table().sites[i];
+    if ((site.flags.load(std::memory_order_relaxed) & kSiteJump) &&
+        rip - site.trampoline < sizeof(QuickTrampoline))
+      rip = rip == site.trampoline ? site.address : site.address + kJumpLength;
+  }
+}
+
+} // namespace
+
 Place to_program(ThreadBlock* t, KernelUcontext* uc, uint64_t* counted) {
   *counted = 0;
   uint64_t rip = uc->mcontext.rip;
@@ -54,6 +96,8 @@ Place to_program(ThreadBlock* t, KernelUcontext* uc, uint64_t* counted) {
       leave_stepped_call(t, uc);
       return Place::kProgram;
     }
+    if (leave_quick_call(uc))
+      return Place::kProgram;
     if (rip < begin || rip >= end)
       return Place::kUnclear;
     registers_to(uc->mcontext, [&] {
@@ -68,8 +112,10 @@ Place to_program(ThreadBlock* t, KernelUcontext* uc, uint64_t* counted) {
   if (runs_agent(uc)) // a compiled condition, which is no code of the agent's text
     return Place::kUnclear;
   auto* site = reinterpret_cast<const Site*>(t->copy_site);
-  if (!site || rip - site->copy >= site->copy_size)
+  if (!site || rip - site->copy >= site->copy_size) {
+    leave_trampoline(uc);
     return Place::kProgram;
+  }
   uint32_t count = site->boundary_count < kMaxBoundaries ? site->boundary_count : kMaxBoundaries;
   for (uint32_t i = 0; i < count; ++i) {
     const Boundary& b = site->boundaries[i];

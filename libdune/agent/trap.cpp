@@ -27,6 +27,8 @@ bool installed(const Site* site) {
   return site->flags.load(std::memory_order_acquire) & kSiteInstalled;
 }
 
+bool has_jump(const Site* site) { return site->flags.load(std::memory_order_relaxed) & kSiteJump; }
+
 // The kernel leaves a system call with TF set by IRET, and the trap comes after the instruction
 // that follows. So a thread that is stepped makes its system calls from a place of ours with a trap
 // of ours behind it.
@@ -214,6 +216,8 @@ void end_step_out(ThreadBlock* t, KernelUcontext* uc) {
 
 void go_on(ThreadBlock* t, KernelUcontext* uc, uint64_t counted) {
   Site* site = find_site(uc->mcontext.rip);
+  if (site && !installed(site) && has_jump(site) && t && (steps(t) || t->step_out))
+    return run_displaced(t, site, uc); // the instruction, not what the jump leads to
   if (!site || !installed(site)) {
     apply_trap_flag(t, uc);
     if (takes_part(t) && steps(t))

@@ -66,6 +66,23 @@ enum SiteFlags : uint32_t {
   // A signal can find the instruction begun and not done (a system call, rep), for any length of
   // time.
   kSiteInterruptible = 4,
+  // The instruction is a `mov $nr,%eax` before a `syscall` that is a site, too; in the text it is a
+  // jmp to `trampoline` (perhaps with an int3 over its first byte), which is quicker for the same
+  // call.
+  kSiteJump = 8,
+};
+
+inline constexpr uint32_t kJumpLength = 5; // e9 rel32
+inline constexpr uint8_t kJumpOpcode = 0xe9;
+
+// Where a kSiteJump leads: `mov $nr,%eax; movabs $syscall_address,%rcx; jmp *entry(%rip)`. A system
+// call leaves nothing in rcx, so it is free.
+struct [[gnu::packed]] QuickTrampoline {
+  uint8_t load_number[kJumpLength]; // as in the program
+  uint8_t load_address[2] = {0x48, 0xb9};
+  uint64_t syscall_address;
+  uint8_t jump[6] = {0xff, 0x25, 0, 0, 0, 0};
+  uint64_t entry; // MemoryMap::quick_call
 };
 
 inline constexpr uint32_t kMaxBoundaries = 8;
@@ -76,8 +93,9 @@ struct Site {
   std::atomic<uint32_t> flags;        // [F] SiteFlags
   std::atomic<uint32_t> first_record; // [F] index of the first breakpoint record, or kNone
   uint32_t copy_size;                 // [F] bytes, whole copy
+  uint64_t trampoline;                // [F] kSiteJump: target address of its QuickTrampoline
   uint8_t original_length;            // [F] bytes of the displaced instruction(s)
-  uint8_t original_byte;              // [F] what the int3 replaced
+  uint8_t original[kJumpLength];      // [F] what the int3 (the first) or the jmp (all) replaced
   uint8_t boundary_count;             // [F]
   uint8_t reserved;
   Boundary boundaries[kMaxBoundaries]; // [F] sorted by copy_offset
@@ -251,6 +269,7 @@ struct MemoryMap {
   uint64_t code_near_libs; // a window of the arena close to the shared libraries, read+execute
   uint64_t code_near_main; // a window close to the main program; 0: the same as near_libs
   uint64_t agent_end;      // end of the block that starts at agent_text
+  uint64_t quick_call;     // in agent_text: where the trampolines of jump sites lead
 };
 
 // Which backend serves this target, and what its probe measured.

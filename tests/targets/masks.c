@@ -1,0 +1,128 @@
+// masks ROUNDS: threads that change their signal masks all the time by an inline system call, under
+// a storm of signals, and look at every register each time; forked children do the same.
+#define _GNU_SOURCE
+#include "hits.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static long rounds;
+static atomic_long errors, handled, calls;
+static atomic_int running;
+
+// rt_sigprocmask(how, set, old, 8) with a known value in every register that a system call keeps;
+// true if one of them, or a flag, or the red zone, is another one afterwards.
+__attribute__((noinline, noclone)) long change_mask(long how, const uint64_t* set, uint64_t* old,
+                                                    long* result);
+__asm__(".text\n"
+        ".globl change_mask\n"
+        ".type change_mask, @function\n"
+        "change_mask:\n"
+        "  push %rbx; push %rbp; push %r12; push %r13; push %r14; push %r15\n"
+        "  push %rcx\n" // result
+        "  mov $0x1111111111111111, %rbx; mov $0x2222222222222222, %rbp\n"
+        "  mov $0x3333333333333333, %r12; mov $0x4444444444444444, %r13\n"
+        "  mov %rdi, %r14; mov %rsi, %r15; mov %rdx, %r9\n"
+        "  mov $0x5555, %r8d; movq %rbx, %xmm7\n"
+        "  movq $0x6666, -8(%rsp); movq $0x7777, -128(%rsp)\n"
+        "  mov $8, %r10d\n"
+        "  stc\n"
+        ".globl masks_mov\nmasks_mov:\n"
+        "  mov $14, %eax\n"
+        ".globl masks_syscall\nmasks_syscall:\n"
+        "  syscall\n"
+        ".globl masks_after\nmasks_after:\n"
+        "  jnc 1f\n"
+        "  cmpq $0x6666, -8(%rsp); jne 1f\n"
+        "  cmpq $0x7777, -128(%rsp); jne 1f\n"
+        "  cmp $0x5555, %r8; jne 1f\n"
+        "  cmp $8, %r10; jne 1f\n"
+        "  cmp %rdi, %r14; jne 1f\n"
+        "  cmp %rsi, %r15; jne 1f\n"
+        "  cmp %rdx, %r9; jne 1f\n"
+        "  lea masks_after(%rip), %r8; cmp %r8, %rcx; jne 1f\n"
+        "  mov $0x1111111111111111, %r8; cmp %r8, %rbx; jne 1f\n"
+        "  movq %xmm7, %r8; cmp %r8, %rbx; jne 1f\n"
+        "  mov $0x2222222222222222, %r8; cmp %r8, %rbp; jne 1f\n"
+        "  mov $0x3333333333333333, %r8; cmp %r8, %r12; jne 1f\n"
+        "  mov $0x4444444444444444, %r8; cmp %r8, %r13; jne 1f\n"
+        "  xor %ecx, %ecx; jmp 2f\n"
+        "1: mov $1, %ecx\n"
+        "2: pop %rdx; mov %rax, (%rdx); mov %rcx, %rax\n"
+        "  pop %r15; pop %r14; pop %r13; pop %r12; pop %rbp; pop %rbx\n"
+        "  ret\n"
+        ".size change_mask, . - change_mask\n");
+
+static void handler(int signal) {
+  (void)signal;
+  atomic_fetch_add(&handled, 1);
+}
+
+static void one_round(void) {
+  const uint64_t usr1 = 1 << (SIGUSR1 - 1), trap = 1 << (SIGTRAP - 1);
+  const uint64_t block = usr1 | trap;
+  uint64_t before, now;
+  long result;
+  errors += change_mask(SIG_BLOCK, &block, &before, &result) || result || (before & block);
+  errors += change_mask(SIG_SETMASK, &before, &now, &result) || result || now != (before | block);
+  errors += change_mask(SIG_BLOCK, NULL, &now, &result) || result || now != before;
+  errors += change_mask(17, &block, NULL, &result) || result != -22;              // EINVAL
+  errors += change_mask(SIG_BLOCK, (uint64_t*)8, NULL, &result) || result != -14; // EFAULT
+  calls += 5;
+}
+
+static void* work(void* unused) {
+  for (long i = 0; i < rounds; ++i) {
+    one_round();
+    if (i % (rounds / 4) == 0) {
+      const pid_t child = fork();
+      if (child == 0) {
+        errors = 0;
+        for (int n = 0; n < 20; ++n)
+          one_round();
+        _exit(errors == 0 ? 7 : 8);
+      }
+      int status;
+      errors +=
+          waitpid(child, &status, 0) != child || !WIFEXITED(status) || WEXITSTATUS(status) != 7;
+    }
+  }
+  running--;
+  return unused;
+}
+
+static void* storm(void* threads) {
+  while (running > 0)
+    for (int i = 0; i < 2; ++i)
+      pthread_kill(((pthread_t*)threads)[i], SIGUSR1);
+  return NULL;
+}
+
+int main(int argc, char** argv) {
+  rounds = argc > 1 ? atol(argv[1]) : 1000;
+  struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};
+  sigaction(SIGUSR1, &action, NULL);
+  sigaction(SIGALRM, &action, NULL);
+  const struct itimerval often = {{0, 300}, {0, 300}};
+  setitimer(ITIMER_REAL, &often, NULL);
+  running = 2;
+  pthread_t threads[2], sender;
+  for (int i = 0; i < 2; ++i)
+    pthread_create(&threads[i], NULL, work, NULL);
+  pthread_create(&sender, NULL, storm, threads);
+  pthread_join(sender, NULL);
+  for (int i = 0; i < 2; ++i)
+    pthread_join(threads[i], NULL);
+  counted_a = calls;
+  finish_line();
+  printf("errors %ld, signals %s, calls %ld\n", errors, handled ? "came" : "none", calls);
+  return 0;
+}
