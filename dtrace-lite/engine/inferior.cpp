@@ -1,6 +1,8 @@
 // Birth, threads, signals and leaving.
 #include "dtrace-lite/engine/inferior_impl.h"
 
+#include "dtrace-lite/keeper/life.h"
+
 #include <algorithm>
 #include <csignal>
 #include <cstring>
@@ -33,6 +35,7 @@ Checked<void> Inferior::Impl::adopt(keeper::Born b) {
     return Diagnostic{"The agent speaks another version of the session.",
                       "ddbg and ddbg-keeper are of different builds: rebuild both.",
                       {}};
+  keeper::show_life_in(header().frontend);
   sites = std::make_unique<SitePool>(session(), code_mapping.data(), map);
   kicker.emplace(born.pid, capability_bits & kCapPreciseKick);
   claim_seen.reset();

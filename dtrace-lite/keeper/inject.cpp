@@ -1,5 +1,6 @@
 #include "dtrace-lite/keeper/inject.h"
 
+#include "dtrace-lite/keeper/life.h"
 #include "libdune/backend/kick_hosted.h"
 
 #include <algorithm>
@@ -246,18 +247,6 @@ Checked<void> map_everything(Injected& in, Remote& remote) {
   return {};
 }
 
-uint32_t pid_in_target(pid_t target, pid_t of) {
-  // The last number of NSpid is the pid in the innermost namespace; a process of another
-  // namespace cannot be named there.
-  const std::string own = read_status_field(of, "NSpid"),
-                    targets = read_status_field(target, "NSpid");
-  const bool same_depth =
-      std::count(own.begin(), own.end(), '\t') == std::count(targets.begin(), targets.end(), '\t');
-  if (of != target && !same_depth)
-    return 0;
-  return innermost_pid(of);
-}
-
 // What the backend found on its own threads, less what is refused for this process's.
 uint32_t capabilities_for(const Tracee& thread, const dune::backend::Choice& choice) {
   uint32_t capabilities = choice.probe.capabilities;
@@ -266,7 +255,7 @@ uint32_t capabilities_for(const Tracee& thread, const dune::backend::Choice& cho
   return capabilities;
 }
 
-void fill_header(Injected& in, pid_t frontend_pid, const dune::backend::Choice& choice) {
+void fill_header(Injected& in, const dune::backend::Choice& choice) {
   Header& h = in.session().header;
   h.magic = kSessionMagic;
   h.version = kSessionVersion;
@@ -282,8 +271,7 @@ void fill_header(Injected& in, pid_t frontend_pid, const dune::backend::Choice& 
   h.stop_request = 1;
   h.stop_owner = kOwnedByFrontend;
   h.spin_limit = 2000;
-  h.frontend_pid = pid_in_target(in.pid, frontend_pid);
-  h.keeper_pid = pid_in_target(in.pid, getpid());
+  show_life_in(h.keeper);
   for (auto& policy : h.signal_policy)
     policy = kSignalPass; // until the front end says otherwise
 }
@@ -292,7 +280,7 @@ constexpr uint64_t kHwcap2Fsgsbase = 2;
 
 } // namespace
 
-Checked<Injected> inject_agent(pid_t pid, const Tracee& thread, pid_t frontend_pid,
+Checked<Injected> inject_agent(pid_t pid, const Tracee& thread, pid_t,
                                const dune::backend::Choice& choice) {
   Injected in;
   in.pid = pid;
@@ -328,7 +316,7 @@ Checked<Injected> inject_agent(pid_t pid, const Tracee& thread, pid_t frontend_p
   c.text_end = in.map.agent_text + in.image.text_size;
   c.code_near_libs = in.map.code_near_libs;
   c.code_near_main = in.map.code_near_main;
-  c.target_pid = pid_in_target(pid, pid);
+  c.target_pid = innermost_pid(pid);
   c.xstate_size = xstate_format().extended_size;
   in.capabilities = capabilities_for(thread, choice);
   c.owned = dune::agent::owned_signals(in.capabilities & kCapPreciseKick);
@@ -336,7 +324,7 @@ Checked<Injected> inject_agent(pid_t pid, const Tracee& thread, pid_t frontend_p
   if (auto ok = in.memory->write(TargetAddr(in.map.agent_text + in.image.config), &c, sizeof c);
       !ok)
     return to_diagnostic(ok.error());
-  fill_header(in, frontend_pid, choice);
+  fill_header(in, choice);
   const TargetAddr stack(dune::agent::block_of_slot(in.map.agent_stacks, 0) - 64);
   if (auto ok = thread.run_to_int3(TargetAddr(in.map.agent_text + in.image.take), stack); !ok)
     return to_diagnostic(ok.error());

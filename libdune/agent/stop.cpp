@@ -20,16 +20,10 @@ void futex_wait(std::atomic<uint32_t>& word, uint32_t value) {
              reinterpret_cast<uint64_t>(&second));
 }
 
-// False only if it is certain: a pid that we cannot see (another pid namespace) counts as alive.
-bool is_alive(uint32_t pid) {
-  constexpr long kEsrch = -3;
-  return pid == 0 || syscall_of(__NR_kill, pid, 0) != kEsrch;
-}
-
 // Front end and keeper both died: nobody will ever resume a thread again. The sites stay (the
 // agent goes on serving them), but nothing stops any more.
 void check_abandoned() {
-  if (!is_alive(header().frontend_pid) && !is_alive(header().keeper_pid))
+  if (!is_alive(header().frontend.load()) && !is_alive(header().keeper.load()))
     header().abandoned.store(1);
 }
 

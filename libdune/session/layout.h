@@ -26,7 +26,7 @@
 namespace dune::session {
 
 inline constexpr uint64_t kSessionMagic = 0x31676264656e7564; // "dunedbg1"
-inline constexpr uint32_t kSessionVersion = 1;
+inline constexpr uint32_t kSessionVersion = 2;
 
 // Pools. What happens when one is full: threads: the thread runs without a slot, its stops are
 // counted in Header::missed_stops; sites, records, arena: the front end refuses the breakpoint and
@@ -272,6 +272,14 @@ struct MemoryMap {
   uint64_t quick_call;     // in agent_text: where the trampolines of jump sites lead
 };
 
+// A word with the thread id of a process in it, which the kernel itself changes when that process
+// dies in whatever way: it is registered as a robust futex (keeper/life.h). So the agent sees a
+// death from any pid namespace, and that of a process nobody has waited for.
+constexpr bool is_alive(uint32_t life_word) {
+  constexpr uint32_t kOwnerDied = 0x40000000;
+  return life_word != 0 && !(life_word & kOwnerDied);
+}
+
 // Which backend serves this target, and what its probe measured.
 struct BackendInfo {
   char name[16];       // zero-terminated
@@ -301,8 +309,8 @@ struct Header {
   std::atomic<uint32_t> parked_threads;           // [A]
   std::atomic<uint64_t> missed_stops;             // [A] hits that should have stopped but could not
   std::atomic<uint32_t> abandoned;  // [K],[F],[A] nobody is there any more: nothing stops, ever
-  uint32_t frontend_pid;            // [F] as seen from the target, 0: cannot be seen
-  uint32_t keeper_pid;              // [K] likewise
+  std::atomic<uint32_t> frontend;   // [F] a LifeWord, 0 before it has come
+  std::atomic<uint32_t> keeper;     // [K] a LifeWord
   std::atomic<uint32_t> spin_limit; // [F] spins of a parked thread before the futex
 
   std::atomic<uint32_t> notice_tail;  // [A] next ticket
