@@ -30,6 +30,7 @@ constexpr Wanted kWanted[] = {
     {60, false},  // exit
     {127, true},  // rt_sigpending
     {128, false}, // rt_sigtimedwait
+    {130, false}, // rt_sigsuspend
     {131, true},  // sigaltstack
     {231, false}, // exit_group
     {322, false}, // execveat

@@ -166,6 +166,10 @@ bool is_queued_kick(const KernelSiginfo&);
 void kick_self(); // arrives when the agent lets signals in again
 void on_kick(ThreadBlock*, KernelUcontext*, KickedBy);
 
+// The call that a signal has ended with EINTR, if it is told by a `mov $nr,%eax` before it.
+inline constexpr uint32_t kNoCall = ~0u;
+uint32_t interrupted_call(ThreadBlock*, const KernelUcontext*);
+
 // signals.cpp
 // Blocked while the agent runs: all but faults, and but what the kernel drops anyway. Blocked, such
 // a signal would be kept, and interrupt the system call of a thread that does not block it.

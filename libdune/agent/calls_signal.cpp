@@ -169,6 +169,23 @@ bool call_sigtimedwait(ThreadBlock* t, const KernelSigcontext& m, long* result) 
   return false;
 }
 
+// A signal of ours that pends, and that the call lets in, ends it before it waits. True: it has.
+bool call_sigsuspend(ThreadBlock* t, KernelUcontext* uc) {
+  constexpr uint64_t kMinusEintr = static_cast<uint64_t>(-4);
+  KernelSigcontext& m = uc->mcontext;
+  SignalSet set;
+  if (!t->pending || m.rsi != sizeof set || !read_user(t, &set, m.rdi, sizeof set) ||
+      !(t->pending & ~set))
+    return false;
+  m.rip += kSyscallLength;
+  m.rcx = m.rip;
+  m.r11 = m.eflags & ~kEflagsTrap;
+  m.rax = kMinusEintr;
+  t->restored_rip = 0;
+  deliver_pending(t, uc);
+  return true;
+}
+
 } // namespace
 
 bool signal_call(ThreadBlock* t, KernelUcontext* uc, long* result) {
@@ -223,6 +240,8 @@ void handle_syscall(ThreadBlock* t, Site* site, KernelUcontext* uc) {
   }
   if (m.rax == __NR_rt_sigreturn)
     return call_sigreturn(t, uc);
+  if (m.rax == __NR_rt_sigsuspend && t && call_sigsuspend(t, uc))
+    return;
   if (signal_call(t, uc, &result)) {
     m.rax = static_cast<uint64_t>(result);
     m.rip = site->address + kSyscallLength;

@@ -8,23 +8,36 @@
 
 namespace dune::agent {
 
+using namespace session;
+
 namespace {
+
+// The number of the call whose `syscall` stands before `rip`, where `mov $nr,%eax` says it.
+uint32_t call_before(ThreadBlock* t, uint64_t rip) {
+  struct [[gnu::packed]] {
+    uint8_t mov;
+    uint32_t number;
+    uint8_t syscall[kSyscallLength];
+  } code;
+  const Site* site = find_site(rip - sizeof code); // its mov may be a jump, see session/layout.h
+  if (!read_user(t, &code, rip - sizeof code, sizeof code))
+    return kNoCall;
+  if (site && site->original_length == kJumpLength)
+    memcpy(&code, site->original, kJumpLength);
+  if (find_site(rip - kSyscallLength))
+    code.syscall[0] = 0x0f; // or an int3
+  return code.mov == 0xb8 && code.syscall[0] == 0x0f && code.syscall[1] == 0x05 ? code.number
+                                                                                : kNoCall;
+}
 
 // The kick found the thread entering a system call after the front end had seen it running, and the
 // kernel ended the call with EINTR where no handler of the program ran. Such a call is made again.
 void repair_interrupted_call(ThreadBlock* t, KernelUcontext* uc) {
-  constexpr uint64_t kMinusEintr = static_cast<uint64_t>(-4);
-  KernelSigcontext& m = uc->mcontext;
-  if (m.rax != kMinusEintr || m.rip == t->restored_rip)
+  const uint32_t number = interrupted_call(t, uc);
+  if (number == kNoCall)
     return;
-  uint8_t code[7]; // mov $imm32, %eax; syscall
-  if (!read_user(t, code, m.rip - sizeof code, sizeof code) || code[5] != 0x0f || code[6] != 0x05 ||
-      code[0] != 0xb8)
-    return;
-  uint32_t number;
-  memcpy(&number, code + 1, 4);
-  m.rax = number;
-  m.rip -= 2;
+  uc->mcontext.rax = number;
+  uc->mcontext.rip -= kSyscallLength;
 }
 
 // The same for a call that had done a part: the rest is made from a place of ours, where the agent
@@ -33,13 +46,10 @@ void repair_interrupted_call(ThreadBlock* t, KernelUcontext* uc) {
 bool continue_short_call(ThreadBlock* t, KernelUcontext* uc) {
   constexpr uint64_t kWaitAll = 0x100, kPeek = 2;
   KernelSigcontext& m = uc->mcontext;
-  uint8_t code[7]; // mov $imm32, %eax; syscall
   if (m.rcx != m.rip || m.rip == t->restored_rip || static_cast<int64_t>(m.rax) <= 0 ||
-      m.rax >= m.rdx || !read_user(t, code, m.rip - sizeof code, sizeof code) || code[5] != 0x0f ||
-      code[6] != 0x05 || code[0] != 0xb8)
+      m.rax >= m.rdx)
     return false;
-  uint32_t number;
-  memcpy(&number, code + 1, 4);
+  const uint32_t number = call_before(t, m.rip);
   const bool continues = number == __NR_write || number == __NR_sendto ||
                          (number == __NR_recvfrom && (m.r10 & kWaitAll) && !(m.r10 & kPeek));
   if (!continues)
@@ -59,8 +69,14 @@ bool continue_short_call(ThreadBlock* t, KernelUcontext* uc) {
 
 } // namespace
 
+uint32_t interrupted_call(ThreadBlock* t, const KernelUcontext* uc) {
+  constexpr uint64_t kMinusEintr = static_cast<uint64_t>(-4);
+  const KernelSigcontext& m = uc->mcontext;
+  return t && m.rax == kMinusEintr && m.rip != t->restored_rip ? call_before(t, m.rip) : kNoCall;
+}
+
 bool is_queued_kick(const KernelSiginfo& info) {
-  return info.code == kSiQueue && info.rt.value == session::kKickValue;
+  return info.code == kSiQueue && info.rt.value == kKickValue;
 }
 
 void kick_self() {
@@ -68,7 +84,7 @@ void kick_self() {
   info.signal = owned() & signal_bit(kKickSignal) ? kKickSignal : kSigTrap;
   info.code = kSiQueue;
   info.rt.pid = static_cast<int32_t>(agent_config.target_pid);
-  info.rt.value = session::kKickValue;
+  info.rt.value = kKickValue;
   send_to_self(info);
 }
 
@@ -86,7 +102,7 @@ void on_kick(ThreadBlock* t, KernelUcontext* uc, KickedBy by) {
     repair_interrupted_call(t, uc);
   const uint64_t rip = uc->mcontext.rip;
   if (stop_wanted(t)) {
-    park(t, uc, session::StopReason::kRequested);
+    park(t, uc, StopReason::kRequested);
     if (slot_of(t).signal || uc->mcontext.rip != rip)
       return go_on_after_stop(t, uc, counted);
   }

@@ -113,6 +113,33 @@ uint64_t xstate_bytes(uint64_t fpstate) {
   return software.magic1 == kFpXstateMagic1 ? software.extended_size : kFpLegacySize;
 }
 
+// What the program blocks at this moment: its mask, or that of a waiting call which a signal has
+// just ended (the kernel lets it hold until the handler has begun).
+SignalSet blocked_now(ThreadBlock* t, const KernelUcontext* uc) {
+  const SignalSet mask = program_mask(t, uc->sigmask);
+  const KernelSigcontext& m = uc->mcontext;
+  const uint32_t number = interrupted_call(t, uc);
+  uint64_t set = 0;
+  switch (number) {
+  case __NR_rt_sigsuspend:
+    set = m.rdi;
+    break;
+  case __NR_ppoll:
+    set = m.r10;
+    break;
+  case __NR_epoll_pwait:
+  case __NR_epoll_pwait2:
+    set = m.r8;
+    break;
+  case __NR_pselect6: // a structure of its own: the set and its size
+    if (!m.r9 || !read_user(t, &set, m.r9, sizeof set))
+      return mask;
+    break;
+  }
+  SignalSet temporary;
+  return set && read_user(t, &temporary, set, sizeof temporary) ? temporary : mask;
+}
+
 // Builds the frame the kernel would have built (arch/x86/kernel/signal_64.c, x64_setup_rt_frame)
 // and turns uc into the first instruction of the program's handler.
 bool enter_handler(ThreadBlock* t, KernelUcontext* uc, const KernelSiginfo* info,
@@ -162,7 +189,7 @@ bool enter_handler(ThreadBlock* t, KernelUcontext* uc, const KernelSiginfo* info
     *entry = {frame_address + offsetof(KernelSigframe, uc), counted};
   }
 
-  SignalSet mask = program_mask(t, uc->sigmask) | action.mask;
+  SignalSet mask = blocked_now(t, uc) | action.mask;
   if (!(action.flags & kSaNodefer))
     mask |= signal_bit(info->signal);
   set_program_mask(t, uc, mask);
@@ -256,11 +283,11 @@ void deliver(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info, uint64_t c
 }
 
 void deliver_pending(ThreadBlock* t, KernelUcontext* uc) {
-  if (!t)
+  if (!t || !t->pending)
     return;
   for (int i = 0; i < 5; ++i) {
     SignalSet bit = signal_bit(kOwnedSignals[i]);
-    if ((t->pending & bit) && !(t->blocked & bit)) {
+    if ((t->pending & bit) && !(blocked_now(t, uc) & bit)) {
       t->pending &= ~bit;
       KernelSiginfo info = t->pending_info[i];
       signal_at_program(t, uc, &info, 0);
@@ -292,7 +319,8 @@ void signal_at_program(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info, 
   }
 
   const uint8_t policy = policy_of(signal);
-  const bool blocked = t && (t->blocked & signal_bit(signal));
+  const bool blocked =
+      t && (t->blocked & signal_bit(signal)) && (blocked_now(t, uc) & signal_bit(signal));
   const bool synchronous =
       info->code > 0 && (signal == kSigTrap || (kSynchronous & signal_bit(signal)));
   if (blocked && !synchronous) {

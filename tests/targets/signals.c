@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/select.h>
 #include <sys/signalfd.h>
@@ -42,10 +43,9 @@ static uint64_t rip_of(void* context) {
   return (uint64_t)((ucontext_t*)context)->uc_mcontext.gregs[REG_RIP];
 }
 
-// Code of a file that the program mapped, or the vDSO: where a program's instruction pointer can be.
-static struct {
-  uint64_t begin, end;
-} code[32];
+// Code of a file that the program mapped, or the vDSO: where a program's instruction pointer can
+// be.
+static struct { uint64_t begin, end; } code[32];
 static int code_count;
 static void read_code_ranges(void) {
   FILE* maps = fopen("/proc/self/maps", "r");
@@ -78,7 +78,8 @@ static void on_alarm(int signal, siginfo_t* info, void* context) {
   if (!in_program(rip_of(context)))
     ++foreign_rips;
   // Clobbers what the interrupted code keeps there.
-  __asm__ volatile("vpcmpeqb %%ymm7, %%ymm7, %%ymm7; vpcmpeqb %%ymm3, %%ymm3, %%ymm3" ::: "xmm3", "xmm7");
+  __asm__ volatile("vpcmpeqb %%ymm7, %%ymm7, %%ymm7; vpcmpeqb %%ymm3, %%ymm3, %%ymm3" ::
+                       : "xmm3", "xmm7");
 }
 
 static void timer_storm(int flags) {
@@ -99,8 +100,9 @@ static void timer_storm(int flags) {
   }
   memset(&timer, 0, sizeof timer);
   setitimer(ITIMER_REAL, &timer, NULL);
-  printf("wrong states %lu, foreign instruction pointers %lu, handler %s\n", (unsigned long)wrong_state,
-         (unsigned long)foreign_rips, seen == counted_b ? "counted" : "lost");
+  printf("wrong states %lu, foreign instruction pointers %lu, handler %s\n",
+         (unsigned long)wrong_state, (unsigned long)foreign_rips,
+         seen == counted_b ? "counted" : "lost");
 }
 
 static void storm(void) { timer_storm(SA_RESTART); }
@@ -218,7 +220,8 @@ static void traps(void) {
   seen = 0;
   install(SIGTRAP, on_single_step, 0);
   __asm__ volatile("pushfq; orl $0x100, (%%rsp); popfq\n\t"
-                   ".rept 30\n\tnop\n\t.endr" ::: "cc", "memory");
+                   ".rept 30\n\tnop\n\t.endr" ::
+                       : "cc", "memory");
   hit_a();
   printf("own steps: %d\n", (int)seen);
 }
@@ -275,6 +278,69 @@ static void trap_masks(void) {
   got = pselect(0, NULL, NULL, NULL, &second, &none);
   printf("pselect: %d %s, seen %d\n", got, got < 0 ? strerror(errno) : "", (int)seen);
   printf("%s\n", pending(SIGTRAP));
+}
+
+static sigset_t mask_in_handler;
+static void on_mask(int signal) {
+  seen = signal;
+  sigprocmask(SIG_BLOCK, NULL, &mask_in_handler);
+}
+static void send_later(int signal) {
+  if (fork() == 0) {
+    usleep(30000);
+    kill(getppid(), signal);
+    _exit(0);
+  }
+}
+static void after_wait(const char* name, int got) {
+  printf("%s: %d %s, seen %d, blocked in the handler:", name, got, got < 0 ? strerror(errno) : "",
+         (int)seen);
+  for (int signal = 1; signal < 32; ++signal)
+    if (sigismember(&mask_in_handler, signal))
+      printf(" %d", signal);
+  sigset_t now;
+  sigprocmask(SIG_BLOCK, NULL, &now);
+  printf(", afterwards:");
+  for (int signal = 1; signal < 32; ++signal)
+    if (sigismember(&now, signal))
+      printf(" %d", signal);
+  printf("\n");
+  seen = 0;
+  waitpid(-1, NULL, 0);
+}
+// What comes while a call waits with a mask of its own: the handler runs with that mask.
+static void wait_masks(void) {
+  signal(SIGTRAP, on_mask);
+  signal(SIGUSR1, on_mask);
+  sigset_t blocked, open;
+  sigemptyset(&blocked);
+  sigaddset(&blocked, SIGTRAP);
+  sigaddset(&blocked, SIGUSR1);
+  sigaddset(&blocked, SIGHUP);
+  sigprocmask(SIG_BLOCK, &blocked, NULL);
+  sigemptyset(&open);
+  sigaddset(&open, SIGALRM);
+  struct timespec second = {1, 0};
+  const int signals[] = {SIGUSR1, SIGTRAP};
+  for (int i = 0; i < 2; ++i) {
+    send_later(signals[i]);
+    after_wait("sigsuspend", sigsuspend(&open));
+    hit_a();
+    send_later(signals[i]);
+    after_wait("ppoll", ppoll(NULL, 0, &second, &open));
+    hit_a();
+    send_later(signals[i]);
+    after_wait("pselect", pselect(0, NULL, NULL, NULL, &second, &open));
+    hit_a();
+    struct epoll_event event;
+    int fd = epoll_create1(EPOLL_CLOEXEC);
+    send_later(signals[i]);
+    after_wait("epoll_pwait", epoll_pwait(fd, &event, 1, 1000, &open));
+    close(fd);
+  }
+  raise(SIGTRAP); // pends, and the wait lets it in
+  int got = sigsuspend(&open);
+  printf("sigsuspend, pending: %d %s, seen %d\n", got, strerror(errno), (int)seen);
 }
 
 static void trap_signalfd(void) {
@@ -522,9 +588,9 @@ static void real_time(void) {
   sigemptyset(&set);
   sigaddset(&set, 62);
   sigprocmask(SIG_BLOCK, &set, NULL);
-  for (int i = 0; i < 1; ++i)
+  for (int i = 0; i < 5; ++i)
     sigqueue(getpid(), 62, (union sigval){.sival_int = i});
-  for (int i = 0; i < 1; ++i) {
+  for (int i = 0; i < 5; ++i) {
     siginfo_t info;
     int got = sigwaitinfo(&set, &info);
     printf("queued: %d %d\n", got, info.si_value.sival_int);
@@ -535,13 +601,28 @@ static const struct {
   const char* name;
   void (*run)(void);
 } cases[] = {
-    {"storm", storm}, {"storm_on_altstack", storm_on_altstack}, {"faults", faults}, {"traps", traps},
-    {"trap_waits", trap_waits}, {"trap_masks", trap_masks}, {"trap_signalfd", trap_signalfd}, {"all_blocked", all_blocked},
-    {"alternate_stacks", alternate_stacks}, {"jumps", jumps}, {"flags", flags},
-    {"real_time", real_time}, {"die_segv", die_segv}, {"die_abort", die_abort},
-    {"die_trap", die_trap}, {"die_kill_trap", die_kill_trap}, {"die_term", die_term},
-    {"die_rt", die_rt}, {"die_fpe_blocked", die_fpe_blocked},
-    {"die_segv_ignored", die_segv_ignored}, {"die_in_handler", die_in_handler},
+    {"storm", storm},
+    {"storm_on_altstack", storm_on_altstack},
+    {"faults", faults},
+    {"traps", traps},
+    {"trap_waits", trap_waits},
+    {"trap_masks", trap_masks},
+    {"wait_masks", wait_masks},
+    {"trap_signalfd", trap_signalfd},
+    {"all_blocked", all_blocked},
+    {"alternate_stacks", alternate_stacks},
+    {"jumps", jumps},
+    {"flags", flags},
+    {"real_time", real_time},
+    {"die_segv", die_segv},
+    {"die_abort", die_abort},
+    {"die_trap", die_trap},
+    {"die_kill_trap", die_kill_trap},
+    {"die_term", die_term},
+    {"die_rt", die_rt},
+    {"die_fpe_blocked", die_fpe_blocked},
+    {"die_segv_ignored", die_segv_ignored},
+    {"die_in_handler", die_in_handler},
     {"die_stack_overflow_frame", die_stack_overflow_frame},
 };
 
