@@ -55,3 +55,10 @@ if(DDBG_FUZZ)
   endif()
   add_hosted_compile_options(-fsanitize=fuzzer-no-link)
 endif()
+
+# How code is compiled that runs in the target, without libc and with the program's vector state live.
+set(DUNE_FREESTANDING_FLAGS
+  -O2 -ffreestanding -fno-stack-protector -fcf-protection=none -fno-sanitize=all
+  -fno-asynchronous-unwind-tables
+  $<$<COMPILE_LANGUAGE:CXX>:-fpie -fvisibility=hidden -mgeneral-regs-only -fno-exceptions -fno-rtti
+    -fno-threadsafe-statics -fno-tree-loop-distribute-patterns -U_FORTIFY_SOURCE>)
