@@ -1,12 +1,11 @@
 // The signal backend: int3 and steps arrive as SIGTRAP, watchpoints as perf events' SIGTRAP, system
 // calls are the kernel's own. Needs nothing; the probe says what it costs and whether the
 // processor's debug registers can be had.
+#include "libdune/backend/backend.h"
 #include "libdune/backend/kick_hosted.h"
-#include "libdune/backend/probe_hosted.h"
+#include "libdune/backend/measure_hosted.h"
 #include "libdune/session/layout.h"
 
-#include <algorithm>
-#include <array>
 #include <csignal>
 #include <linux/hw_breakpoint.h>
 #include <linux/perf_event.h>
@@ -18,25 +17,6 @@
 namespace dune::backend {
 
 namespace {
-
-constexpr int kRounds = 101;
-
-uint64_t now_ns() {
-  timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return static_cast<uint64_t>(t.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(t.tv_nsec);
-}
-
-template <class F> uint32_t median_ns(F&& event) {
-  std::array<uint64_t, kRounds> times;
-  for (uint64_t& time : times) {
-    const uint64_t begin = now_ns();
-    event();
-    time = now_ns() - begin;
-  }
-  std::nth_element(times.begin(), times.begin() + kRounds / 2, times.end());
-  return static_cast<uint32_t>(times[kRounds / 2]);
-}
 
 void ignore_trap(int) {}
 
@@ -90,16 +70,16 @@ bool precise_kicks_work() {
 
 } // namespace
 
-Probe probe_signal() {
+Result<Probe> probe_signal() {
+  constexpr size_t kRounds = 101;
   Probe p;
-  p.present = true;
   struct sigaction action {
   }, before;
   action.sa_handler = ignore_trap;
   sigaction(SIGTRAP, &action, &before);
-  p.trap_ns = median_ns([] { asm volatile("int3" ::: "memory"); });
+  p.trap_ns = median_ns<kRounds>([] { asm volatile("int3" ::: "memory"); });
   sigaction(SIGTRAP, &before, nullptr);
-  p.syscall_ns = median_ns([] { syscall(SYS_getppid); });
+  p.syscall_ns = median_ns<kRounds>([] { syscall(SYS_getppid); });
   p.capabilities = session::kCapStep;
   if (watchpoints_work())
     p.capabilities |= session::kCapHardwareWatch;

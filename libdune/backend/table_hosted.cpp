@@ -1,55 +1,88 @@
 #include "libdune/backend/probe_hosted.h"
 
 #include <algorithm>
-#include <vector>
+#include <cstring>
+#include <iterator>
+#include <optional>
 
 namespace dune::backend {
 
-Probe probe_signal();
+Result<Probe> probe_signal();
+Result<Probe> probe_kvm();
+GuestOps kvm_guest();
 
 namespace {
+
 constexpr Backend kBackends[] = {
-    {"signal", probe_signal},
+    {"signal", nullptr, probe_signal, nullptr},
+    {"kvm", "the agent does not run in a guest yet", probe_kvm, kvm_guest},
 };
 
-const std::vector<Probe>& probes() {
-  static const std::vector<Probe> found = [] {
-    std::vector<Probe> result;
-    for (const Backend& b : kBackends)
-      result.push_back(b.probe());
-    return result;
-  }();
-  return found;
+const Result<Probe>& probe_of(const Backend& b) {
+  static std::optional<Result<Probe>> found[std::size(kBackends)];
+  auto& probe = found[&b - kBackends];
+  if (!probe)
+    probe.emplace(b.probe());
+  return *probe;
 }
+
+std::string microseconds(uint32_t ns) {
+  return std::to_string(ns / 1000) + "." + std::to_string(ns / 100 % 10) + " us";
+}
+
+std::string absent(const Backend& b, const Error& e) {
+  std::string text = std::string("The backend \"") + b.name + "\" is not there: " + e.text;
+  if (e.code == Errc::kSystem)
+    text += std::string(" (") + strerror(static_cast<int>(e.detail)) + ")";
+  return text + ".";
+}
+
+Choice by_name(const std::string& name) {
+  std::string names = "auto";
+  for (const Backend& b : kBackends) {
+    names += std::string(", ") + b.name;
+    if (name != b.name)
+      continue;
+    const auto& probe = probe_of(b);
+    if (!probe)
+      return {nullptr, {}, absent(b, probe.error())};
+    if (b.not_yet)
+      return {nullptr,
+              {},
+              std::string("The backend \"") + b.name + "\" is there (a trap costs " +
+                  microseconds(probe->trap_ns) + ", a system call " +
+                  microseconds(probe->syscall_ns) + "), but cannot be used: " + b.not_yet + "."};
+    return {&b, *probe, "asked for"};
+  }
+  return {nullptr, {}, "There is no backend \"" + name + "\"; there are: " + names + "."};
+}
+
+Choice by_measurement() {
+  uint32_t cheapest_call = UINT32_MAX;
+  size_t present = 0;
+  for (const Backend& b : kBackends)
+    if (!b.not_yet && probe_of(b)) {
+      cheapest_call = std::min(cheapest_call, probe_of(b)->syscall_ns);
+      ++present;
+    }
+  Choice best{nullptr, {}, "No backend works here."};
+  for (const Backend& b : kBackends) {
+    if (b.not_yet || !probe_of(b))
+      continue;
+    const Probe& probe = *probe_of(b);
+    if (probe.syscall_ns / 10 <= cheapest_call &&
+        (!best.backend || probe.trap_ns < best.probe.trap_ns))
+      best = {&b, probe,
+              present == 1 ? "the only one that carries targets here"
+                           : "the cheapest trap, as measured"};
+  }
+  return best;
+}
+
 } // namespace
 
 std::span<const Backend> all() { return kBackends; }
 
-Choice choose(const std::string& name) {
-  const auto& found = probes();
-  if (name != "auto") {
-    std::string names = "auto";
-    for (size_t i = 0; i < found.size(); ++i) {
-      names += std::string(", ") + kBackends[i].name;
-      if (name != kBackends[i].name)
-        continue;
-      if (!found[i].present)
-        return {nullptr, {}, found[i].why_not};
-      return {&kBackends[i], found[i], "asked for"};
-    }
-    return {nullptr, {}, "There is no backend \"" + name + "\"; there are: " + names + "."};
-  }
-  uint32_t cheapest_call = UINT32_MAX;
-  for (const Probe& p : found)
-    if (p.present)
-      cheapest_call = std::min(cheapest_call, p.syscall_ns);
-  Choice best{nullptr, {}, "No backend works here."};
-  for (size_t i = 0; i < found.size(); ++i)
-    if (found[i].present && found[i].syscall_ns / 10 <= cheapest_call &&
-        (!best.backend || found[i].trap_ns < best.probe.trap_ns))
-      best = {&kBackends[i], found[i],
-              found.size() == 1 ? "the only one in this build" : "the cheapest trap, as measured"};
-  return best;
-}
+Choice choose(const std::string& name) { return name == "auto" ? by_measurement() : by_name(name); }
 
 } // namespace dune::backend

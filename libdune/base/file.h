@@ -59,6 +59,12 @@ public:
       return system_error("cannot map file");
     return room;
   }
+  static Result<Mapping> anonymous(size_t size) {
+    void* p = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
+      return system_error("cannot map memory");
+    return Mapping(p, size);
+  }
   Mapping(Mapping&& o) noexcept
       : base_(std::exchange(o.base_, nullptr)), size_(std::exchange(o.size_, 0)) {}
   Mapping& operator=(Mapping&& o) noexcept {

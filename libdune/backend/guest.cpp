@@ -1,0 +1,134 @@
+#include "libdune/backend/guest.h"
+
+namespace dune::backend {
+
+namespace {
+
+enum Stack : uint8_t { kHostCallStack = 1, kHandlerStack = 2 }; // in the TSS's IST
+
+template <class T> T& at(TargetAddr address) { return *reinterpret_cast<T*>(address.value); }
+GuestMemory& memory_of(const Guest& g) { return at<GuestMemory>(g.memory.begin); }
+TargetAddr address_of(const void* p) { return TargetAddr(reinterpret_cast<uint64_t>(p)); }
+
+Status map_own(Guest& g, const void* page, uint64_t rights) {
+  return map_page(g, address_of(page).align_down(kPageSize), rights | kPageOwn);
+}
+
+// The ring in which stubs of system calls and handlers run.
+uint64_t user_if_ring3(const Guest& g) {
+  return g.placement == Placement::kRing3 ? uint64_t{kPageUser} : 0;
+}
+
+Status build_tables(Guest& g, std::span<const Handler> handlers) {
+  const TargetRange pool{g.memory.begin + sizeof(GuestMemory), g.memory.end};
+  auto pool_at = g.ops.cover(g, pool.begin);
+  if (!pool_at)
+    return pool_at.error();
+  g.tables = PageTables(pool, *pool_at);
+
+  GuestMemory& m = memory_of(g);
+  for (uint32_t v = 0; v < kExceptionVectors; ++v) {
+    uint8_t* stub = m.stubs + v * kStubSize;
+    g.ops.write_call(stub, static_cast<uint8_t>(v));
+    const bool callable = v == kVectorBreakpoint || v == kVectorOverflow;
+    m.idt.gates[v] = interrupt_gate(address_of(stub), kKernelCode, kHostCallStack, callable);
+  }
+  g.ops.write_call(m.stubs + kSystemCallStub * kStubSize, kSystemCallStub);
+  const uint16_t segment = g.placement == Placement::kRing3 ? kUserCode : kKernelCode;
+  for (const Handler& h : handlers)
+    m.idt.gates[h.vector] =
+        interrupt_gate(h.entry, segment, kHandlerStack, h.vector == kVectorBreakpoint);
+
+  if (auto ok = map_own(g, &m.idt, kPageRead); !ok)
+    return ok;
+  return map_own(g, m.stubs, kPageRead | kPageExecute | user_if_ring3(g));
+}
+
+} // namespace
+
+Status open_guest(Guest& g, const GuestOps& ops, TargetRange memory, Placement placement,
+                  std::span<const Handler> handlers) {
+  const bool crosses =
+      memory.begin.align_down(kChunkSize) != (memory.end - 1).align_down(kChunkSize);
+  if (memory.size() < kLeastGuestMemory || crosses)
+    return Error{Errc::kInvalid, "memory that cannot be a guest's", int64_t(memory.size())};
+  g.ops = ops;
+  g.memory = memory;
+  g.placement = placement;
+  if (auto ok = ops.open(g); !ok)
+    return ok;
+  Status ok = build_tables(g, handlers);
+  if (!ok)
+    ops.close(g);
+  return ok;
+}
+
+Status open_cpu(Cpu& cpu, Guest& g, TargetRange memory, TargetAddr handler_stack) {
+  if (memory.size() < sizeof(CpuMemory))
+    return Error{Errc::kInvalid, "too little memory for a processor", int64_t(memory.size())};
+  cpu.guest = &g;
+  cpu.memory = memory;
+  CpuMemory& m = at<CpuMemory>(memory.begin);
+  m.gdt = make_gdt(address_of(&m.tss));
+  m.tss = {};
+  m.tss.ist[kHostCallStack - 1] = address_of(m.stack + sizeof m.stack).value;
+  m.tss.ist[kHandlerStack - 1] = handler_stack.value;
+  m.tss.io_map = offsetof(Tss, io_forbidden);
+  __builtin_memset(m.tss.io_forbidden, 0xff, sizeof m.tss.io_forbidden + sizeof m.tss.io_end);
+  if (g.placement == Placement::kRing3) // its stub calls the host by this port from ring 3
+    m.tss.io_forbidden[kSystemCallStub / 8] &= static_cast<uint8_t>(~(1u << kSystemCallStub % 8));
+  const uint64_t rights = kPageRead | kPageWrite | kPageOwn;
+  if (auto ok = map_own(g, &m.gdt, rights); !ok)
+    return ok;
+  if (auto ok = map_own(g, m.stack, rights); !ok)
+    return ok;
+  if (handler_stack)
+    if (auto ok = map_page(g, (handler_stack - 1).align_down(kPageSize), rights | user_if_ring3(g));
+        !ok)
+      return ok;
+  return g.ops.add_cpu(cpu);
+}
+
+Status map_page(Guest& g, TargetAddr page, uint64_t rights) {
+  if (page >= TargetAddr(kUserEnd))
+    return Error{Errc::kInvalid, "not an address of user space", int64_t(page.value)};
+  auto physical = g.ops.cover(g, page);
+  if (!physical)
+    return physical.error();
+  return g.tables.map(page, *physical, rights);
+}
+
+void unmap_pages(Guest& g, TargetRange range) { g.tables.clear(range); }
+
+bool stubs_contain(const Guest& g, uint64_t rip) {
+  return rip - address_of(memory_of(g).stubs).value < sizeof(GuestMemory::stubs);
+}
+
+Exit host_call(Cpu& cpu, uint8_t number, uint64_t fault_address) {
+  Registers& r = cpu.regs;
+  // The program may execute the instruction of a stub, where ring 3 may use its port.
+  if (!stubs_contain(*cpu.guest, r.rip))
+    return {Why::kTrap, kVectorGeneralProtection};
+  if (number == kSystemCallStub) {
+    r.rip = r.rcx;
+    r.eflags = r.r11;
+    r.cs = kUserCode;
+    r.ss = kUserData;
+    return {Why::kSystemCall};
+  }
+  const uint64_t* stack = reinterpret_cast<const uint64_t*>(r.rsp);
+  Exit e{Why::kTrap, number};
+  if (pushes_error_code(number))
+    e.error = *stack++;
+  if (number == kVectorPageFault)
+    e.address = fault_address;
+  const TrapFrame& f = *reinterpret_cast<const TrapFrame*>(stack);
+  r.rip = f.rip;
+  r.cs = f.cs;
+  r.eflags = f.eflags;
+  r.rsp = f.rsp;
+  r.ss = f.ss;
+  return e;
+}
+
+} // namespace dune::backend

@@ -1,0 +1,63 @@
+// What all guests share: descriptor tables, the stubs through which exceptions and system calls
+// reach the host side, and what a stub's call means. The rows' half is GuestOps.
+// Freestanding-clean.
+#pragma once
+
+#include "libdune/backend/backend.h"
+
+namespace dune::backend {
+
+inline constexpr uint64_t kStubSize = 8;
+inline constexpr uint8_t kSystemCallStub = 0x80; // below: exceptions, by vector
+
+// Layout of Guest::memory. Everything here is the caller's memory, invisible to ring 3 code of the
+// guest except the stub's page where ring 0 is emulated.
+struct GuestMemory {
+  Idt idt;
+  union {
+    uint8_t stubs[256 * kStubSize];
+    uint8_t stub_page[kPageSize];
+  };
+  uint8_t scratch[3 * kPageSize]; // the row's
+  // Page tables from here to the end: one page for each 2 MiB of address space in use, and a few.
+};
+inline constexpr uint64_t kLeastGuestMemory = sizeof(GuestMemory) + 32 * kPageSize;
+
+// Layout of Cpu::memory.
+struct CpuMemory {
+  union {
+    struct {
+      Gdt gdt;
+      Tss tss;
+    };
+    uint8_t page[kPageSize];
+  };
+  // The processor's own frames, for exceptions that go to the host side.
+  uint8_t stack[kPageSize];
+};
+
+// Makes the calling process's guest; `guest` is zeroed, `memory` zeroed pages of at least
+// kLeastGuestMemory within one GiB of address space, neither to be moved.
+Status open_guest(Guest& guest, const GuestOps&, TargetRange memory, Placement,
+                  std::span<const Handler>);
+
+// Makes a thread's processor. `cpu` is zeroed; `memory` holds a CpuMemory. Handlers run on the
+// stack that ends at `handler_stack` (the page below it is part of it; more is the caller's to
+// map).
+Status open_cpu(Cpu& cpu, Guest&, TargetRange memory, TargetAddr handler_stack);
+
+// Makes a page of the process visible to the guest, with rights that must not exceed those it has.
+// kInvalid: no address of user space (the vsyscall page, for one).
+Status map_page(Guest&, TargetAddr page, uint64_t rights);
+
+// Forgets what the tables say of the program's pages in the range. Comes before the host's munmap,
+// mprotect, mremap or mmap over something: that call is what makes the processor forget them, too.
+void unmap_pages(Guest&, TargetRange);
+
+bool stubs_contain(const Guest&, uint64_t rip);
+
+// For the rows: the thread has come out of a stub, or executed such an instruction by itself. `cpu`
+// has the registers as they are, `fault_address` is CR2.
+Exit host_call(Cpu& cpu, uint8_t number, uint64_t fault_address);
+
+} // namespace dune::backend

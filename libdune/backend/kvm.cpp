@@ -1,0 +1,361 @@
+// The kvm backend's guest, on stock /dev/kvm. Surprises that shaped it:
+// - <linux/kvm.h> cannot be used from C++ for what ends in a flexible array (kvm_cpuid2, kvm_msrs,
+//   kvm_xsave): there the empty structure before the array has a size, and with it the ioctl's
+//   number and the entries' place come out wrong; the kernel answers EINVAL.
+// - An `out` exit leaves rip at the instruction or behind it, depending on who emulated it. The
+// port
+//   says which stub it was, and rip is never used to go on.
+// - A ring 3 `out` is refused by the guest's own TSS (its I/O map), also where ring 0 is emulated.
+// - What is set by sync_regs counts although the run ends at once with EINTR, and what comes back
+// is
+//   complete then, too.
+// - A VM belongs to the address space that made it: KVM_RUN answers EIO in a forked child. The page
+// of
+//   registers is shared, though, and what the child writes there before that answer is the
+//   parent's.
+#include "libdune/arch/syscall.h"
+#include "libdune/backend/guest.h"
+
+#include <linux/fcntl.h>
+#include <linux/kvm.h>
+#include <linux/mman.h>
+#include <linux/resource.h>
+
+namespace dune::backend {
+
+namespace {
+
+constexpr int kEintr = 4, kEagain = 11, kEfault = 14;
+
+struct CpuidTable {
+  uint32_t count;
+  uint32_t padding;
+  kvm_cpuid_entry2 entries[256]; // KVM_MAX_CPUID_ENTRIES
+};
+static_assert(sizeof(CpuidTable) <= sizeof(GuestMemory::scratch));
+struct MsrTable {
+  uint32_t count;
+  uint32_t padding;
+  kvm_msr_entry entries[3];
+};
+struct TableHead {
+  uint32_t count, padding;
+};
+constexpr unsigned kGetSupportedCpuid = _IOWR(KVMIO, 0x05, TableHead);
+constexpr unsigned kSetCpuid = _IOW(KVMIO, 0x90, TableHead);
+constexpr unsigned kSetMsrs = _IOW(KVMIO, 0x89, TableHead);
+using XsaveImage = uint8_t[4096]; // in the number only; an image may be larger
+constexpr unsigned kGetXsave = _IOR(KVMIO, 0xa4, XsaveImage);
+constexpr unsigned kSetXsave = _IOW(KVMIO, 0xa5, XsaveImage);
+constexpr unsigned kGetXsave2 = _IOR(KVMIO, 0xcf, XsaveImage);
+
+template <class T> long control(int fd, unsigned request, T argument) {
+  return syscall_of(__NR_ioctl, fd, request, argument);
+}
+template <class T> long control(int fd, unsigned request, T* argument) {
+  return syscall_of(__NR_ioctl, fd, request, reinterpret_cast<uint64_t>(argument));
+}
+
+Error refused(const char* what, long result) { return {Errc::kSystem, what, -result}; }
+
+// Moves a descriptor out of the way of the program, which gets the lowest free one and may know
+// which.
+long move_high(long fd) {
+  if (is_errno(fd))
+    return fd;
+  rlimit64 limit{};
+  syscall_of(__NR_prlimit64, 0, RLIMIT_NOFILE, 0, reinterpret_cast<uint64_t>(&limit));
+  const uint64_t highest = limit.rlim_cur < (1 << 20) ? limit.rlim_cur : 1 << 20;
+  const long high = syscall_of(__NR_fcntl, fd, F_DUPFD_CLOEXEC, highest - highest / 4);
+  syscall_of(__NR_close, fd);
+  return high;
+}
+
+const kvm_cpuid_entry2* find_leaf(const CpuidTable& t, uint32_t leaf) {
+  for (uint32_t i = 0; i < t.count; ++i)
+    if (t.entries[i].function == leaf && t.entries[i].index == 0)
+      return &t.entries[i];
+  return nullptr;
+}
+
+CpuidTable& cpuid_of(const Guest& g) {
+  return *reinterpret_cast<CpuidTable*>(
+      reinterpret_cast<GuestMemory*>(g.memory.begin.value)->scratch);
+}
+kvm_run& run_of(const Cpu& c) { return *static_cast<kvm_run*>(c.shared); }
+
+void close_kvm(Guest& g) {
+  for (int* fd : {&g.vm, &g.device}) {
+    if (*fd >= 0)
+      syscall_of(__NR_close, *fd);
+    *fd = -1;
+  }
+}
+
+Status open_kvm(Guest& g) {
+  g.vm = g.device = -1;
+  static constexpr char kPath[] = "/dev/kvm";
+  long fd = move_high(
+      syscall_of(__NR_openat, AT_FDCWD, reinterpret_cast<uint64_t>(kPath), O_RDWR | O_CLOEXEC, 0));
+  if (is_errno(fd))
+    return refused("cannot open /dev/kvm", fd);
+  g.device = static_cast<int>(fd);
+  CpuidTable& cpuid = cpuid_of(g);
+  cpuid.count = sizeof cpuid.entries / sizeof cpuid.entries[0];
+  long result = control(g.device, kGetSupportedCpuid, &cpuid);
+  const kvm_cpuid_entry2* widths = find_leaf(cpuid, 0x80000008);
+  if (!is_errno(result) && widths) {
+    g.physical_bits = widths->eax & 0xff;
+    result = move_high(control(g.device, KVM_CREATE_VM, 0));
+  }
+  if (is_errno(result) || !widths) {
+    close_kvm(g);
+    return refused("/dev/kvm does not make a virtual machine", result);
+  }
+  g.vm = static_cast<int>(result);
+  return {};
+}
+
+// One slot per chunk that is in use: with shadow paging a slot's bookkeeping takes 1/256 of its
+// size, whether anything is mapped there or not.
+Result<GuestPhysAddr> cover_kvm(Guest& g, TargetAddr a) {
+  const uint32_t chunk = static_cast<uint32_t>(a.value / kChunkSize);
+  uint32_t slot = 0;
+  while (slot < g.chunk_count && g.chunks[slot] != chunk)
+    ++slot;
+  // The address itself where that fits, else the place in the order of first use.
+  const uint64_t at = g.physical_bits >= 47 ? chunk * kChunkSize : slot * kChunkSize;
+  if (slot == g.chunk_count) {
+    const uint64_t begin = chunk * kChunkSize;
+    kvm_userspace_memory_region region{};
+    region.slot = slot;
+    region.guest_phys_addr = at;
+    region.userspace_addr = begin;
+    region.memory_size = (begin + kChunkSize < kUserEnd ? begin + kChunkSize : kUserEnd) - begin;
+    if (slot == kMaxChunks || (at + region.memory_size - 1) >> g.physical_bits)
+      return Error{Errc::kExhausted, "the process uses too many gigabytes of address space", slot};
+    if (long result = control(g.vm, KVM_SET_USER_MEMORY_REGION, &region); is_errno(result))
+      return refused("KVM takes no more memory", result);
+    g.chunks[g.chunk_count++] = chunk;
+  }
+  return GuestPhysAddr(at + a.value % kChunkSize);
+}
+
+void write_call_kvm(uint8_t* at, uint8_t number) {
+  at[0] = 0xe6; // out %al, $number
+  at[1] = number;
+}
+
+kvm_segment code_segment(uint16_t selector) {
+  kvm_segment s{};
+  s.limit = 0xffffffff;
+  s.selector = selector;
+  s.type = 0xb;
+  s.present = s.s = s.l = s.g = 1;
+  s.dpl = selector & 3;
+  return s;
+}
+kvm_segment data_segment(uint16_t selector) {
+  kvm_segment s = code_segment(selector);
+  s.type = 3;
+  s.l = 0;
+  s.db = 1;
+  return s;
+}
+
+void set_control_state(kvm_sregs& s, const Cpu& c) {
+  const Guest& g = *c.guest;
+  auto* memory = reinterpret_cast<CpuMemory*>(c.memory.begin.value);
+  s.cr0 = 0x80050033; // PG AM WP NE ET MP PE, as Linux has it
+  s.cr3 = g.tables.root().value;
+  s.cr4 = 1 << 5 | 1 << 9 | 1 << 10 | 1 << 16 | 1 << 18; // PAE OSFXSR OSXMMEXCPT FSGSBASE OSXSAVE
+  s.efer = 0xd01;                                        // NXE LMA LME SCE
+  s.gdt.base = reinterpret_cast<uint64_t>(&memory->gdt);
+  s.gdt.limit = sizeof(Gdt) - 1;
+  s.idt.base = g.memory.begin.value + offsetof(GuestMemory, idt);
+  s.idt.limit = kExceptionVectors * sizeof(Gate) - 1;
+  s.tr = data_segment(kTaskSelector);
+  s.tr.base = reinterpret_cast<uint64_t>(&memory->tss);
+  s.tr.limit = sizeof(Tss) - 1;
+  s.tr.type = 0xb;
+  s.tr.s = s.tr.db = s.tr.g = 0;
+  s.cs = code_segment(kUserCode);
+  s.ss = s.ds = s.es = s.fs = s.gs = data_segment(kUserData);
+}
+
+Status set_msrs(int fd, const Guest& g) {
+  MsrTable msrs{};
+  msrs.count = 3;
+  msrs.entries[0].index = 0xc0000081; // STAR: selectors of syscall and sysret
+  msrs.entries[0].data = uint64_t{kUserCode32} << 48 | uint64_t{kKernelCode} << 32;
+  msrs.entries[1].index = 0xc0000082; // LSTAR
+  msrs.entries[1].data =
+      g.memory.begin.value + offsetof(GuestMemory, stubs) + kSystemCallStub * kStubSize;
+  msrs.entries[2].index = 0xc0000084; // SFMASK: TF IF DF NT AC
+  msrs.entries[2].data = 0x44700;
+  if (long result = control(fd, kSetMsrs, &msrs); result != msrs.count)
+    return refused("KVM refuses the system call entry", result);
+  return {};
+}
+
+Status set_up(Cpu& c) {
+  const Guest& g = *c.guest;
+  CpuidTable& cpuid = cpuid_of(g);
+  if (long result = control(c.fd, kSetCpuid, &cpuid); is_errno(result))
+    return refused("KVM refuses its own CPUID", result);
+  if (const kvm_cpuid_entry2* xsave = find_leaf(cpuid, 0xd)) {
+    kvm_xcrs xcrs{};
+    xcrs.nr_xcrs = 1;
+    xcrs.xcrs[0].value = xsave->eax | uint64_t{xsave->edx} << 32;
+    if (long result = control(c.fd, KVM_SET_XCRS, &xcrs); is_errno(result))
+      return refused("KVM refuses the vector state", result);
+  }
+  kvm_run& run = run_of(c);
+  kvm_sregs& sregs = run.s.regs.sregs;
+  if (long result = control(c.fd, KVM_GET_SREGS, &sregs); is_errno(result))
+    return refused("KVM does not tell the registers", result);
+  set_control_state(sregs, c);
+  run.kvm_valid_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
+  run.kvm_dirty_regs = KVM_SYNC_X86_SREGS;
+  // The same time stamps as outside: the vDSO's clock computes with the host's. Where the guest
+  // reads the host's counter anyway there is nothing to set.
+  uint64_t offset = 0;
+  kvm_device_attr tsc{};
+  tsc.group = KVM_VCPU_TSC_CTRL;
+  tsc.attr = KVM_VCPU_TSC_OFFSET;
+  tsc.addr = reinterpret_cast<uint64_t>(&offset);
+  control(c.fd, KVM_SET_DEVICE_ATTR, &tsc);
+  return set_msrs(c.fd, g);
+}
+
+void close_cpu_kvm(Cpu& c) {
+  if (c.shared)
+    syscall_of(__NR_munmap, reinterpret_cast<uint64_t>(c.shared), c.shared_size);
+  if (c.fd >= 0)
+    syscall_of(__NR_close, c.fd);
+  c.shared = nullptr;
+  c.fd = -1;
+}
+
+Status add_cpu_kvm(Cpu& c) {
+  Guest& g = *c.guest;
+  const long fd = move_high(control(g.vm, KVM_CREATE_VCPU, g.cpu_count));
+  if (is_errno(fd))
+    return refused("KVM makes no more processors", fd);
+  ++g.cpu_count;
+  c.fd = static_cast<int>(fd);
+  c.shared = nullptr;
+  const long size = control(g.device, KVM_GET_VCPU_MMAP_SIZE, 0);
+  const long shared = syscall_of(__NR_mmap, 0, size, PROT_READ | PROT_WRITE, MAP_SHARED, c.fd, 0);
+  if (is_errno(shared)) {
+    close_cpu_kvm(c);
+    return refused("cannot map a processor's registers", shared);
+  }
+  syscall_of(__NR_madvise, shared, size, MADV_DONTFORK);
+  c.shared = reinterpret_cast<void*>(shared);
+  c.shared_size = static_cast<uint64_t>(size);
+  Status ok = set_up(c);
+  if (!ok)
+    close_cpu_kvm(c);
+  return ok;
+}
+
+struct RegisterPair {
+  __u64 kvm_regs::*theirs;
+  uint64_t Registers::*ours;
+};
+constexpr RegisterPair kRegisterPairs[] = {
+    {&kvm_regs::rax, &Registers::rax}, {&kvm_regs::rbx, &Registers::rbx},
+    {&kvm_regs::rcx, &Registers::rcx}, {&kvm_regs::rdx, &Registers::rdx},
+    {&kvm_regs::rsi, &Registers::rsi}, {&kvm_regs::rdi, &Registers::rdi},
+    {&kvm_regs::rbp, &Registers::rbp}, {&kvm_regs::rsp, &Registers::rsp},
+    {&kvm_regs::r8, &Registers::r8},   {&kvm_regs::r9, &Registers::r9},
+    {&kvm_regs::r10, &Registers::r10}, {&kvm_regs::r11, &Registers::r11},
+    {&kvm_regs::r12, &Registers::r12}, {&kvm_regs::r13, &Registers::r13},
+    {&kvm_regs::r14, &Registers::r14}, {&kvm_regs::r15, &Registers::r15},
+    {&kvm_regs::rip, &Registers::rip}, {&kvm_regs::rflags, &Registers::eflags},
+};
+
+void load(kvm_run& run, const Registers& r) {
+  kvm_regs& k = run.s.regs.regs;
+  for (const RegisterPair& p : kRegisterPairs)
+    k.*p.theirs = r.*p.ours;
+  run.kvm_dirty_regs |= KVM_SYNC_X86_REGS;
+  kvm_sregs& s = run.s.regs.sregs;
+  if (s.cs.selector == r.cs && s.ss.selector == r.ss && s.fs.base == r.fs_base &&
+      s.gs.base == r.gs_base)
+    return;
+  s.cs = code_segment(static_cast<uint16_t>(r.cs));
+  s.ss = data_segment(static_cast<uint16_t>(r.ss));
+  s.fs.base = r.fs_base;
+  s.gs.base = r.gs_base;
+  run.kvm_dirty_regs |= KVM_SYNC_X86_SREGS;
+}
+
+void store(Registers& r, const kvm_run& run) {
+  const kvm_regs& k = run.s.regs.regs;
+  for (const RegisterPair& p : kRegisterPairs)
+    r.*p.ours = k.*p.theirs;
+  const kvm_sregs& s = run.s.regs.sregs;
+  r.cs = s.cs.selector;
+  r.ss = s.ss.selector;
+  r.fs_base = s.fs.base;
+  r.gs_base = s.gs.base;
+}
+
+Exit run_kvm(Cpu& c) {
+  kvm_run& run = run_of(c);
+  load(run, c.regs);
+  const long result = control(c.fd, KVM_RUN, 0);
+  run.kvm_dirty_regs = 0;
+  store(c.regs, run);
+  if (result == -kEintr || result == -kEagain) {
+    __atomic_store_n(&run.immediate_exit, 0, __ATOMIC_RELAXED);
+    return {Why::kInterrupted};
+  }
+  if (result == -kEfault)
+    return {Why::kUnbacked};
+  if (is_errno(result))
+    return {Why::kBroken, 0, static_cast<uint64_t>(-result)};
+  if (run.exit_reason == KVM_EXIT_IO)
+    return host_call(c, static_cast<uint8_t>(run.io.port), run.s.regs.sregs.cr2);
+  // Everything else is an exit that this guest has no way to cause while it is sound.
+  return {Why::kBroken, 0, uint64_t{run.exit_reason} << 32};
+}
+
+void interrupt_kvm(Cpu& c) { __atomic_store_n(&run_of(c).immediate_exit, 1, __ATOMIC_RELAXED); }
+
+Status load_vectors_kvm(Cpu& c, const void* image) {
+  if (long result = control(c.fd, kSetXsave, image); is_errno(result))
+    return refused("KVM refuses the vector state", result);
+  return {};
+}
+
+Status store_vectors_kvm(Cpu& c, void* image, uint64_t size) {
+  const long needed = control(c.guest->vm, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
+  if (uint64_t(needed) > size || size < sizeof(XsaveImage))
+    return Error{Errc::kInvalid, "too little room for the vector state", needed};
+  const unsigned request = needed ? kGetXsave2 : kGetXsave;
+  if (long result = control(c.fd, request, image); is_errno(result))
+    return refused("KVM does not tell the vector state", result);
+  return {};
+}
+
+} // namespace
+
+GuestOps kvm_guest() {
+  GuestOps o;
+  o.open = open_kvm;
+  o.close = close_kvm;
+  o.cover = cover_kvm;
+  o.write_call = write_call_kvm;
+  o.add_cpu = add_cpu_kvm;
+  o.close_cpu = close_cpu_kvm;
+  o.run = run_kvm;
+  o.interrupt = interrupt_kvm;
+  o.load_vectors = load_vectors_kvm;
+  o.store_vectors = store_vectors_kvm;
+  return o;
+}
+
+} // namespace dune::backend

@@ -1,0 +1,105 @@
+// Probes /dev/kvm by going in: a few instructions of this very process run in a guest, take traps
+// and make system calls there.
+#include "libdune/arch/syscall.h"
+#include "libdune/backend/measure_hosted.h"
+#include "libdune/backend/owned_guest_hosted.h"
+#include "libdune/session/layout.h"
+
+#include <array>
+
+namespace dune::backend {
+
+GuestOps kvm_guest();
+
+namespace {
+
+constexpr uint64_t kTraps = 16;
+constexpr size_t kRounds = 7;
+
+// What the guest runs: rbx traps, then a system call. The handler counts in r15. Within one page.
+extern "C" const char dune_probe_traps[], dune_probe_handler[];
+asm(R"(
+    .pushsection .text
+    .balign 64
+dune_probe_traps:
+    test %rbx, %rbx
+    jz 2f
+1:  int3
+    dec %rbx
+    jnz 1b
+2:  syscall
+    ud2
+dune_probe_handler:
+    inc %r15
+    iretq
+    .popsection
+)");
+
+TargetAddr address_of(const void* p) { return TargetAddr(reinterpret_cast<uint64_t>(p)); }
+
+using Trial = std::unique_ptr<OwnedGuest>;
+
+Result<Trial> open_trial(Placement placement) {
+  const std::array handlers{Handler{kVectorBreakpoint, address_of(dune_probe_handler)}};
+  auto trial = OwnedGuest::open(kvm_guest(), placement, handlers, 32);
+  if (!trial)
+    return trial;
+  const uint64_t rights = kPageRead | kPageExecute | kPageUser;
+  const TargetAddr code = address_of(dune_probe_traps).align_down(kPageSize);
+  if (auto ok = map_page((*trial)->guest, code, rights); !ok)
+    return ok.error();
+  Registers& r = (*trial)->cpu.regs;
+  r.cs = kUserCode;
+  r.ss = kUserData;
+  r.eflags = 1 << 9;
+  return trial;
+}
+
+Exit take_traps(OwnedGuest& trial, uint64_t count) {
+  Registers& r = trial.cpu.regs;
+  r.rip = address_of(dune_probe_traps).value;
+  r.rax = __NR_getppid;
+  r.rbx = count;
+  r.r15 = 0;
+  Exit e = trial.run();
+  while (e.why == Why::kInterrupted)
+    e = trial.run();
+  return e;
+}
+
+// Where ring 0 is emulated a system call does not get there, but to its stub in ring 3, which must
+// then be a page of ring 3's.
+Result<Trial> open_suitable() {
+  auto trial = open_trial(Placement::kRing0);
+  if (!trial)
+    return trial;
+  const Exit e = take_traps(**trial, 0);
+  if (e.why == Why::kTrap && stubs_contain((*trial)->guest, (*trial)->cpu.regs.rip))
+    return open_trial(Placement::kRing3);
+  return trial;
+}
+
+} // namespace
+
+Result<Probe> probe_kvm() {
+  auto opened = open_suitable();
+  if (!opened)
+    return opened.error();
+  OwnedGuest& trial = **opened;
+  const Exit first = take_traps(trial, kTraps);
+  if (first.why != Why::kSystemCall || trial.cpu.regs.r15 != kTraps)
+    return Error{Errc::kUnsupported, "a trap in its guest does not reach its handler"};
+
+  Probe p;
+  p.syscall_ns = median_ns<kRounds>([&] {
+    take_traps(trial, 0);
+    trial.cpu.regs.rax = static_cast<uint64_t>(syscall_of(__NR_getppid));
+  });
+  const uint32_t with_traps = median_ns<kRounds>([&] { take_traps(trial, kTraps); });
+  p.trap_ns = with_traps > p.syscall_ns ? (with_traps - p.syscall_ns) / uint32_t{kTraps} : 0;
+  if (trial.guest.placement == Placement::kRing0)
+    p.capabilities |= session::kCapRing0;
+  return p;
+}
+
+} // namespace dune::backend

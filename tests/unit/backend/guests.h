@@ -1,0 +1,45 @@
+// Tests that hold for every backend with a guest.
+#pragma once
+
+#include "libdune/backend/probe_hosted.h"
+#include "libdune/session/layout.h"
+
+#include <cstring>
+#include <gtest/gtest.h>
+#include <vector>
+
+namespace dune::backend {
+
+inline auto each_guest() {
+  std::vector<const Backend*> found;
+  for (const Backend& b : all())
+    if (b.guest)
+      found.push_back(&b);
+  return testing::ValuesIn(found);
+}
+inline std::string name_of_guest(const testing::TestParamInfo<const Backend*>& row) {
+  return row.param->name;
+}
+
+// Skips where the guest is not to be had.
+class GuestTest : public testing::TestWithParam<const Backend*> {
+protected:
+  void SetUp() override {
+    const auto probe = GetParam()->probe();
+    if (!probe && probe.error().code == Errc::kSystem)
+      GTEST_SKIP() << GetParam()->name << " is not there: " << probe.error().text << ": "
+                   << strerror(int(probe.error().detail));
+    ASSERT_TRUE(probe) << probe.error().text;
+    capabilities_ = probe->capabilities;
+  }
+
+  GuestOps ops() const { return GetParam()->guest(); }
+  Placement placement() const {
+    return capabilities_ & session::kCapRing0 ? Placement::kRing0 : Placement::kRing3;
+  }
+
+private:
+  uint32_t capabilities_ = 0;
+};
+
+} // namespace dune::backend
