@@ -74,7 +74,7 @@ enum class Why : uint32_t {
 struct Exit {
   Why why;
   uint32_t vector = 0;  // kTrap
-  uint64_t error = 0;   // kTrap: the error code, 0 if it has none; kBroken: the row's own number
+  uint64_t error = 0;   // kTrap: the error code, or DR6, or 0; kBroken: the row's own number
   uint64_t address = 0; // kTrap with kVectorPageFault: the address that faulted
 };
 
@@ -86,6 +86,11 @@ enum class Placement : uint32_t { kRing0, kRing3 };
 struct Handler {
   uint32_t vector;
   TargetAddr entry;
+};
+
+struct DebugRegisters {
+  uint64_t address[4];
+  uint64_t dr7;
 };
 
 struct Guest;
@@ -120,6 +125,9 @@ struct GuestOps {
   // the handler of a signal that was sent to the running thread, so that it works in the instant
   // between a look at pending signals and the entry, too.
   void (*interrupt)(Cpu&);
+  // Debug registers 0 to 3 and 7, for this thread. Without kCapHardwareWatch they are taken and
+  // have no effect. A hit is kVectorDebug, behind the access, with DR6 as its error code.
+  Status (*set_debug)(Cpu&, const DebugRegisters&);
   // Vector state, in the standard format of XSAVE, as a signal frame has it.
   Status (*load_vectors)(Cpu&, const void* image);
   Status (*store_vectors)(Cpu&, void* image, uint64_t size);
@@ -156,6 +164,7 @@ struct Cpu {
   int fd;
   void* shared;
   uint64_t shared_size;
+  uint32_t watches; // debug registers are in use
 };
 
 // ---------------------------------------------------------------------------------------------

@@ -25,7 +25,8 @@ namespace dune::backend {
 
 namespace {
 
-constexpr int kEintr = 4, kEagain = 11, kEfault = 14;
+constexpr uint64_t kDr6Clear = 0xffff0ff0;
+constexpr int kEintr = 4, kEfault = 14;
 
 struct CpuidTable {
   uint32_t count;
@@ -81,6 +82,14 @@ const kvm_cpuid_entry2* find_leaf(const CpuidTable& t, uint32_t leaf) {
 CpuidTable& cpuid_of(const Guest& g) {
   return *reinterpret_cast<CpuidTable*>(
       reinterpret_cast<GuestMemory*>(g.memory.begin.value)->scratch);
+}
+bool has_xsave(const Guest& g) {
+  const kvm_cpuid_entry2* features = find_leaf(cpuid_of(g), 1);
+  return features && features->ecx >> 26 & 1;
+}
+bool has_fsgsbase(const Guest& g) {
+  const kvm_cpuid_entry2* features = find_leaf(cpuid_of(g), 7);
+  return features && features->ebx & 1;
 }
 kvm_run& run_of(const Cpu& c) { return *static_cast<kvm_run*>(c.shared); }
 
@@ -168,8 +177,10 @@ void set_control_state(kvm_sregs& s, const Cpu& c) {
   auto* memory = reinterpret_cast<CpuMemory*>(c.memory.begin.value);
   s.cr0 = 0x80050033; // PG AM WP NE ET MP PE, as Linux has it
   s.cr3 = g.tables.root().value;
-  s.cr4 = 1 << 5 | 1 << 9 | 1 << 10 | 1 << 16 | 1 << 18; // PAE OSFXSR OSXMMEXCPT FSGSBASE OSXSAVE
-  s.efer = 0xd01;                                        // NXE LMA LME SCE
+  s.cr4 = 1 << 5 | 1 << 9 | 1 << 10; // PAE OSFXSR OSXMMEXCPT
+  s.cr4 |= has_fsgsbase(g) ? 1 << 16 : 0;
+  s.cr4 |= has_xsave(g) ? 1 << 18 : 0;
+  s.efer = 0xd01; // NXE LMA LME SCE
   s.gdt.base = reinterpret_cast<uint64_t>(&memory->gdt);
   s.gdt.limit = sizeof(Gdt) - 1;
   s.idt.base = g.memory.begin.value + offsetof(GuestMemory, idt);
@@ -203,7 +214,8 @@ Status set_up(Cpu& c) {
   CpuidTable& cpuid = cpuid_of(g);
   if (long result = control(c.fd, kSetCpuid, &cpuid); is_errno(result))
     return refused("KVM refuses its own CPUID", result);
-  if (const kvm_cpuid_entry2* xsave = find_leaf(cpuid, 0xd)) {
+  const kvm_cpuid_entry2* xsave = find_leaf(cpuid, 0xd);
+  if (xsave && has_xsave(g)) {
     kvm_xcrs xcrs{};
     xcrs.nr_xcrs = 1;
     xcrs.xcrs[0].value = xsave->eax | uint64_t{xsave->edx} << 32;
@@ -309,7 +321,7 @@ Exit run_kvm(Cpu& c) {
   const long result = control(c.fd, KVM_RUN, 0);
   run.kvm_dirty_regs = 0;
   store(c.regs, run);
-  if (result == -kEintr || result == -kEagain) {
+  if (result == -kEintr) {
     __atomic_store_n(&run.immediate_exit, 0, __ATOMIC_RELAXED);
     return {Why::kInterrupted};
   }
@@ -317,13 +329,33 @@ Exit run_kvm(Cpu& c) {
     return {Why::kUnbacked};
   if (is_errno(result))
     return {Why::kBroken, 0, static_cast<uint64_t>(-result)};
-  if (run.exit_reason == KVM_EXIT_IO)
-    return host_call(c, static_cast<uint8_t>(run.io.port), run.s.regs.sregs.cr2);
+  if (run.exit_reason == KVM_EXIT_IO) {
+    Exit e = host_call(c, static_cast<uint8_t>(run.io.port), run.s.regs.sregs.cr2);
+    kvm_debugregs debug{};
+    if (e.vector == kVectorDebug && c.watches && !control(c.fd, KVM_GET_DEBUGREGS, &debug)) {
+      e.error = debug.dr6;
+      debug.dr6 = kDr6Clear; // the processor only adds to it
+      control(c.fd, KVM_SET_DEBUGREGS, &debug);
+    }
+    return e;
+  }
   // Everything else is an exit that this guest has no way to cause while it is sound.
   return {Why::kBroken, 0, uint64_t{run.exit_reason} << 32};
 }
 
 void interrupt_kvm(Cpu& c) { __atomic_store_n(&run_of(c).immediate_exit, 1, __ATOMIC_RELAXED); }
+
+Status set_debug_kvm(Cpu& c, const DebugRegisters& d) {
+  kvm_debugregs debug{};
+  for (int i = 0; i < 4; ++i)
+    debug.db[i] = d.address[i];
+  debug.dr6 = kDr6Clear;
+  debug.dr7 = d.dr7;
+  if (long result = control(c.fd, KVM_SET_DEBUGREGS, &debug); is_errno(result))
+    return refused("KVM refuses the debug registers", result);
+  c.watches = d.dr7 != 0;
+  return {};
+}
 
 Status load_vectors_kvm(Cpu& c, const void* image) {
   if (long result = control(c.fd, kSetXsave, image); is_errno(result))
@@ -353,6 +385,7 @@ GuestOps kvm_guest() {
   o.close_cpu = close_cpu_kvm;
   o.run = run_kvm;
   o.interrupt = interrupt_kvm;
+  o.set_debug = set_debug_kvm;
   o.load_vectors = load_vectors_kvm;
   o.store_vectors = store_vectors_kvm;
   return o;

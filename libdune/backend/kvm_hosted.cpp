@@ -16,8 +16,9 @@ namespace {
 constexpr uint64_t kTraps = 16;
 constexpr size_t kRounds = 7;
 
-// What the guest runs: rbx traps, then a system call. The handler counts in r15. Within one page.
-extern "C" const char dune_probe_traps[], dune_probe_handler[];
+// What the guest runs: rbx traps, then a system call; a write to the address in rsp, then a system
+// call. The handler counts in r15. Within one page.
+extern "C" const char dune_probe_traps[], dune_probe_watched[], dune_probe_handler[];
 asm(R"(
     .pushsection .text
     .balign 64
@@ -28,6 +29,10 @@ dune_probe_traps:
     dec %rbx
     jnz 1b
 2:  syscall
+    ud2
+dune_probe_watched:
+    mov %rbx, (%rsp)
+    syscall
     ud2
 dune_probe_handler:
     inc %r15
@@ -55,16 +60,37 @@ Result<Trial> open_trial(Placement placement) {
   return trial;
 }
 
+Exit run_on(OwnedGuest& trial) {
+  Exit e = trial.run();
+  while (e.why == Why::kInterrupted)
+    e = trial.run();
+  return e;
+}
+
 Exit take_traps(OwnedGuest& trial, uint64_t count) {
   Registers& r = trial.cpu.regs;
   r.rip = address_of(dune_probe_traps).value;
   r.rax = __NR_getppid;
   r.rbx = count;
   r.r15 = 0;
-  Exit e = trial.run();
-  while (e.why == Why::kInterrupted)
-    e = trial.run();
-  return e;
+  return run_on(trial);
+}
+
+// True if one instruction, run with these flags and debug registers, ends in a debug exception.
+bool traps_behind(OwnedGuest& trial, uint64_t flags, uint64_t dr7) {
+  alignas(8) static uint64_t word;
+  const TargetAddr at = address_of(&word);
+  Registers& r = trial.cpu.regs;
+  if (!map_page(trial.guest, at.align_down(kPageSize), kPageRead | kPageWrite | kPageUser) ||
+      !trial.guest.ops.set_debug(trial.cpu, {{at.value}, dr7}))
+    return false;
+  r.rip = address_of(dune_probe_watched).value;
+  r.rsp = at.value;
+  r.eflags |= flags;
+  const Exit e = run_on(trial);
+  r.eflags &= ~flags;
+  const Status disarmed = trial.guest.ops.set_debug(trial.cpu, {});
+  return disarmed && e.why == Why::kTrap && e.vector == kVectorDebug;
 }
 
 // Where ring 0 is emulated a system call does not get there, but to its stub in ring 3, which must
@@ -97,8 +123,13 @@ Result<Probe> probe_kvm() {
   });
   const uint32_t with_traps = median_ns<kRounds>([&] { take_traps(trial, kTraps); });
   p.trap_ns = with_traps > p.syscall_ns ? (with_traps - p.syscall_ns) / uint32_t{kTraps} : 0;
+  constexpr uint64_t kWatchWrites = 1 | 9 << 16; // DR7: address 0, writes, 8 bytes
   if (trial.guest.placement == Placement::kRing0)
     p.capabilities |= session::kCapRing0;
+  if (traps_behind(trial, kEflagsTrap, 0))
+    p.capabilities |= session::kCapStep;
+  if (traps_behind(trial, 0, kWatchWrites)) // some hypervisors take the registers and ignore them
+    p.capabilities |= session::kCapHardwareWatch;
   return p;
 }
 

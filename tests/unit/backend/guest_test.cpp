@@ -16,7 +16,7 @@ namespace {
 // Snippets, which the guest finds where this program has them. rdi: a pointer, rbx: a count.
 extern "C" const char snippet_call[], snippet_trap[], snippet_undefined[], snippet_divide[],
     snippet_halt[], snippet_out[], snippet_write[], snippet_spin[], snippet_vectors[],
-    snippet_traps[], snippet_step[], snippet_handler[];
+    snippet_traps[], snippet_step[], snippet_add[], snippet_handler[];
 asm(R"(
     .pushsection .text
     .balign 4096
@@ -31,6 +31,7 @@ snippet_spin:      jmp snippet_spin
 snippet_vectors:   movdqa %xmm3, %xmm4; paddq %xmm4, %xmm4; syscall
 snippet_traps:     int3; dec %rbx; jnz snippet_traps; syscall
 snippet_step:      nop; nop; syscall
+snippet_add:       lock incq (%rdi); int3; dec %rbx; jnz snippet_add; syscall
     .balign 4096
 snippet_handler:   inc %r15; iretq
     .balign 4096
@@ -129,6 +130,78 @@ TEST_P(Guests, HandledTrapsDoNotComeOut) {
   EXPECT_EQ(handling_->cpu.regs.r15, kTraps);
   // The page of the snippet, the system call, and what the scheduler's signals may add: none here.
   EXPECT_EQ(exits, 2u);
+}
+
+TEST_P(Guests, WatchedWriteTrapsBehindTheInstruction) {
+  if (!can(session::kCapHardwareWatch))
+    GTEST_SKIP() << GetParam()->name << " has no hardware watchpoints here";
+  alignas(8) static uint64_t watched[2];
+  const uint64_t address = reinterpret_cast<uint64_t>(&watched[1]);
+  ASSERT_TRUE(guest_->guest.ops.set_debug(cpu(), {{0, address}, 4 | 9 << 20}));
+  for (uint64_t value = 1; value <= 2; ++value) {
+    start_at(cpu(), snippet_write, stack_ + sizeof stack_);
+    cpu().regs.rdi = address;
+    cpu().regs.rbx = value;
+    const Exit e = run_mapped(*guest_);
+    EXPECT_EQ(e.why, Why::kTrap);
+    EXPECT_EQ(e.vector, kVectorDebug);
+    EXPECT_EQ(e.error & 15, 2u);
+    EXPECT_EQ(watched[1], value);
+    EXPECT_EQ(cpu().regs.rip, reinterpret_cast<uint64_t>(snippet_write) + 3);
+    EXPECT_EQ(run_mapped(*guest_).why, Why::kSystemCall);
+  }
+  ASSERT_TRUE(guest_->guest.ops.set_debug(cpu(), {}));
+  cpu().regs.rip = reinterpret_cast<uint64_t>(snippet_write);
+  EXPECT_EQ(run_mapped(*guest_).why, Why::kSystemCall);
+}
+
+TEST_P(Guests, ThreadsRunSideBySide) {
+  constexpr int kThreads = 4;
+  constexpr uint64_t kRounds = 5'000;
+  struct Worker {
+    Mapping memory;
+    Cpu cpu{};
+    Exit last{};
+  };
+  std::vector<Worker> workers(kThreads);
+  Guest& guest = handling_->guest;
+  alignas(4096) static std::atomic<uint64_t> counter;
+  counter = 0;
+  const uint64_t data = kPageRead | kPageWrite | kPageUser;
+  const TargetAddr code = TargetAddr(reinterpret_cast<uint64_t>(snippet_add)).align_down(kPageSize);
+  ASSERT_TRUE(map_page(guest, code, kPageRead | kPageExecute | kPageUser));
+  ASSERT_TRUE(map_page(guest, TargetAddr(reinterpret_cast<uint64_t>(&counter)), data));
+  for (Worker& w : workers) {
+    auto memory = Mapping::anonymous(sizeof(CpuMemory) + kPageSize);
+    ASSERT_TRUE(memory);
+    w.memory = std::move(*memory);
+    const TargetAddr begin(reinterpret_cast<uint64_t>(w.memory.data()));
+    const TargetAddr stack = begin + sizeof(CpuMemory);
+    ASSERT_TRUE(open_cpu(w.cpu, guest, {begin, stack}, stack + kPageSize));
+    start_at(w.cpu, snippet_add, nullptr);
+    w.cpu.regs.rdi = reinterpret_cast<uint64_t>(&counter);
+  }
+  // Twice, the second time with other threads of the host: a processor is nobody's in particular.
+  for (int round = 1; round <= 2; ++round) {
+    std::vector<std::thread> threads;
+    for (Worker& w : workers)
+      threads.emplace_back([&guest, &w] {
+        w.cpu.regs.rip = reinterpret_cast<uint64_t>(snippet_add);
+        w.cpu.regs.rbx = kRounds;
+        do
+          w.last = guest.ops.run(w.cpu);
+        while (w.last.why == Why::kInterrupted);
+      });
+    for (std::thread& t : threads)
+      t.join();
+    for (const Worker& w : workers) {
+      EXPECT_EQ(w.last.why, Why::kSystemCall);
+      EXPECT_EQ(w.cpu.regs.r15, round * kRounds);
+    }
+    EXPECT_EQ(counter, round * kThreads * kRounds);
+  }
+  for (Worker& w : workers)
+    guest.ops.close_cpu(w.cpu);
 }
 
 TEST_P(Guests, RightsTakenAwayAreGone) {

@@ -35,8 +35,10 @@ protected:
 
   GuestOps ops() const { return GetParam()->guest(); }
   Placement placement() const {
-    return capabilities_ & session::kCapRing0 ? Placement::kRing0 : Placement::kRing3;
+    return can(session::kCapRing0) ? Placement::kRing0 : Placement::kRing3;
   }
+
+  bool can(session::Capability c) const { return capabilities_ & c; }
 
 private:
   uint32_t capabilities_ = 0;
