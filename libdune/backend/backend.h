@@ -174,7 +174,8 @@ struct Backend {
   // A sentence: why no target can be entrusted to it yet. `auto` does not even probe such a row.
   // Null: it carries targets.
   const char* not_yet;
-  // Takes about a millisecond; has no lasting effect. Claims nothing that it has not seen happen.
+  // Takes some milliseconds at most; has no lasting effect. Claims nothing that it has not seen
+  // happen.
   Result<Probe> (*probe)();
   // Null: threads run where the kernel runs them. A function, because a table of functions'
   // addresses in the agent's image would have to be relocated.

@@ -83,6 +83,8 @@ CpuidTable& cpuid_of(const Guest& g) {
   return *reinterpret_cast<CpuidTable*>(
       reinterpret_cast<GuestMemory*>(g.memory.begin.value)->scratch);
 }
+// What the guest's CPUID lacks may not be switched on. (Software virtualisation denies both, and
+// ring 3 has them nevertheless, for it runs under the host's own registers.)
 bool has_xsave(const Guest& g) {
   const kvm_cpuid_entry2* features = find_leaf(cpuid_of(g), 1);
   return features && features->ecx >> 26 & 1;

@@ -184,6 +184,7 @@ TEST_P(Guests, ThreadsRunSideBySide) {
   // Twice, the second time with other threads of the host: a processor is nobody's in particular.
   for (int round = 1; round <= 2; ++round) {
     std::vector<std::thread> threads;
+    threads.reserve(kThreads);
     for (Worker& w : workers)
       threads.emplace_back([&guest, &w] {
         w.cpu.regs.rip = reinterpret_cast<uint64_t>(snippet_add);

@@ -45,6 +45,7 @@ template <class F> Outcome in_child(F&& child) {
 Outcome natively(const std::vector<std::string>& arguments) {
   return in_child([&] {
     std::vector<char*> argv;
+    argv.reserve(arguments.size() + 1);
     for (const std::string& a : arguments)
       argv.push_back(const_cast<char*>(a.c_str()));
     argv.push_back(nullptr);
