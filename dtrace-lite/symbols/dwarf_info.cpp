@@ -215,11 +215,17 @@ Bytes DebugInfo::section(std::string_view name) {
       if (!gelf_getshdr(scn, &header) || header.sh_type == SHT_NOBITS)
         continue;
       const char* text = elf_strptr(elf_, names, header.sh_name);
-      if (!text || name != text)
+      if (!text)
+        continue;
+      const std::string_view own = text;
+      const bool is_old = own.starts_with(".zdebug") && name.substr(1) == own.substr(2);
+      if (own != name && !is_old)
         continue;
       // libdw has decompressed those it knows of when it was opened.
       if ((header.sh_flags & SHF_COMPRESSED) && elf_compress(scn, 0, 0) < 0)
         break;
+      if (is_old)
+        (void)elf_compress_gnu(scn, 0, 0); // fails when it has been done
       if (const Elf_Data* data = elf_rawdata(scn, nullptr); data && data->d_buf)
         content = {static_cast<const std::byte*>(data->d_buf), data->d_size};
       break;
