@@ -1,5 +1,7 @@
 #include "dtrace-lite/expr/frame_context.h"
 
+#include "dtrace-lite/symbols/mentions.h"
+
 #include <cstring>
 #include <elf.h>
 
@@ -8,6 +10,13 @@ namespace ddbg::expr {
 using symbols::Meaning;
 
 constexpr int kDwarfFsBase = 58; // System V psABI
+
+namespace {
+// False: the module's DWARF, which need not be opened to say so, has nothing of this name.
+bool may_have(const ModuleScope& module, std::string_view name) {
+  return !module.module || module.module->mentions().name(symbols::last_component(name));
+}
+} // namespace
 
 FrameContext::FrameContext(std::vector<ModuleScope> modules, std::optional<TargetAddr> lookup_pc,
                            size_t inline_depth)
@@ -100,7 +109,7 @@ std::optional<Symbol> FrameContext::find(std::string_view name) {
             home_->table->find(name, LinkAddr(pc_->value - home_->bias), inline_depth_), *home_))
       return s;
   for (const ModuleScope& module : modules_)
-    if (module.table && &module != home_)
+    if (&module != home_ && may_have(module, name) && module.table)
       if (auto s = consider(module.table->find_global(name), module))
         return s;
   auto minimal = find_minimal(name.starts_with("::") ? name.substr(2) : name);
@@ -159,7 +168,7 @@ TypeRef FrameContext::lookup_type(std::string_view name, TagKind tag) {
             home_->table->find_type(name, tag, LinkAddr(pc_->value - home_->bias), inline_depth_))
       return type;
   for (const ModuleScope& module : modules_)
-    if (module.table && &module != home_)
+    if (&module != home_ && may_have(module, name) && module.table)
       if (TypeRef type = module.table->find_type(name, tag, std::nullopt))
         return type;
   return nullptr;
@@ -167,7 +176,7 @@ TypeRef FrameContext::lookup_type(std::string_view name, TagKind tag) {
 
 bool FrameContext::is_namespace(std::string_view name) {
   for (const ModuleScope& module : modules_)
-    if (module.table)
+    if (may_have(module, name) && module.table)
       if (auto meaning = &module == home_
                              ? module.table->find(name, LinkAddr(pc_->value - module.bias))
                              : module.table->find_global(name);

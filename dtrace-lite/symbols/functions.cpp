@@ -2,6 +2,7 @@
 
 #include "dtrace-lite/symbols/demangle.h"
 #include "dtrace-lite/symbols/dwarf_internal.h"
+#include "dtrace-lite/symbols/mentions.h"
 
 #include <algorithm>
 #include <dwarf.h>
@@ -16,20 +17,6 @@ unsigned unsigned_attribute(Dwarf_Die* die, unsigned which) {
   if (dwarf_formudata(dwarf_attr_integrate(die, which, &attribute), &value) != 0)
     return 0;
   return static_cast<unsigned>(value);
-}
-
-// "max<int>" -> "max"; operators keep their angles.
-std::string_view without_template_arguments(std::string_view name) {
-  if (name.starts_with("operator"))
-    return name;
-  return name.substr(0, name.find('<'));
-}
-
-std::string_view last_component(std::string_view typed) {
-  typed = typed.substr(0, typed.find('('));
-  typed = without_template_arguments(typed);
-  const size_t colon = typed.rfind("::");
-  return colon == std::string_view::npos ? typed : typed.substr(colon + 2);
 }
 
 // Calls f for every DW_TAG_inlined_subroutine below `die`.
@@ -89,7 +76,7 @@ struct Functions::Impl {
 
   // Functions that DWARF alone knows by name: needed when the file has no .symtab.
   void find_in_dwarf(const NameQuery& query, std::string_view typed, std::vector<Function>& found) {
-    DebugInfo* info = module.debug_info();
+    DebugInfo* info = module.mentions().name(last_component(typed)) ? module.debug_info() : nullptr;
     if (!info)
       return;
     for (const Unit& unit : info->units()) {
@@ -114,7 +101,7 @@ struct Functions::Impl {
     // main is called by the C library, and by nothing it could be inlined into.
     if (name == "main" || name.empty())
       return entries;
-    DebugInfo* info = module.debug_info();
+    DebugInfo* info = module.mentions().name(name) ? module.debug_info() : nullptr;
     if (!info)
       return entries;
     for (const Unit& unit : info->units()) {

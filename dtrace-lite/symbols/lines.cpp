@@ -1,6 +1,7 @@
 #include "dtrace-lite/symbols/lines.h"
 
 #include "dtrace-lite/symbols/dwarf_internal.h"
+#include "dtrace-lite/symbols/mentions.h"
 #include "dtrace-lite/symbols/prologue.h"
 #include "dtrace-lite/symbols/unit_lines.h"
 
@@ -8,6 +9,7 @@
 #include <deque>
 #include <dwarf.h>
 #include <unordered_map>
+#include <utility>
 
 namespace ddbg::symbols {
 namespace {
@@ -45,16 +47,24 @@ struct Lines::Impl {
   };
 
   Module& module;
-  DebugInfo* info;
+  bool opened = false;
+  DebugInfo* info_or_null = nullptr;
   LineSections sections;
   std::unordered_map<Dwarf_Off, Entry> entries; // by unit
   std::deque<SourceFile> files;                 // stable addresses
   std::unordered_map<std::string, const SourceFile*> by_full_name;
 
-  explicit Impl(Module& m) : module(m), info(m.debug_info()) {
-    if (info)
-      sections = {info->section(".debug_line"), info->section(".debug_line_str"),
-                  info->section(".debug_str")};
+  explicit Impl(Module& m) : module(m) {}
+
+  // Opened by the first question about a line or a file that the module can have.
+  DebugInfo* info() {
+    if (!std::exchange(opened, true) && (info_or_null = module.debug_info()))
+      sections = {info_or_null->section(".debug_line"), info_or_null->section(".debug_line_str"),
+                  info_or_null->section(".debug_str")};
+    return info_or_null;
+  }
+  DebugInfo* info_with_file(std::string_view pattern) {
+    return module.mentions().file(base_name(pattern)) ? info() : nullptr;
   }
 
   Entry& entry_of(const Unit& unit) {
@@ -176,16 +186,18 @@ struct Lines::Impl {
 Lines::Lines(Module& module) : impl_(std::make_unique<Impl>(module)) {}
 Lines::~Lines() = default;
 
-bool Lines::available() { return impl_->info && !impl_->sections.line.empty(); }
+bool Lines::available() { return impl_->info() && !impl_->sections.line.empty(); }
 
 const UnitLines* Lines::unit_lines_at(LinkAddr pc) {
-  const Unit* unit = impl_->info ? impl_->info->unit_at(pc) : nullptr;
+  DebugInfo* info = impl_->info();
+  const Unit* unit = info ? info->unit_at(pc) : nullptr;
   return unit ? impl_->decode(*unit) : nullptr;
 }
 
 const SourceFile* Lines::file_by_number(uint64_t unit_offset, uint64_t number) {
   Dwarf_Die die;
-  if (!impl_->info || !dwarf_offdie(impl_->info->dwarf(), unit_offset, &die))
+  DebugInfo* info = impl_->info();
+  if (!info || !dwarf_offdie(info->dwarf(), unit_offset, &die))
     return nullptr;
   Impl::Entry& e = impl_->entry_of({die, unit_offset});
   impl_->make_files(e);
@@ -216,10 +228,11 @@ LinkAddr Lines::after_prologue(LinkAddr entry) { return skip_prologue(impl_->mod
 
 std::vector<CodePlace> Lines::places(std::string_view pattern, unsigned line) {
   std::vector<CodePlace> places;
-  if (!impl_->info)
+  DebugInfo* info = impl_->info_with_file(pattern);
+  if (!info)
     return places;
   std::vector<const UnitLines::PerFile*> tables;
-  for (const Unit& unit : impl_->info->units()) {
+  for (const Unit& unit : info->units()) {
     const auto matches = impl_->matching(unit, pattern);
     if (matches.empty())
       continue;
@@ -273,9 +286,10 @@ std::vector<CodePlace> Lines::places(std::string_view pattern, unsigned line) {
 
 std::vector<const SourceFile*> Lines::files(std::string_view pattern) {
   std::vector<const SourceFile*> found;
-  if (!impl_->info)
+  DebugInfo* info = impl_->info_with_file(pattern);
+  if (!info)
     return found;
-  for (const Unit& unit : impl_->info->units()) {
+  for (const Unit& unit : info->units()) {
     if (!pattern.empty()) {
       for (const SourceFile* file : impl_->matching(unit, pattern))
         found.push_back(file);

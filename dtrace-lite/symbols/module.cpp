@@ -2,6 +2,7 @@
 
 #include "dtrace-lite/symbols/cfi_table.h"
 #include "dtrace-lite/symbols/dwarf_internal.h"
+#include "dtrace-lite/symbols/mentions.h"
 
 namespace ddbg::symbols {
 
@@ -67,6 +68,12 @@ Functions& Module::functions() {
   if (!functions_)
     functions_ = std::make_unique<Functions>(*this);
   return *functions_;
+}
+
+Mentions& Module::mentions() {
+  if (!mentions_)
+    mentions_ = std::make_unique<Mentions>(*this);
+  return *mentions_;
 }
 
 CfiTable& Module::cfi() {

@@ -12,6 +12,7 @@ namespace ddbg::symbols {
 
 class DebugInfo; // dwarf_internal.h
 class CfiTable;  // cfi_table.h
+class Mentions;  // mentions.h
 
 // What has been read so far; shows that nothing is read that is not needed.
 struct ReadCounters {
@@ -41,6 +42,7 @@ public:
 
   // Null when there is no DWARF for this file. Internal to symbols/: see dwarf_internal.h.
   DebugInfo* debug_info();
+  Mentions& mentions();
   CfiTable& cfi();
   // CFI covers pc: a caller can be found from there without frame pointers.
   bool unwind_row_exists(LinkAddr pc);
@@ -70,6 +72,7 @@ private:
   std::unique_ptr<Lines> lines_;
   std::unique_ptr<Functions> functions_;
   std::unique_ptr<CfiTable> cfi_;
+  std::unique_ptr<Mentions> mentions_;
 };
 
 } // namespace ddbg::symbols
