@@ -26,6 +26,9 @@ using dune::TargetRange;
 // A record's number in the session: one reason to act at one site.
 using RecordId = uint32_t;
 
+// What the instruction before a `syscall` may become, see jump_sites.cpp.
+enum class JumpKind : uint8_t { kNone, kQuick, kGate };
+
 struct RecordSpec {
   std::vector<uint8_t> condition{}; // position-independent code, see expr/compile.h; empty: always
   bool internal = false;            // the front end's own: not counted for the user
@@ -160,7 +163,8 @@ public:
   // stopped.
   struct SyscallSpot {
     TargetAddr address;
-    bool quick; // a `mov $nr,%eax` of five bytes before it may become a jump
+    TargetAddr before; // the instruction that may become a jump
+    JumpKind jump = JumpKind::kNone;
   };
   Checked<void> add_syscall_sites(std::span<const SyscallSpot>);
 

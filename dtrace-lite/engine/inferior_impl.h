@@ -99,7 +99,7 @@ struct Inferior::Impl {
   Checked<std::vector<uint8_t>> original_bytes(TargetAddr, size_t wanted) const;
   Checked<void> install(std::span<const uint32_t> site_indices);
   Checked<void> uninstall(std::span<const uint32_t> site_indices);
-  Checked<void> install_jumps(std::span<const TargetAddr> addresses);
+  Checked<void> install_jumps(std::span<const SyscallSpot> spots);
   void abandon();
 };
 

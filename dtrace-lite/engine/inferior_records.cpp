@@ -143,7 +143,6 @@ Checked<RecordId> Inferior::add_record(TargetAddr address, const RecordSpec& spe
 Checked<void> Inferior::add_syscall_sites(std::span<const SyscallSpot> spots) {
   Impl& m = *impl_;
   std::vector<uint32_t> traps;
-  std::vector<TargetAddr> jumps;
   for (const SyscallSpot& spot : spots) {
     auto bytes = m.original_bytes(spot.address, 16);
     if (!bytes)
@@ -152,29 +151,29 @@ Checked<void> Inferior::add_syscall_sites(std::span<const SyscallSpot> spots) {
     if (!index)
       continue;
     traps.push_back(*index);
-    if (spot.quick)
-      jumps.push_back(spot.address - kJumpLength);
   }
   if (auto ok = m.install(traps); !ok)
     return ok;
-  return m.install_jumps(jumps);
+  return m.install_jumps(spots);
 }
 
 // No thread executes program code meanwhile: all are parked, or in the kernel and come back behind
 // these instructions.
-Checked<void> Inferior::Impl::install_jumps(std::span<const TargetAddr> addresses) {
+Checked<void> Inferior::Impl::install_jumps(std::span<const SyscallSpot> spots) {
   std::vector<keeper::TextWrite> writes;
   std::vector<uint32_t> written;
-  for (TargetAddr address : addresses) {
-    auto bytes = original_bytes(address, 16);
-    auto index = bytes ? sites->site_at(address, *bytes, 0) : Checked<uint32_t>(bytes.error());
+  for (const SyscallSpot& spot : spots) {
+    if (spot.jump == JumpKind::kNone)
+      continue;
+    auto bytes = original_bytes(spot.before, 16);
+    auto index = bytes ? sites->site_at(spot.before, *bytes, 0) : Checked<uint32_t>(bytes.error());
     if (!index || sites->place(*index).patched())
       continue;
-    const auto jump = sites->plan_jump(*index, TargetAddr(map.quick_call));
+    const auto jump = sites->plan_jump(*index, spot.jump, *bytes, TargetAddr(map.quick_call));
     if (!jump)
       continue;
     for (size_t i = jump->size(); i-- > 0;) // the first byte last
-      writes.push_back({address + i, (*jump)[i], sites->place(*index).original[i]});
+      writes.push_back({spot.before + i, (*jump)[i], sites->place(*index).original[i]});
     sites->set_flag(*index, kSiteJump, true);
     written.push_back(*index);
   }

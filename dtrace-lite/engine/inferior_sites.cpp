@@ -131,38 +131,6 @@ void SitePool::hide_patches(TargetAddr address, std::span<uint8_t> bytes) const 
   });
 }
 
-std::optional<std::array<uint8_t, kJumpLength>> SitePool::plan_jump(uint32_t index,
-                                                                    TargetAddr entry) {
-  Place& place = places_[index];
-  constexpr uint8_t kMovEax = 0xb8;
-  if (place.original[0] != kMovEax || place.original_length != kJumpLength)
-    return std::nullopt;
-  auto room = allocate(sizeof(QuickTrampoline), place.address);
-  if (!room)
-    return std::nullopt;
-  const auto distance = static_cast<int64_t>(room->first - (place.address.value + kJumpLength));
-  if (distance != static_cast<int32_t>(distance))
-    return std::nullopt;
-  QuickTrampoline trampoline{};
-  std::copy(place.original.begin(), place.original.end(), trampoline.load_number);
-  trampoline.syscall_address = place.address.value + kJumpLength;
-  trampoline.entry = entry.value;
-  std::memcpy(room->second, &trampoline, sizeof trampoline);
-  place.trampoline = TargetAddr(room->first);
-  table_->sites[index].trampoline = room->first;
-  std::array<uint8_t, kJumpLength> jump{kJumpOpcode};
-  const auto relative = static_cast<int32_t>(distance);
-  std::memcpy(&jump[1], &relative, sizeof relative);
-  return jump;
-}
-
-std::optional<uint32_t> SitePool::jump_before(TargetAddr address) const {
-  const auto it = by_address_.find(address.value - kJumpLength);
-  if (it == by_address_.end() || !places_[it->second].has_jump())
-    return std::nullopt;
-  return it->second;
-}
-
 TargetAddr SitePool::original_of(TargetAddr pc) const {
   const bool ours = std::any_of(windows_.begin(), windows_.end(),
                                 [&](const Window& w) { return pc.value - w.address < w.size; });
@@ -176,6 +144,9 @@ TargetAddr SitePool::original_of(TargetAddr pc) const {
         return original;
     return place.address;
   }
+  for (const auto& [syscall, index] : jumps_)
+    if (const Place& jump = places_[index]; jump.trampoline.contains(pc.value))
+      return TargetAddr(jump.trampoline.original(pc.value, jump.address.value, syscall));
   return pc;
 }
 
@@ -294,7 +265,7 @@ bool SitePool::needs_int3(uint32_t index) const {
   if (has_records(index) || (place.flags & kSiteSyscall))
     return true;
   // A jump leads past the `syscall`, where somebody waits.
-  const auto behind = by_address_.find(place.address.value + kJumpLength);
+  const auto behind = by_address_.find(place.address.value + place.original_length);
   return place.has_jump() && behind != by_address_.end() && has_records(behind->second);
 }
 

@@ -37,7 +37,7 @@ public:
     uint32_t flags;          // SiteFlags
     TargetRange copy;
     std::vector<std::pair<uint16_t, TargetAddr>> boundaries; // offset in the copy, original
-    TargetAddr trampoline{};                                 // of a jump site
+    dune::session::Trampoline trampoline{};                  // of a jump site
 
     bool installed() const { return flags & dune::session::kSiteInstalled; }
     bool has_jump() const { return flags & dune::session::kSiteJump; }
@@ -59,12 +59,13 @@ public:
   // `bytes`, read at `address`, as the program has them.
   void hide_patches(TargetAddr address, std::span<uint8_t> bytes) const;
 
-  // Makes the site on the `mov $nr,%eax` before the site on a `syscall` a jump site: what is to be
-  // written over the mov. nullopt: the bytes are no such mov, or the trampoline would be too far.
-  std::optional<std::array<uint8_t, dune::session::kJumpLength>> plan_jump(uint32_t index,
-                                                                           TargetAddr entry);
-  // The jump site that leads past `address`.
+  // Makes the site on the instruction before a `syscall` that is a site a jump site: what is to be
+  // written over it. nullopt: it cannot be one (jump_sites.cpp). `original` as for site_at.
+  std::optional<std::array<uint8_t, dune::session::kJumpLength>>
+  plan_jump(uint32_t index, JumpKind, std::span<const uint8_t> original, TargetAddr quick_entry);
+  // The jump site that leads past the `syscall` at `address`.
   std::optional<uint32_t> jump_before(TargetAddr address) const;
+
   // The program's address for an instruction pointer inside a copy; `pc` itself elsewhere.
   TargetAddr original_of(TargetAddr pc) const;
 
@@ -82,6 +83,7 @@ public:
 
 private:
   bool has_records(uint32_t site) const;
+  Checked<TargetAddr> gate_table();
   struct Window {
     uint64_t address, size, offset, used;
   };
@@ -98,6 +100,8 @@ private:
   std::vector<Place> places_; // by index
   std::vector<Window> windows_;
   std::map<uint64_t, uint32_t> by_address_;
+  std::map<uint64_t, uint32_t> jumps_; // jump sites by the address of their `syscall`
+  std::optional<TargetAddr> gate_table_;
   // The chains as we made them: what the session says of them is the target's to scribble over.
   std::unordered_map<uint32_t, std::vector<RecordId>> chains_;
   std::vector<uint32_t> site_of_; // by record, kNone: free or a watch

@@ -300,7 +300,8 @@ bool Inferior::Impl::waits_for_vfork_child(const KernelView& view) const {
 // left.
 Checked<bool> Inferior::Impl::settle_once(std::set<uint32_t>& kicked) {
   bool settled = true;
-  // `tid` has been found in the process: a number that the session was made to say may be anybody's.
+  // `tid` has been found in the process: a number that the session was made to say may be
+  // anybody's.
   auto kick = [&](uint32_t i, pid_t tid) -> Checked<void> {
     return kicked.insert(i).second ? kicker->kick(tid) : Checked<void>();
   };

@@ -100,7 +100,7 @@ Checked<void> Modules::set_syscall_sites(Inferior& inferior) {
     if (module.is_vdso || !sites_done_.insert(module.range.begin.value).second)
       continue;
     for (const SyscallSite& site : find_syscall_sites(*module.module))
-      spots.push_back({module.to_target(site.address), site.quick});
+      spots.push_back({module.to_target(site.address), module.to_target(site.before), site.jump});
   }
   if (spots.empty())
     return {};

@@ -96,9 +96,12 @@ public:
     return !instructions_.empty() && a.value < instructions_.back().end().value;
   }
 
-  bool mov_before(size_t index) const {
-    return index > 0 && instructions_[index - 1].eax_constant &&
-           instructions_[index - 1].length == 5;
+  // The instruction before the `syscall`, if a jump fits over it.
+  const Instruction* room_before(size_t index) const {
+    const Instruction* one = index > 0 ? &instructions_[index - 1] : nullptr;
+    const bool fits =
+        one && one->flow == Flow::kSequential && one->length >= dune::session::kJumpLength;
+    return fits ? one : nullptr;
   }
 
   std::optional<uint32_t> number_at(size_t index) {
@@ -190,7 +193,7 @@ private:
       current_range_ = *range;
     }
     if (std::optional<size_t> index = current_->syscall_at(address))
-      take(address, current_->number_at(*index), current_->mov_before(*index));
+      take(address, current_->number_at(*index), current_->room_before(*index));
     else if (!current_->covers(address))
       vote(offset); // data in the function stopped the decoder before it came here
   }
@@ -253,13 +256,21 @@ private:
         break;
     }
     if (yes > no)
-      take(address, number, false);
+      take(address, number, nullptr);
   }
 
-  void take(LinkAddr address, std::optional<uint32_t> number, bool mov_before) {
+  void take(LinkAddr address, std::optional<uint32_t> number, const Instruction* before) {
     const Wanted* wanted = number ? find_wanted(*number) : nullptr;
-    if (!number || wanted)
-      sites_.push_back({address, number, mov_before && wanted && wanted->quick});
+    if (number && !wanted)
+      return;
+    SyscallSite site{address, number};
+    if (before && !number)
+      site.jump = JumpKind::kGate;
+    else if (before && wanted->quick && before->eax_constant == number)
+      site.jump = JumpKind::kQuick;
+    if (before)
+      site.before = LinkAddr(before->address.value);
+    sites_.push_back(site);
   }
 
   const CodeBytes& code_;

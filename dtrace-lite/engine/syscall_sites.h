@@ -3,6 +3,7 @@
 // is provably another one is left alone and costs nothing.
 #pragma once
 
+#include "dtrace-lite/engine/inferior.h"
 #include "dtrace-lite/symbols/module.h"
 
 #include <cstdint>
@@ -15,9 +16,10 @@ namespace ddbg::engine {
 struct SyscallSite {
   dune::LinkAddr address;         // of the `syscall` instruction
   std::optional<uint32_t> number; // nullopt: not in sight, the agent looks at rax
-  // Answered by the agent itself, and the instruction before is the five bytes `mov $number,%eax`:
-  // a jump can take their place.
-  bool quick = false;
+  // A jump can take the place of the instruction before: it is one of five bytes or more, which
+  // control only leaves by falling into the `syscall`.
+  JumpKind jump = JumpKind::kNone;
+  dune::LinkAddr before{};
 };
 
 // True for the system calls that the agent must see.

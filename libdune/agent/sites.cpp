@@ -62,18 +62,6 @@ bool in_arena(uint64_t address) {
          (agent_config.code_near_main && address - agent_config.code_near_main < kCodeNearMainSize);
 }
 
-// In a jump site's trampoline, which the thread entered without the agent's knowing.
-void leave_trampoline(KernelUcontext* uc) {
-  uint64_t& rip = uc->mcontext.rip;
-  const uint32_t count = site_table().count.load();
-  for (uint32_t i = 0; in_arena(rip) && i < count && i < kSites; ++i) {
-    const Site& site = site_table().sites[i];
-    if ((site.flags.load(std::memory_order_relaxed) & kSiteJump) &&
-        rip - site.trampoline < sizeof(QuickTrampoline))
-      rip = rip == site.trampoline ? site.address : site.address + kJumpLength;
-  }
-}
-
 } // namespace
 
 Place to_program(ThreadBlock* t, KernelUcontext* uc, uint64_t* counted) {
@@ -113,7 +101,8 @@ Place to_program(ThreadBlock* t, KernelUcontext* uc, uint64_t* counted) {
     return Place::kUnclear;
   auto* site = reinterpret_cast<const Site*>(t->copy_site);
   if (!site || rip - site->copy >= site->copy_size) {
-    leave_trampoline(uc);
+    if (in_arena(rip)) // a jump site's trampoline is entered without the agent's knowing
+      uc->mcontext.rip = out_of_trampoline(site_table(), rip);
     return Place::kProgram;
   }
   uint32_t count = site->boundary_count < kMaxBoundaries ? site->boundary_count : kMaxBoundaries;

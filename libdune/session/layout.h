@@ -34,6 +34,7 @@ inline constexpr uint32_t kSessionVersion = 2;
 inline constexpr uint32_t kThreadSlots = 1024;
 inline constexpr uint32_t kSites = 16384; // distinct addresses in the life of a target
 inline constexpr uint32_t kSiteHashSize = 2 * kSites;
+inline constexpr uint32_t kJumpSites = 1024;
 inline constexpr uint32_t kRecords = 16384;
 inline constexpr uint32_t kNotices = 1024;
 inline constexpr uint32_t kSignals = 65;                 // index is the signal number; 0 is unused
@@ -66,23 +67,27 @@ enum SiteFlags : uint32_t {
   // A signal can find the instruction begun and not done (a system call, rep), for any length of
   // time.
   kSiteInterruptible = 4,
-  // The instruction is a `mov $nr,%eax` before a `syscall` that is a site, too; in the text it is a
-  // jmp to `trampoline` (perhaps with an int3 over its first byte), which is quicker for the same
-  // call.
+  // The instruction stands before a `syscall` that is a site, too. In the text it is a jmp (perhaps
+  // with an int3 over its first byte) to a trampoline that spares most calls the trap.
   kSiteJump = 8,
 };
 
 inline constexpr uint32_t kJumpLength = 5; // e9 rel32
 inline constexpr uint8_t kJumpOpcode = 0xe9;
 
-// Where a kSiteJump leads: `mov $nr,%eax; movabs $syscall_address,%rcx; jmp *entry(%rip)`. A system
-// call leaves nothing in rcx, so it is free.
-struct [[gnu::packed]] QuickTrampoline {
-  uint8_t load_number[kJumpLength]; // as in the program
-  uint8_t load_address[2] = {0x48, 0xb9};
-  uint64_t syscall_address;
-  uint8_t jump[6] = {0xff, 0x25, 0, 0, 0, 0};
-  uint64_t entry; // MemoryMap::quick_call
+// Of a jump site. A thread at its first byte is before the instruction that the jmp replaces, one
+// at or behind `behind` is behind the `syscall`, any other is between the two.
+struct Trampoline {
+  uint64_t address;
+  uint16_t size;
+  uint16_t behind; // an offset
+
+  bool contains(uint64_t rip) const { return rip - address < size; }
+  // The program's address for one of ours; `syscall` is that of the call.
+  uint64_t original(uint64_t rip, uint64_t jump, uint64_t syscall) const {
+    constexpr uint64_t kSyscallLength = 2;
+    return rip == address ? jump : rip - address < behind ? syscall : syscall + kSyscallLength;
+  }
 };
 
 inline constexpr uint32_t kMaxBoundaries = 8;
@@ -93,7 +98,7 @@ struct Site {
   std::atomic<uint32_t> flags;        // [F] SiteFlags
   std::atomic<uint32_t> first_record; // [F] index of the first breakpoint record, or kNone
   uint32_t copy_size;                 // [F] bytes, whole copy
-  uint64_t trampoline;                // [F] kSiteJump: target address of its QuickTrampoline
+  Trampoline trampoline;              // [F] kSiteJump
   uint8_t original_length;            // [F] bytes of the displaced instruction(s)
   uint8_t original[kJumpLength];      // [F] what the int3 (the first) or the jmp (all) replaced
   uint8_t boundary_count;             // [F]
@@ -104,11 +109,23 @@ struct Site {
 // The site table stands at offset 0 of the code memfd. Entries are never removed, only disabled:
 // a thread that executed an int3 just before it was removed must still be recognised.
 struct SiteTable {
-  std::atomic<uint32_t> count; // [F] entries [0, count) are valid
-  uint32_t reserved[15];
+  std::atomic<uint32_t> count;      // [F] entries [0, count) are valid
+  std::atomic<uint32_t> jump_count; // [F] of jumps
+  uint32_t reserved[14];
+  uint32_t jumps[kJumpSites];                // [F] indices of the sites that have a trampoline
   std::atomic<uint32_t> hash[kSiteHashSize]; // [F] index + 1, 0 is empty; open addressing, linear
   Site sites[kSites];
 };
+
+// The program's address for one in a jump site's trampoline; `rip` itself elsewhere.
+inline uint64_t out_of_trampoline(const SiteTable& table, uint64_t rip) {
+  const uint32_t count = table.jump_count.load(std::memory_order_acquire);
+  for (uint32_t i = 0; i < count && i < kJumpSites; ++i)
+    if (const uint32_t index = table.jumps[i]; index < kSites)
+      if (const Site& s = table.sites[index]; s.trampoline.contains(rip))
+        return s.trampoline.original(rip, s.address, s.address + s.original_length);
+  return rip;
+}
 
 constexpr uint32_t site_hash(uint64_t address) {
   return static_cast<uint32_t>((address * 0x9e3779b97f4a7c15u) >> 40) % kSiteHashSize;

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "hits.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
@@ -12,6 +13,7 @@
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 static long rounds;
@@ -77,6 +79,13 @@ static void one_round(void) {
   errors += change_mask(17, &block, NULL, &result) || result != -22;              // EINVAL
   errors += change_mask(SIG_BLOCK, (uint64_t*)8, NULL, &result) || result != -14; // EFAULT
   calls += 5;
+  // The same by a call whose number is not in sight, and others by it.
+  errors += syscall(SYS_rt_sigprocmask, SIG_BLOCK, &block, &now, 8) || now != before;
+  errors += syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, &now, 8) || now != (before | block);
+  errors += syscall(SYS_getpid) != getpid();
+  errors += syscall(SYS_read, -1, NULL, 0) != -1 || errno != EBADF;
+  const struct timespec moment = {0, 1000}; // the storm may well end it
+  errors += syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &moment, NULL) != 0 && errno != EINTR;
 }
 
 static void* work(void* unused) {

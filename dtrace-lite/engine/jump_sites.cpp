@@ -1,0 +1,132 @@
+// Jump sites: a jmp in place of the instruction before a `syscall` that the agent has to see, where
+// that instruction is long enough to hold one (tier A of the patching rules: no thread can be
+// inside). The `syscall` keeps its int3, for what comes there another way or is not dealt with on
+// this one.
+//
+//   quick  `mov $nr,%eax` before a call that the agent answers itself: the trampoline leads into
+//   the
+//          agent (agent/entry.S, agent_quick_call).
+//   gate   before a call whose number is only known when it is made, as in libc's syscall(): the
+//          trampoline makes the call itself unless its number may be one that the agent wants.
+#include "dtrace-lite/engine/inferior_sites.h"
+
+#include "disasm/relocate.h"
+#include "dtrace-lite/engine/syscall_sites.h"
+
+#include <cstring>
+
+namespace ddbg::engine {
+
+using namespace dune::session;
+
+namespace {
+
+// Code with 32-bit displacements, at a known place.
+class Code {
+public:
+  explicit Code(TargetAddr at) : at_(at) {}
+  Code& bytes(std::initializer_list<uint8_t> b) {
+    bytes_.insert(bytes_.end(), b);
+    return *this;
+  }
+  Code& bytes(std::span<const uint8_t> b) {
+    bytes_.insert(bytes_.end(), b.begin(), b.end());
+    return *this;
+  }
+  Code& quad(uint64_t value) {
+    uint8_t raw[sizeof value];
+    std::memcpy(raw, &value, sizeof value);
+    return bytes(raw);
+  }
+  Code& jump(TargetAddr to) {
+    const auto distance = static_cast<int64_t>(to.value - (here().value + kJumpLength));
+    const auto relative = static_cast<int32_t>(distance);
+    reaches_ &= relative == distance;
+    uint8_t raw[sizeof relative];
+    std::memcpy(raw, &relative, sizeof relative);
+    return bytes({kJumpOpcode}).bytes(raw);
+  }
+  TargetAddr here() const { return at_ + bytes_.size(); }
+  const std::vector<uint8_t>& all() const { return bytes_; }
+  bool reaches() const { return reaches_; }
+
+private:
+  TargetAddr at_;
+  std::vector<uint8_t> bytes_;
+  bool reaches_ = true;
+};
+
+constexpr size_t kMaxTrampoline = 128;
+
+} // namespace
+
+// By the low byte of a system call's number: can it be one that the agent wants?
+Checked<TargetAddr> SitePool::gate_table() {
+  constexpr size_t kSize = 256;
+  if (!gate_table_) {
+    auto room = allocate(kSize, TargetAddr(windows_.front().address));
+    if (!room)
+      return room.error();
+    for (uint32_t number = 0; number < 4 * kSize; ++number)
+      if (agent_must_see(number))
+        room->second[number % kSize] = std::byte{1};
+    gate_table_ = TargetAddr(room->first);
+  }
+  return *gate_table_;
+}
+
+std::optional<std::array<uint8_t, kJumpLength>>
+SitePool::plan_jump(uint32_t index, JumpKind kind, std::span<const uint8_t> original,
+                    TargetAddr quick_entry) {
+  const TargetAddr address = places_[index].address;
+  const TargetAddr call = address + places_[index].original_length;
+  const uint32_t count = table_->jump_count;
+  auto plan = dune::disasm::plan_relocation(original, address);
+  auto table = gate_table();
+  auto room = allocate(kMaxTrampoline, address);
+  if (!plan || plan->source_length() < kJumpLength || !table || !room || count >= kJumpSites)
+    return std::nullopt;
+  const auto displaced = plan->commit(TargetAddr(room->first), dune::disasm::Tail::kNone);
+  if (displaced.boundaries.size() != 2) // one instruction for one: there is nothing in between
+    return std::nullopt;
+  // A system call leaves nothing in rcx and r11 and keeps the flags, so these two are free and the
+  // flags are not.
+  Code code(TargetAddr(room->first));
+  code.bytes(displaced.bytes);
+  size_t behind = kMaxTrampoline;
+  if (kind == JumpKind::kQuick) {
+    code.bytes({0x48, 0xb9}).quad(call.value);                    // movabs $call,%rcx
+    code.bytes({0xff, 0x25, 0, 0, 0, 0}).quad(quick_entry.value); // jmp *0(%rip)
+  } else {
+    code.bytes({0x0f, 0xb6, 0xc8});              // movzbl %al,%ecx
+    code.bytes({0x49, 0xbb}).quad(table->value); // movabs $table,%r11
+    code.bytes({0x41, 0x0f, 0xb6, 0x0c, 0x0b});  // movzbl (%r11,%rcx),%ecx
+    code.bytes({0xe3, kJumpLength}).jump(call);  // jrcxz over the jump to the int3
+    code.bytes({0x0f, 0x05});                    // syscall
+    behind = code.all().size();
+    code.jump(call + 2);
+  }
+  Code jump(address);
+  jump.jump(TargetAddr(room->first));
+  if (!code.reaches() || !jump.reaches() || code.all().size() > kMaxTrampoline)
+    return std::nullopt;
+  std::memcpy(room->second, code.all().data(), code.all().size());
+  Place& place = places_[index];
+  place.trampoline = {room->first, static_cast<uint16_t>(code.all().size()),
+                      static_cast<uint16_t>(behind)};
+  table_->sites[index].trampoline = place.trampoline;
+  table_->jumps[count] = index;
+  table_->jump_count.store(count + 1, std::memory_order_release);
+  jumps_[call.value] = index;
+  std::array<uint8_t, kJumpLength> bytes;
+  std::copy(jump.all().begin(), jump.all().end(), bytes.begin());
+  return bytes;
+}
+
+std::optional<uint32_t> SitePool::jump_before(TargetAddr address) const {
+  const auto it = jumps_.find(address.value);
+  return it != jumps_.end() && places_[it->second].has_jump() ? std::optional(it->second)
+                                                              : std::nullopt;
+}
+
+} // namespace ddbg::engine
