@@ -61,7 +61,12 @@ long pass(OwnedGuest& g) {
   const Registers& r = g.cpu.regs;
   return syscall_raw(r.rax, r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9);
 }
-long change_mappings(OwnedGuest& g) {
+long change_range(OwnedGuest& g) {
+  const TargetAddr begin(g.cpu.regs.rdi);
+  unmap_pages(g.guest, {begin, begin + g.cpu.regs.rsi});
+  return pass(g);
+}
+long change_anything(OwnedGuest& g) {
   unmap_pages(g.guest, kEverything);
   return pass(g);
 }
@@ -74,18 +79,12 @@ long change_base(OwnedGuest& g) {
 }
 long refuse(OwnedGuest&) { return -ENOSYS; }
 constexpr Policy kPolicies[] = {
-    {__NR_mmap, change_mappings},
-    {__NR_munmap, change_mappings},
-    {__NR_mprotect, change_mappings},
-    {__NR_mremap, change_mappings},
-    {__NR_brk, change_mappings},
-    {__NR_arch_prctl, change_base},
-    {__NR_rseq, refuse},
-    {__NR_clone, refuse},
-    {__NR_clone3, refuse},
-    {__NR_fork, refuse},
-    {__NR_vfork, refuse},
-    {__NR_execve, refuse},
+    {__NR_mmap, change_range},     {__NR_munmap, change_range},
+    {__NR_mprotect, change_range}, {__NR_mremap, change_anything},
+    {__NR_brk, change_anything},   {__NR_arch_prctl, change_base},
+    {__NR_rseq, refuse},           {__NR_clone, refuse},
+    {__NR_clone3, refuse},         {__NR_fork, refuse},
+    {__NR_vfork, refuse},          {__NR_execve, refuse},
 };
 
 void make_call(OwnedGuest& g) {
