@@ -56,18 +56,15 @@ enum class Why : uint32_t {
   // exception: if a program executes the very `out` of a kRing3 stub, rip may be behind it.)
   kTrap,
   // A signal is pending for the host's thread, or interrupt() was called. Nothing is lost: regs are
-  // between two instructions. They may be inside a stub (stubs_contain()): the exception or call
-  // has
-  // happened and not come out yet; the next run() brings it.
+  // between two instructions. They may be inside a stub (stubs_contain()) or a handler: the
+  // exception or call has happened and not come out yet; the next run() brings it.
   kInterrupted,
   // The thread used a page that the guest's tables map and the host's mappings refuse: gone, beyond
-  // the end of a file, or with fewer rights than the tables say. Which page is not known (KVM does
-  // not
-  // tell). The caller clears the tables' entries and runs the thread again: it faults once more, as
-  // kTrap with an address, if it still means to.
+  // the end of a file, or with fewer rights than the tables say. Which page is not known, KVM does
+  // not tell. The caller clears the tables' entries and runs the thread again: it faults once more,
+  // as kTrap with an address, if it still means to.
   kUnbacked,
-  // The guest cannot go on: a triple fault, a refused entry. `error` says what: the row's own
-  // number.
+  // The guest cannot go on: a triple fault, a refused entry. `error` says what, in the row's words.
   kBroken,
 };
 
@@ -174,8 +171,7 @@ struct Backend {
   // A sentence: why no target can be entrusted to it yet. `auto` does not even probe such a row.
   // Null: it carries targets.
   const char* not_yet;
-  // Takes some milliseconds at most; has no lasting effect. Claims nothing that it has not seen
-  // happen.
+  // Takes milliseconds; has no lasting effect. Claims nothing that it has not seen happen.
   Result<Probe> (*probe)();
   // Null: threads run where the kernel runs them. A function, because a table of functions'
   // addresses in the agent's image would have to be relocated.

@@ -2,17 +2,13 @@
 // - <linux/kvm.h> cannot be used from C++ for what ends in a flexible array (kvm_cpuid2, kvm_msrs,
 //   kvm_xsave): there the empty structure before the array has a size, and with it the ioctl's
 //   number and the entries' place come out wrong; the kernel answers EINVAL.
-// - An `out` exit leaves rip at the instruction or behind it, depending on who emulated it. The
-// port
-//   says which stub it was, and rip is never used to go on.
+// - An `out` exit leaves rip at the instruction or behind it, depending on who emulated it. So the
+//   port says which stub it was, and rip is never used to go on.
 // - A ring 3 `out` is refused by the guest's own TSS (its I/O map), also where ring 0 is emulated.
-// - What is set by sync_regs counts although the run ends at once with EINTR, and what comes back
-// is
+// - What is set by sync_regs counts although the run ends at once with EINTR; what comes back is
 //   complete then, too.
-// - A VM belongs to the address space that made it: KVM_RUN answers EIO in a forked child. The page
-// of
-//   registers is shared, though, and what the child writes there before that answer is the
-//   parent's.
+// - A VM belongs to the address space that made it: KVM_RUN answers EIO in a forked child. But the
+//   page of registers is shared: what the child writes there before is the parent's.
 #include "libdune/arch/syscall.h"
 #include "libdune/backend/guest.h"
 
@@ -59,8 +55,7 @@ template <class T> long control(int fd, unsigned request, T* argument) {
 
 Error refused(const char* what, long result) { return {Errc::kSystem, what, -result}; }
 
-// Moves a descriptor out of the way of the program, which gets the lowest free one and may know
-// which.
+// Moves a descriptor out of the way of the program, whose next one is the lowest that is free.
 long move_high(long fd) {
   if (is_errno(fd))
     return fd;
@@ -115,11 +110,10 @@ Status open_kvm(Guest& g) {
   cpuid.count = sizeof cpuid.entries / sizeof cpuid.entries[0];
   long result = control(g.device, kGetSupportedCpuid, &cpuid);
   const kvm_cpuid_entry2* widths = find_leaf(cpuid, 0x80000008);
-  if (!is_errno(result) && widths) {
-    g.physical_bits = widths->eax & 0xff;
+  g.physical_bits = widths ? widths->eax & 0xff : 36; // what a processor has that does not say
+  if (!is_errno(result))
     result = move_high(control(g.device, KVM_CREATE_VM, 0));
-  }
-  if (is_errno(result) || !widths) {
+  if (is_errno(result)) {
     close_kvm(g);
     return refused("/dev/kvm does not make a virtual machine", result);
   }
