@@ -101,6 +101,7 @@ Checked<void> Modules::set_syscall_sites(Inferior& inferior) {
       continue;
     for (const SyscallSite& site : find_syscall_sites(*module.module))
       spots.push_back({module.to_target(site.address), module.to_target(site.before), site.jump});
+    module.module->elf().forget_code();
   }
   if (spots.empty())
     return {};

@@ -320,6 +320,19 @@ bool ElfFile::make_writable() const {
   return !mapping_ || ::mprotect(mapping_.data(), mapping_.size(), PROT_READ | PROT_WRITE) == 0;
 }
 
+void ElfFile::forget_code() const {
+  if (!mapping_)
+    return;
+  for (const Segment& s : segments_) {
+    // Only whole pages of code: what libelf has written elsewhere would be lost.
+    const uint64_t begin = s.offset.align_up(dune::kPageSize).value;
+    const uint64_t end =
+        dune::FileOffset(s.offset.value + s.file_size).align_down(dune::kPageSize).value;
+    if (s.executable && !s.writable && begin < end)
+      ::madvise(mapping_.data() + begin, end - begin, MADV_DONTNEED);
+  }
+}
+
 std::string ElfFile::soname() const {
   if (!dynamic_)
     return {};

@@ -97,6 +97,10 @@ public:
   // the file. Empty when `at` is not backed by the file.
   Bytes bytes_at(LinkAddr at, uint64_t size) const;
 
+  // Gives back the memory that the code takes, for who has gone through all of it; it is read again
+  // when it is needed.
+  void forget_code() const;
+
   // Function bounds from .eh_frame: what is left to know of functions in a stripped file.
   std::optional<LinkRange> fde_range(LinkAddr pc) const;
 

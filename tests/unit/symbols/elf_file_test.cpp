@@ -71,6 +71,38 @@ TEST(ElfFile, KnowsFunctionBoundsOfStrippedCode) {
   EXPECT_FALSE((*file)->fde_range(LinkAddr(0)));
 }
 
+// The memory of a file's private mapping that is resident, in kB.
+long resident_kb(const std::string& path) {
+  long kb = 0, one = 0;
+  bool ours = false;
+  for (const std::string& line : lines_of(read_file("/proc/self/smaps"))) {
+    if (line.find('-') < line.find(' '))
+      ours = line.ends_with(path);
+    else if (ours && std::sscanf(line.c_str(), "Rss: %ld", &one) == 1)
+      kb += one;
+  }
+  return kb;
+}
+
+TEST(ElfFile, GivesBackTheMemoryOfCodeAndReadsItAgain) {
+  const ScratchFolder scratch;
+  const std::string content = read_file("/lib/x86_64-linux-gnu/libc.so.6");
+  write_file(scratch / "libc", content);
+  const auto file = ElfFile::open(scratch / "libc");
+  ASSERT_TRUE(file) << file.error().message;
+  const LinkRange text = (*file)->text_ranges().at(0);
+  const auto copy_of_text = [&] {
+    const Bytes bytes = (*file)->bytes_at(text.begin, text.size());
+    return std::vector<std::byte>(bytes.begin(), bytes.end());
+  };
+  const auto before = copy_of_text();
+  const long read_kb = resident_kb(scratch / "libc");
+  EXPECT_GT(read_kb, 1000);
+  (*file)->forget_code();
+  EXPECT_LT(resident_kb(scratch / "libc"), read_kb - 1000);
+  EXPECT_EQ(copy_of_text(), before);
+}
+
 TEST(ElfFile, SaysWhatIsWrongAndWhatToDo) {
   const ScratchFolder scratch;
   const std::string good = read_file(compiled("gcc", kProgram, "c"));
