@@ -176,12 +176,10 @@ Checked<void> seize_for_exec(pid_t pid, pid_t tid) {
 
 void let_go(pid_t tid) {
   // A seized, running thread can only be let go from a stop.
-  int status;
-  if (ptrace(PTRACE_INTERRUPT, tid, nullptr, nullptr) == 0 &&
-      waitpid(tid, &status, __WALL) == tid && WIFSTOPPED(status)) {
-    const int event = status >> 16;
-    ptrace(PTRACE_DETACH, tid, nullptr, event ? 0 : WSTOPSIG(status));
-  }
+  if (ptrace(PTRACE_INTERRUPT, tid, nullptr, nullptr) != 0)
+    return;
+  if (auto status = wait_for(tid); status && WIFSTOPPED(*status))
+    ptrace(PTRACE_DETACH, tid, nullptr, *status >> 16 ? 0 : WSTOPSIG(*status));
 }
 
 Checked<Injected> inject_after_exec(pid_t pid, pid_t frontend_pid,

@@ -33,19 +33,16 @@ Diagnostic explain_refusal(pid_t pid, int error) {
 } // namespace
 
 dune::Status StoppedProcess::wait_stop(pid_t tid) {
-  for (;;) {
-    int status;
-    if (waitpid(tid, &status, __WALL) != tid)
-      return Error{Errc::kGone, "the thread is gone", tid};
-    if (!WIFSTOPPED(status))
-      return Error{Errc::kGone, "the thread ended", tid};
-    if (status >> 16 == PTRACE_EVENT_STOP)
-      return {};
-    // A signal was on its way: it is delivered when the thread is let go, and the interrupt comes
-    // after it.
-    pending_signal_[tid] = WSTOPSIG(status);
-    return {};
-  }
+  auto status = wait_for(tid);
+  if (!status)
+    return status.error();
+  if (!WIFSTOPPED(*status))
+    return Error{Errc::kGone, "the thread ended", tid};
+  // A signal was on its way: it is delivered when the thread is let go, and the interrupt comes
+  // after it.
+  if (*status >> 16 != PTRACE_EVENT_STOP)
+    pending_signal_[tid] = WSTOPSIG(*status);
+  return {};
 }
 
 Checked<StoppedProcess> StoppedProcess::stop(pid_t pid) {
@@ -93,11 +90,11 @@ dune::Status StoppedProcess::run_briefly(pid_t tid) {
 dune::Status StoppedProcess::single_step(pid_t tid) {
   if (ptrace(PTRACE_SINGLESTEP, tid, nullptr, nullptr) != 0)
     return dune::system_error("cannot step the thread");
-  int status;
-  if (waitpid(tid, &status, __WALL) != tid || !WIFSTOPPED(status))
+  auto status = wait_for(tid);
+  if (!status || !WIFSTOPPED(*status))
     return Error{Errc::kGone, "the thread ended", tid};
-  if (WSTOPSIG(status) != SIGTRAP)
-    pending_signal_[tid] = WSTOPSIG(status);
+  if (WSTOPSIG(*status) != SIGTRAP)
+    pending_signal_[tid] = WSTOPSIG(*status);
   return {};
 }
 

@@ -167,20 +167,34 @@ dune::Status Tracee::detach(int signal) const {
   return {};
 }
 
+// The last thread of a process that ends tells it only when the others have been waited for. They
+// are ours too: whoever ends meanwhile is taken note of by nobody.
+dune::Result<int> wait_for(pid_t tid) {
+  for (;;) {
+    int status;
+    const pid_t who = waitpid(-1, &status, __WALL);
+    if (who < 0)
+      return Error{Errc::kGone, "the thread is gone", tid};
+    if (who == tid)
+      return status;
+  }
+}
+
 // Lets the thread go on by `request` to its next stop. A stop that was asked for when another came
 // first (a signal, at PTRACE_INTERRUPT) is due as soon as it goes on, and is not the one waited
 // for.
 dune::Result<int> Tracee::run_to_stop(int request) const {
-  int status;
-  do {
+  for (;;) {
     if (ptrace(static_cast<__ptrace_request>(request), tid_, nullptr, nullptr) != 0)
       return dune::system_error("cannot run the thread");
-    if (waitpid(tid_, &status, __WALL) < 0)
-      return dune::system_error("the thread is gone");
-    if (!WIFSTOPPED(status))
+    auto status = wait_for(tid_);
+    if (!status)
+      return status.error();
+    if (!WIFSTOPPED(*status))
       return Error{Errc::kGone, "the thread ended", tid_};
-  } while (status >> 16 == PTRACE_EVENT_STOP);
-  return WSTOPSIG(status);
+    if (*status >> 16 != PTRACE_EVENT_STOP)
+      return WSTOPSIG(*status);
+  }
 }
 
 dune::Result<int64_t> Tracee::system_call(TargetAddr instruction, long number,

@@ -45,6 +45,10 @@ private:
   dune::Fd fd_;
 };
 
+// Waits for a child or traced thread to stop or to end: its wait status. Others may have ended
+// before it, and are then gone.
+dune::Result<int> wait_for(pid_t tid);
+
 // The thread is in a ptrace stop for as long as this object is used.
 class Tracee {
 public:
