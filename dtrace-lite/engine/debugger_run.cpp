@@ -112,6 +112,10 @@ Checked<StopReport> Debugger::Impl::run_until_stop(ResumePlan first,
       return users.error();
     if (event->kind == Event::Kind::kExeced)
       stepper.reset(); // what it stepped through is no more
+    if (!*users && event->interrupted) {
+      report.why = StopWhy::kInterrupted;
+      users = true;
+    }
     if (*users) {
       if (!report.target_gone()) {
         finish_report(report, stopped, nullptr);
@@ -353,6 +357,8 @@ std::optional<ReturnedValue> Debugger::Impl::returned_value(TargetAddr finished_
       return std::nullopt;
     value = expr::Value::in_memory(type, TargetAddr(*rax));
   } else {
+    if (size > 16)
+      return std::nullopt; // in no register
     std::vector<std::byte> bytes(size);
     bool known;
     if (plain->kind() == symbols::TypeKind::kFloat) {

@@ -39,6 +39,7 @@ Checked<void> Inferior::Impl::adopt(keeper::Born b) {
   sites = std::make_unique<SitePool>(session(), code_mapping.data(), map);
   kicker.emplace(born.pid, capability_bits & kCapPreciseKick);
   claim_seen.reset();
+  stopped_slot.reset();
   views_fresh = false;
   numbers.clear();
   next_number = 1;

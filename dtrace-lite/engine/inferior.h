@@ -76,6 +76,7 @@ struct Event {
   std::vector<RecordId> fired; // kBreakpoint, kWatchpoint
   uint64_t watch_old = 0, watch_new = 0;
   int signal = 0;               // kSignal
+  bool interrupted = false;     // `interrupt` wanted a stop, too, when this one came first
   std::vector<uint8_t> siginfo; // kSignal: kernel siginfo_t, 128 bytes
   keeper::ExitStatus status{};
   std::string text;

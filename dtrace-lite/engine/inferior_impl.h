@@ -56,6 +56,8 @@ struct Inferior::Impl {
   std::map<RecordId, uint32_t> watch_ids; // the keeper's number of a watchpoint
   std::optional<Event> pending_event;     // found while doing something else
   uint32_t next_notice = 0;               // ours: the header's copy may be scribbled over
+  // Whose stop was told last: parked, whatever its slot may say by now.
+  std::optional<uint32_t> stopped_slot;
   // Since when the owner of the stop has claimed it without parking.
   std::optional<Clock::time_point> claim_seen;
   std::chrono::milliseconds patience{20'000};

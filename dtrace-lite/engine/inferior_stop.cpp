@@ -200,6 +200,7 @@ std::optional<Event> Inferior::Impl::check() {
     return std::exchange(pending_event, std::nullopt);
   is_running = false;
   views_fresh = false;
+  stopped_slot = owner.slot;
   return describe(owner.slot, stop);
 }
 
@@ -229,15 +230,20 @@ Checked<Event> Inferior::wait(const std::function<bool()>& interrupt,
   // would keep the target from running.
   static const int kSpins = std::thread::hardware_concurrency() > 1 ? 4000 : 0;
   int spins = 0;
+  bool interrupted = false;
   for (;;) {
     const uint32_t seq = m.header().event_seq.load();
+    // Asked before an event is told: one after the other must not make us deaf.
+    interrupted |= interrupt && interrupt();
     std::optional<Event> event = m.check();
     m.drain_notices(notice);
-    if (event)
+    if (event) {
+      event->interrupted = interrupted;
       return std::move(*event);
+    }
     if (!m.is_alive)
       return Diagnostic{"The program is not being run.", {}, {}};
-    if (interrupt && interrupt())
+    if (interrupted)
       if (uint32_t nobody = 0;
           m.header().stop_owner.compare_exchange_strong(nobody, kOwnedByFrontend)) {
         m.header().stop_request = 1;
@@ -474,8 +480,9 @@ void Inferior::Impl::let_go(const ResumePlan* plan) {
         chosen = v.slot;
   std::vector<uint32_t> parked;
   for (uint32_t i = 0; i < count; ++i)
-    if (state(i) == ThreadState::kParked)
+    if (state(i) == ThreadState::kParked || i == stopped_slot)
       parked.push_back(i);
+  stopped_slot.reset();
   if (chosen != kNone) {
     ThreadSlot& s = slot(chosen);
     s.action = plan->action;

@@ -10,7 +10,8 @@
 //
 // Everything in the session memfd can be scribbled over by the target: the front end takes it
 // through SessionReader (session/reader.h), which bounds-checks every index and never follows a
-// pointer. Everything in the code memfd can be written by the front end only.
+// pointer. The code memfd is written by the front end; a target that wants to can make its mapping
+// writable, so the front end keeps an account of its own and reads nothing back.
 //
 // Each field names its writer: [F] front end, [K] keeper, [A] agent. A field with two writers says
 // which protocol step hands it over. Changing anything here changes kSessionVersion.

@@ -21,6 +21,8 @@ MODES = ("session", "slots", "header", "records", "agent", "code", "forge", "unm
 
 # A stop that never comes is given up after twenty seconds, and a sanitized build on a busy machine is slow.
 LIMIT = 100
+# Longer than the target lives.
+BORED = 12
 
 # The first stop is before the scribbling begins, the second is not.
 BEGINNINGS = [
@@ -55,12 +57,12 @@ def members(session):
     return [int(p) for p in os.listdir("/proc") if p.isdigit() and session_of(p) == session and status(p, "State") != "Z"]
 
 
-def wait_until(condition, seconds):
+def wait_until(condition, seconds, pause=0.02):
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
             return False
-        time.sleep(0.02)
+        time.sleep(pause)
     return True
 
 
@@ -76,11 +78,16 @@ class Round:
         self.mode, self.seed = mode, seed
         draw = random.Random(seed)
         self.commands = [*draw.choice(BEGINNINGS), *draw.choices(MIDDLE, k=draw.randrange(5, 20)), *draw.choice(ENDS)]
-        self.problems = []
+        self.problems, self.where = [], ""
 
     def expect(self, condition, what):
         if not condition:
             self.problems.append(what)
+
+    # Where everybody is, of a run that hangs.
+    def stacks(self, session):
+        return "".join(subprocess.run(["gdb", "-nx", "-q", "-batch", "-p", str(pid), "-ex", "thread apply all bt 12"],
+                                      capture_output=True, text=True, env=environment()).stdout[-4000:] for pid in members(session))
 
     def run(self):
         # Whom a forged thread number may hit: a process of the same user, in the middle of nothing.
@@ -99,10 +106,12 @@ class Round:
         with tempfile.TemporaryFile() as output:
             ddbg = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment(),
                                     start_new_session=True)
-            try:
-                ddbg.wait(LIMIT)
-            except subprocess.TimeoutExpired:
+            # A target that never stops and never ends, by its own doing, is stopped as a person stops it.
+            if not wait_until(lambda: ddbg.poll() is not None, BORED):
+                wait_until(lambda: ddbg.poll() is not None or os.kill(ddbg.pid, signal.SIGINT) or False, LIMIT, 1)
+            if ddbg.poll() is None:
                 self.problems.append(f"ddbg did not end within {LIMIT} s")
+                self.where = self.stacks(ddbg.pid)
                 os.kill(ddbg.pid, signal.SIGKILL)
                 ddbg.wait()
             output.seek(0)
@@ -138,13 +147,13 @@ def main():
             one = Round(mode, arguments.seed + number)
             begin = time.monotonic()
             problems = one.run()
-            ending = re.findall(r"^The (?:target|program) .*$", one.text, re.M)
-            ending = re.sub(r" \(0x[0-9a-f]+\)", "", ending[-1]) if ending else "carried on"
+            ending = re.search(r"^The target .*|^Program terminated with .*|^During startup .*", one.text, re.M)
+            ending = re.sub(r" \(0x[0-9a-f]+\)", "", ending[0]) if ending else "carried on"
             endings[ending] = endings.get(ending, 0) + 1
             print(f"{'FAILED' if problems else 'ok':6} {mode} --seed {one.seed}: {time.monotonic() - begin:.1f} s, {ending}", flush=True)
             if problems:
                 failed += 1
-                print("   ", "; ".join(problems), "\n    commands:", one.commands, "\n" + one.text[-6000:], flush=True)
+                print("   ", "; ".join(problems), "\n    commands:", one.commands, "\n" + one.text[-6000:], one.where, flush=True)
     for ending, count in sorted(endings.items(), key=lambda e: -e[1]):
         print(f"{count:5} {ending}")
     print(f"{arguments.rounds * len(arguments.modes)} rounds, {failed} failed, seeds from {arguments.seed}")

@@ -50,6 +50,13 @@ struct Victim {
         traced.inferior().write_memory(at, {reinterpret_cast<uint8_t*>(&value), sizeof value});
     ASSERT_TRUE(ok) << ok.error().message;
   }
+  uint32_t read_word(uint64_t offset) {
+    const TargetAddr at(traced.inferior().memory_map().session + offset);
+    uint32_t value = 0;
+    EXPECT_TRUE(
+        traced.inferior().read_memory(at, {reinterpret_cast<uint8_t*>(&value), sizeof value}));
+    return value;
+  }
   char state() {
     const std::string stat = file_text("/proc/" + std::to_string(pid) + "/stat");
     const size_t end = stat.rfind(')');
@@ -101,6 +108,23 @@ TEST(HostileSession, ThreadThatCannotBeStoppedIsGivenUp) {
   ASSERT_TRUE(event) << event.error().message;
   EXPECT_EQ(event->kind, Event::Kind::kLost) << event->text;
   EXPECT_EQ(victim.maps().find("ddbg"), std::string::npos) << event->text << victim.maps();
+}
+
+// A stop of its own and Ctrl-C at once: neither is lost.
+TEST(Interrupt, ComesWithAnEventThatWasFirst) {
+  Victim victim;
+  Inferior& inferior = victim.traced.inferior();
+  RecordSpec internal;
+  internal.internal = true;
+  victim.traced.record("work", internal);
+  ASSERT_TRUE(inferior.resume({}));
+  while (victim.read_word(kOwner) == 0) // until the thread has claimed its stop
+    ;
+  bool asked = false;
+  auto event = inferior.wait([&] { return !std::exchange(asked, true); });
+  ASSERT_TRUE(event) << event.error().message;
+  EXPECT_EQ(event->reason, StopReason::kBreakpoint);
+  EXPECT_TRUE(event->interrupted);
 }
 
 // The keeper follows the thread that says it is about to call execve; its number is the target's.
