@@ -28,8 +28,11 @@ uint64_t Type::size() const {
   case TypeKind::kRestrict:
   case TypeKind::kAtomic:
     return target()->size();
-  case TypeKind::kArray:
-    return size_ ? size_ : count_.value_or(0) * target()->size();
+  case TypeKind::kArray: {
+    uint64_t size = 0; // what does not fit is larger than anything that anybody reads
+    const bool fits = !__builtin_mul_overflow(count_.value_or(0), target()->size(), &size);
+    return size_ ? size_ : fits ? size : ~uint64_t{0};
+  }
   case TypeKind::kLvalueReference:
   case TypeKind::kRvalueReference:
     return 8;

@@ -356,7 +356,8 @@ void TypeReader::read_member(const Type& type, Dwarf_Die die) {
       member.bit_offset = ops[0].number * 8;
   }
   if (auto bits = unsigned_attribute(die, DW_AT_bit_size)) {
-    member.bit_size = static_cast<uint32_t>(*bits);
+    constexpr uint64_t kMostBits = 64; // no integer is longer that can be a bit field
+    member.bit_size = static_cast<uint32_t>(std::min(*bits, kMostBits));
     if (auto from_start = unsigned_attribute(die, DW_AT_data_bit_offset)) {
       member.bit_offset += *from_start;
     } else if (auto from_top = unsigned_attribute(die, DW_AT_bit_offset)) {

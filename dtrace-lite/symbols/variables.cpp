@@ -169,9 +169,12 @@ std::vector<Dwarf_Die> VariableTable::Impl::chain_at(LinkAddr pc) {
       return false;
     do {
       switch (dwarf_tag(&child)) {
-      case DW_TAG_subprogram:
       case DW_TAG_inlined_subroutine:
       case DW_TAG_lexical_block:
+        if (chain.empty()) // damage: nothing that they are in
+          break;
+        [[fallthrough]];
+      case DW_TAG_subprogram:
         if (dwarf_haspc(&child, pc.value) > 0) {
           chain.push_back(child);
           descend(child, depth + 1);
