@@ -190,6 +190,8 @@ ExprPtr Checker::variable(Symbol s, size_t column) {
     if (!place)
       return fail(place.error().message, column);
     const symbols::LocatedPiece& piece = place->pieces[0];
+    if (bound->type && bound->type->size() > sizeof(uint64_t))
+      return fail("The length of the array is not a number.", column);
     std::vector<std::byte> bytes(bound->type ? bound->type->size() : 8);
     bool known = false;
     if (piece.kind == symbols::LocatedPiece::Kind::kMemory)

@@ -7,15 +7,6 @@
 namespace ddbg::expr {
 namespace {
 
-// gdb's max-value-size: a value larger than this is a mistyped length, not data.
-constexpr uint64_t kMaxValueSize = 65536;
-
-Diagnostic too_large(uint64_t size) {
-  return {"value requires " + std::to_string(size) + " bytes, which is more than max-value-size",
-          "",
-          {}};
-}
-
 class Evaluator {
 public:
   explicit Evaluator(Context& context) : context_(context) {}
@@ -438,6 +429,12 @@ Checked<void*> Evaluator::store(const Value& target, const Value& source) {
 
 } // namespace
 
+Diagnostic too_large(uint64_t size) {
+  return {"value requires " + std::to_string(size) + " bytes, which is more than max-value-size",
+          "",
+          {}};
+}
+
 Diagnostic cannot_access(TargetAddr address) {
   char text[64];
   snprintf(text, sizeof text, "Cannot access memory at address 0x%llx",
@@ -491,6 +488,8 @@ Checked<Value> fetch(Value value, Context& context) {
     // Only the bytes that hold the field: the rest of the declared type may lie beyond the object.
     uint64_t first = value.bit_offset / 8;
     uint64_t count = (value.bit_offset % 8 + value.bit_size + 7) / 8;
+    if (first + count > kMaxValueSize)
+      return too_large(first + count);
     value.bytes.resize(std::max(size, first + count));
     auto part = std::span(value.bytes).subspan(first, count);
     if (!context.read_memory(value.address + first, part))
@@ -538,7 +537,7 @@ Checked<Value> member_of(const Value& object, const symbols::Member& member, Con
   uint64_t size = member.type->size();
   if (part.bit_size)
     size = std::max<uint64_t>(size, (part.bit_offset + part.bit_size + 7) / 8);
-  if (byte + size > object.bytes.size()) {
+  if (byte > object.bytes.size() || size > object.bytes.size() - byte) {
     // A bit field whose declared type is longer than the object's end.
     if (byte > object.bytes.size() || !part.bit_size)
       return Diagnostic{"The member lies outside its structure.", "", {}};
@@ -564,7 +563,7 @@ Value element_of(const Value& array, uint64_t index) {
   part.reg = array.reg;
   part.address = array.address + byte;
   part.register_offset = array.register_offset + static_cast<uint32_t>(byte);
-  if (array.is_lazy || byte + size > array.bytes.size()) {
+  if (array.is_lazy || byte > array.bytes.size() || size > array.bytes.size() - byte) {
     part.is_lazy = true;
     return part;
   }

@@ -24,5 +24,8 @@ Value element_of(const Value& array, uint64_t index);
 Checked<Value> dereference(const Value& pointer, Context& context);
 
 Diagnostic cannot_access(TargetAddr address);
+// gdb's max-value-size: a value larger than this is a mistyped length or damage, not data.
+inline constexpr uint64_t kMaxValueSize = 65536;
+Diagnostic too_large(uint64_t size);
 
 } // namespace ddbg::expr

@@ -102,6 +102,8 @@ std::string Formatter::array(const Value& v, int depth) {
   TypeRef element = type->target();
   uint64_t size = element->size();
   uint64_t count = type->count().value_or(0);
+  if (size != 0) // damage: a size that is not the elements'
+    count = std::min(count, v.bytes.size() / size);
   if (size == 0 || count == 0)
     return is_textual(element) && size ? "\"\"" : "0x" + in_base(v.address.value, 16);
   bool has_holes = !v.optimized_out.empty();

@@ -206,7 +206,8 @@ std::string Formatter::with_letter(const Value& value, char letter) {
   bool is_signed = type->is_signed() && !is_float;
   Wide number = is_float ? read_integer(value.bytes, false) : number_of(value);
   if (is_float && size == 16) // x87: 10 bytes, and padding that means nothing
-    number = read_integer(std::span(value.bytes).first(10), false);
+    number =
+        read_integer(std::span(value.bytes).first(std::min<size_t>(value.bytes.size(), 10)), false);
   unsigned bits = size * 8; // a bit field is shown as its declared type, sign extended
   UnsignedWide mask = bits >= 128 ? ~UnsignedWide{0} : (UnsignedWide{1} << bits) - 1;
   UnsignedWide raw = static_cast<UnsignedWide>(number) & mask;

@@ -38,6 +38,8 @@ Checked<Value> read_variable(const Symbol& symbol, TypeRef type, Context& contex
       pieces[0].kind == LocatedPiece::Kind::kMemory)
     return Value::in_memory(type, pieces[0].address);
 
+  if (type->size() > kMaxValueSize)
+    return too_large(type->size());
   uint64_t total = type->size() * 8;
   value.bytes.resize(type->size());
   uint64_t at = 0;
@@ -46,6 +48,8 @@ Checked<Value> read_variable(const Symbol& symbol, TypeRef type, Context& contex
       break;
     uint64_t bits = std::min(piece.bit_size ? piece.bit_size : total - at, total - at);
     bool known = false;
+    if (piece.bit_offset > kMaxValueSize * 8)
+      return too_large(piece.bit_offset / 8);
     switch (piece.kind) {
     case LocatedPiece::Kind::kMemory: {
       std::vector<std::byte> bytes((piece.bit_offset + bits + 7) / 8);

@@ -31,7 +31,7 @@ Value Value::integer(TypeRef type, Wide number) {
 }
 
 Value Value::floating(TypeRef type, long double number) {
-  std::vector<std::byte> bytes(type->size());
+  std::vector<std::byte> bytes(std::min<uint64_t>(type->size(), 16));
   switch (bytes.size()) {
   case 4: {
     auto f = static_cast<float>(number);
@@ -68,9 +68,9 @@ Value Value::in_memory(TypeRef type, TargetAddr address) {
 Wide read_integer(std::span<const std::byte> bytes, bool is_signed) {
   UnsignedWide raw = 0;
   size_t size = std::min<size_t>(bytes.size(), 16);
-  std::memcpy(&raw, bytes.data(), size);
   if (size == 0)
     return 0;
+  std::memcpy(&raw, bytes.data(), size);
   unsigned shift = 128 - 8 * static_cast<unsigned>(size);
   raw <<= shift;
   return is_signed ? static_cast<Wide>(raw) >> shift : static_cast<Wide>(raw >> shift);

@@ -123,5 +123,12 @@ class Counts(unittest.TestCase):
         self.assertIn("condition evaluated in the target 4000 times", outcome.out, msg=outcome.err)
 
 
+class Damage(unittest.TestCase):
+    def test_a_value_larger_than_memory_is_an_error(self):
+        ours = ddbg(["break f", "run", "print h", "info locals", "continue"], program("huge"))
+        self.assertIn("value requires 1099511627776 bytes", ours.out + ours.err)
+        self.assertIn("exited normally", ours.out)
+
+
 if __name__ == "__main__":
     unittest.main()
