@@ -36,6 +36,7 @@ class Bench:
         self.raw = self.build / "dtrace-lite/baseline/ddbg-ptrace-raw"
         self.floors = self.compile("floors", "-O2")
         self.loop = self.compile("loop", "-O1")
+        self.calls = self.compile("calls", "-O1")
 
     def close(self):
         shutil.rmtree(self.work, ignore_errors=True)
@@ -112,6 +113,16 @@ def with_loop(debugger, events, *lines, pin=True):
         program = b.ddbg if debugger == "ddbg" else None
         start = [program, "-nx", "-q", "-batch"] if program else GDB
         return b.rounds([*start, *commands(*lines), "--args", b.loop, b.events(events)], pin)
+
+    return measure
+
+
+def call(kind, debugger=None):
+    """System calls with nothing set; without a debugger natively."""
+
+    def measure(b):
+        program = [b.calls, kind, b.events(400_000)]
+        return b.rounds([b.ddbg, "-nx", "-q", "-batch", *commands("run"), "--args", *program] if debugger else program)
 
     return measure
 
@@ -246,6 +257,10 @@ MEASURES = [
             with_loop("gdb", 4_000, "break begin", "run", "watch word if word == -1", "continue")),
     Measure("watch.ddbg", "ddbg: hardware watchpoint, condition false",
             with_loop("ddbg", 40_000, "break begin", "run", "watch word if word == -1", "continue")),
+    Measure("call.mask.native", "sigprocmask, natively", call("mask")),
+    Measure("call.mask.ddbg", "sigprocmask, under ddbg with nothing set", call("mask", "ddbg")),
+    Measure("call.number.native", "syscall(getppid), natively", call("number")),
+    Measure("call.number.ddbg", "syscall(getppid), under ddbg with nothing set", call("number", "ddbg")),
     *launches(),
 ]
 
