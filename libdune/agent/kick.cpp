@@ -3,7 +3,7 @@
 // A precise kick (kCapPreciseKick) is a perf event that fires in user mode only, so the thread is
 // between two instructions of its own. A kick by signal can find the thread on its way into a
 // system call, or out of one, and then the kernel ends the call early; what can be mended of that
-// is mended here. A thread may also kick itself, see stop.cpp.
+// is mended here. A new thread may kick itself, see calls_process.cpp.
 #include "libdune/agent/agent.h"
 
 namespace dune::agent {
