@@ -54,29 +54,27 @@ Checked<void> Inferior::Impl::adopt(keeper::Born b) {
   return park_others();
 }
 
-// The keeper has let the threads go; those that enter the agent park at once.
+// The keeper has let the threads go. All of them park by themselves, or go on in a system call with
+// a trap behind it: a kick would only disturb that.
 Checked<void> Inferior::Impl::wait_until_parked() {
   const auto begin = Clock::now();
   for (;;) {
     const uint32_t seq = header().event_seq.load();
-    bool any = false, waiting = false;
-    for (uint32_t i = 0; i < slot_count(); ++i) {
-      const ThreadState now = state(i);
-      any |= now == ThreadState::kParked;
-      waiting |= now == ThreadState::kRunning &&
-                 look_at(born.pid, tid_of(i)).kind != KernelView::Kind::kBlocked;
-    }
+    bool waiting = false;
+    for (uint32_t i = 0; i < slot_count() && !waiting; ++i)
+      waiting = state(i) == ThreadState::kRunning &&
+                look_at(born.pid, tid_of(i)).kind == KernelView::Kind::kRunning;
     if (reader->damage())
       return corrupted();
-    if (any || !waiting)
+    if (!waiting)
       return {};
     if (!process_alive())
       return Diagnostic{"The program was killed while it started.", {}, {}};
     if (waits_in_vain(begin))
       return Diagnostic{"The program does not enter the debugger's agent.", {}, {}};
-    const timespec tenth{0, 100'000'000};
+    const timespec bound{0, 200'000}; // a thread that enters a system call does not ring
     header().frontend_waits = 1;
-    futex(header().event_seq, FUTEX_WAIT, seq, &tenth);
+    futex(header().event_seq, FUTEX_WAIT, seq, &bound);
     header().frontend_waits = 0;
   }
 }
@@ -103,6 +101,7 @@ Checked<std::unique_ptr<Inferior>> Inferior::Impl::bring_up(Client& client, keep
   const bool attached = born.attached;
   auto impl = std::make_unique<Impl>(client);
   if (auto ok = impl->adopt(std::move(born)); !ok) {
+    impl.reset(); // and with it the kicks that have not arrived
     undo_birth(client, attached);
     return ok.error();
   }
@@ -276,12 +275,12 @@ void Inferior::set_signal_policy(int signal, uint8_t policy) {
 
 // The keeper is gone: what it would do, as far as memory alone allows.
 void Inferior::Impl::abandon() {
-  // Jumps stay: taking one away takes a moment at which no thread is near it. They lead to what
-  // they replaced.
+  // The agent stays, and with it what it has to see. So do jumps: taking one away takes a moment at
+  // which no thread is near it. They lead to what they replaced.
   std::vector<uint32_t> removed;
   sites->each_patched({TargetAddr(0), TargetAddr(~0ull)}, [&](const SitePool::Place& p) {
     const uint8_t byte = p.first_byte();
-    if (p.installed() &&
+    if (p.installed() && !(p.flags & kSiteSyscall) &&
         pwrite(born.memory.get(), &byte, 1, static_cast<off_t>(p.address.value)) == 1)
       removed.push_back(p.index);
   });
@@ -294,8 +293,16 @@ void Inferior::Impl::abandon() {
     wake(i);
 }
 
+Checked<std::vector<std::string>> Inferior::Impl::leave() {
+  kicker->clear(); // what arrives when the agent is gone would kill the program
+  auto left = client.detach();
+  if (!left)
+    abandon();
+  return left;
+}
+
 Checked<std::vector<std::string>> Inferior::detach() {
-  auto left = impl_->client.detach();
+  auto left = impl_->leave();
   impl_->is_alive = false;
   impl_->is_running = false;
   return left;

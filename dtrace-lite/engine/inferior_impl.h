@@ -103,6 +103,7 @@ struct Inferior::Impl {
   Checked<void> uninstall(std::span<const uint32_t> site_indices);
   Checked<void> install_jumps(std::span<const SyscallSpot> spots);
   void abandon();
+  Checked<std::vector<std::string>> leave();
 };
 
 } // namespace ddbg::engine

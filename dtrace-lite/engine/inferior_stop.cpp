@@ -115,9 +115,7 @@ Diagnostic Inferior::Impl::corrupted() const {
 Event Inferior::Impl::give_up(const Diagnostic& why) {
   if (auto e = take_news())
     return std::move(*e);
-  auto left = client.detach();
-  if (!left)
-    abandon();
+  auto left = leave();
   std::string text = why.message + " It is left to run without the debugger.";
   if (left)
     for (const std::string& what : *left)

@@ -1,8 +1,9 @@
 #include "dtrace-lite/keeper/birth.h"
-#include "dtrace-lite/keeper/stopped_process.h"
+#include "dtrace-lite/keeper/release.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 namespace ddbg::keeper {
@@ -29,45 +30,68 @@ Checked<void> check_process(pid_t pid) {
   return {};
 }
 
+// Calls that do not return here, or not only here: the thread makes them under the agent's eyes.
+bool agent_makes(uint64_t number) {
+  switch (number) {
+  case SYS_clone:
+  case SYS_clone3:
+  case SYS_fork:
+  case SYS_vfork:
+  case SYS_execve:
+  case SYS_execveat:
+    return true;
+  default:
+    return false;
+  }
+}
+
+Checked<void> adopt_threads(Injected& in, const StoppedProcess& stopped, Detour& detour) {
+  uint32_t slot = 0;
+  for (pid_t tid : stopped.threads()) {
+    const Tracee thread(tid);
+    auto regs = thread.registers();
+    if (!regs)
+      continue; // it ended
+    bool in_call = in_system_call(*regs);
+    if (in_call && agent_makes(regs->orig_rax)) {
+      *regs = as_restarted(*regs);
+      regs->orig_rax = ~0ull;
+      if (auto ok = thread.set_registers(*regs); !ok)
+        return to_diagnostic(ok.error());
+      in_call = false;
+    }
+    auto ok = in_call ? enter_agent_after_call(in, thread, detour, slot)
+                      : enter_agent(in, thread, detour, slot);
+    if (!ok)
+      return ok;
+    ++slot;
+  }
+  return {};
+}
+
 } // namespace
 
-Checked<Injected> attach(pid_t pid, pid_t frontend_pid, const dune::backend::Choice& choice) {
+Checked<Injected> attach(pid_t pid, const dune::backend::Choice& choice) {
   if (auto ok = check_process(pid); !ok)
     return ok.error();
   auto stopped = StoppedProcess::stop(pid);
   if (!stopped)
     return stopped.error();
-  Tracee first(stopped->threads().front());
-  auto in = inject_agent(pid, first, frontend_pid, choice);
+  if (!stopped->stragglers().empty())
+    return Diagnostic{fmt::format("Thread {} of process {} does not come out of the kernel.",
+                                  stopped->stragglers().front(), pid),
+                      "It may be waiting for a child made with vfork; try again later.",
+                      {}};
+  auto detour = Detour::build(pid);
+  if (!detour)
+    return to_diagnostic(detour.error());
+  auto in = inject_agent(pid, Tracee(stopped->threads().front()), *detour, choice);
   if (!in)
     return in.error();
-  auto instruction = find_syscall_instruction(pid, *in->memory);
-  if (!instruction)
-    return to_diagnostic(instruction.error());
-  uint32_t slot = 0;
-  for (pid_t tid : stopped->threads()) {
-    Tracee thread(tid);
-    auto regs = thread.registers();
-    if (!regs)
-      continue; // it ended
-    switch (in_system_call(*regs)) {
-    case InKernel::kWasInterrupted:
-      regs->rip -= 2;
-      regs->rax = regs->orig_rax;
-      regs->orig_rax = ~0ull;
-      if (auto ok = thread.set_registers(*regs); !ok)
-        return to_diagnostic(ok.error());
-      [[fallthrough]];
-    case InKernel::kRestarts:
-      if (auto ok = adopt_blocked(*in, thread, slot, *instruction); !ok)
-        return ok.error();
-      break;
-    case InKernel::kNo:
-      if (auto ok = enter_agent(*in, thread, slot); !ok)
-        return ok.error();
-      break;
-    }
-    ++slot;
+  if (auto ok = adopt_threads(*in, *stopped, *detour); !ok) {
+    abandon(*in);
+    (void)take_out(*in, *stopped, *detour);
+    return ok.error();
   }
   return in;
 }

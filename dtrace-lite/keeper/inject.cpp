@@ -124,10 +124,10 @@ Checked<MemoryMap> plan_addresses(pid_t pid, uint64_t image_size) {
 
 class Remote {
 public:
-  Remote(const Tracee& thread, TargetAddr instruction) : thread_(thread), at_(instruction) {}
+  Remote(const Tracee& thread, Detour& detour) : thread_(thread), detour_(detour) {}
 
   Checked<uint64_t> call(const char* what, long number, std::initializer_list<uint64_t> arguments) {
-    auto result = thread_.system_call(at_, number, {arguments.begin(), arguments.size()});
+    auto result = thread_.system_call(detour_, number, {arguments.begin(), arguments.size()});
     if (!result)
       return to_diagnostic(result.error());
     if (*result < 0 && *result >= -4095) {
@@ -153,34 +153,50 @@ public:
 
 private:
   const Tracee& thread_;
-  TargetAddr at_;
+  Detour& detour_;
 };
 
 // A memfd made by the target (so that it lives in the target's namespaces and limits), taken over
-// by pidfd_getfd.
-Checked<std::pair<uint64_t, dune::Fd>> make_memfd(Remote& remote, int pidfd, uint64_t name,
-                                                  uint64_t size, bool executable) {
-  Checked<uint64_t> made = Diagnostic{};
-  if (executable)
-    made = remote.call("memfd_create", SYS_memfd_create,
-                       {name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC});
-  if (!executable || !made)
-    made = remote.call("memfd_create", SYS_memfd_create, {name, MFD_CLOEXEC | MFD_ALLOW_SEALING});
-  if (!made)
-    return made.error();
-  dune::Fd fd(static_cast<int>(syscall(SYS_pidfd_getfd, pidfd, *made, 0)));
-  if (!fd)
-    return to_diagnostic(dune::system_error("cannot take the session from the target"));
-  if (ftruncate(fd.get(), static_cast<off_t>(size)) != 0 ||
-      fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
-    return to_diagnostic(dune::system_error("cannot size the session"));
-  // Another process that shares the target's descriptors can have come in between: we map all of
-  // it.
-  struct stat info {};
-  if (fstat(fd.get(), &info) != 0 || static_cast<uint64_t>(info.st_size) != size)
-    return Diagnostic{"The session has another size than it was given.", {}, {}};
-  return std::pair{*made, std::move(fd)};
-}
+// by pidfd_getfd. The target's own descriptor goes away with this object.
+class SharedMemory {
+public:
+  explicit SharedMemory(Remote& remote) : remote_(remote) {}
+  ~SharedMemory() {
+    if (in_target_)
+      (void)!remote_.call("close", SYS_close, {*in_target_});
+  }
+  SharedMemory(const SharedMemory&) = delete;
+  SharedMemory& operator=(const SharedMemory&) = delete;
+
+  Checked<void> make(int pidfd, uint64_t name, uint64_t size, uint64_t flags) {
+    flags |= MFD_CLOEXEC | MFD_ALLOW_SEALING;
+    auto made = remote_.call("memfd_create", SYS_memfd_create, {name, flags});
+    if (!made && (flags & MFD_EXEC)) // a kernel that does not know it yet
+      made = remote_.call("memfd_create", SYS_memfd_create, {name, flags & ~uint64_t{MFD_EXEC}});
+    if (!made)
+      return made.error();
+    in_target_ = *made;
+    ours_ = dune::Fd(static_cast<int>(syscall(SYS_pidfd_getfd, pidfd, *made, 0)));
+    if (!ours_)
+      return to_diagnostic(dune::system_error("cannot take the session from the target"));
+    if (ftruncate(ours_.get(), static_cast<off_t>(size)) != 0 ||
+        fcntl(ours_.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
+      return to_diagnostic(dune::system_error("cannot size the session"));
+    // Another process that shares the target's descriptors can have come in between: we map all of
+    // it.
+    struct stat info {};
+    if (fstat(ours_.get(), &info) != 0 || static_cast<uint64_t>(info.st_size) != size)
+      return Diagnostic{"The session has another size than it was given.", {}, {}};
+    return {};
+  }
+  int in_target() const { return static_cast<int>(*in_target_); }
+  dune::Fd take() { return std::move(ours_); }
+
+private:
+  Remote& remote_;
+  std::optional<uint64_t> in_target_;
+  dune::Fd ours_;
+};
 
 Checked<void> map_everything(Injected& in, Remote& remote) {
   const MemoryMap& m = in.map;
@@ -201,17 +217,16 @@ Checked<void> map_everything(Injected& in, Remote& remote) {
   auto named = [&](const char* text) {
     return in.memory->write(TargetAddr(name), text, strlen(text) + 1);
   };
+  SharedMemory session(remote), code(remote);
   if (auto ok = named("ddbg-session"); !ok)
     return to_diagnostic(ok.error());
-  auto session = make_memfd(remote, pidfd.get(), name, kSessionSize, false);
-  if (!session)
-    return session.error();
+  if (auto ok = session.make(pidfd.get(), name, kSessionSize, 0); !ok)
+    return ok;
   if (auto ok = named("ddbg-code"); !ok)
     return to_diagnostic(ok.error());
-  auto code = make_memfd(remote, pidfd.get(), name, kCodeSize, true);
-  if (!code)
-    return code.error();
-  const int session_fd = static_cast<int>(session->first), code_fd = static_cast<int>(code->first);
+  if (auto ok = code.make(pidfd.get(), name, kCodeSize, MFD_EXEC); !ok)
+    return ok;
+  const int session_fd = session.in_target(), code_fd = code.in_target();
 
   struct Step {
     uint64_t address, size;
@@ -238,12 +253,8 @@ Checked<void> map_everything(Injected& in, Remote& remote) {
                            {m.agent_text, in.image.text_size, PROT_READ | PROT_EXEC});
       !r)
     return r.error();
-  for (int fd : {session_fd, code_fd})
-    if (auto r = remote.call("close", SYS_close, {uint64_t(fd)}); !r)
-      return r.error();
-
-  in.session_fd = std::move(session->second);
-  in.code_fd = std::move(code->second);
+  in.session_fd = session.take();
+  in.code_fd = code.take();
   return {};
 }
 
@@ -278,29 +289,11 @@ void fill_header(Injected& in, const dune::backend::Choice& choice) {
 
 constexpr uint64_t kHwcap2Fsgsbase = 2;
 
-} // namespace
-
-Checked<Injected> inject_agent(pid_t pid, const Tracee& thread, pid_t,
-                               const dune::backend::Choice& choice) {
-  Injected in;
-  in.pid = pid;
-  in.image = image_header();
-  auto memory = Memory::open(pid);
-  if (!memory)
-    return to_diagnostic(memory.error());
-  in.memory = std::move(*memory);
-  auto instruction = find_syscall_instruction(pid, *in.memory);
-  if (!instruction)
-    return to_diagnostic(instruction.error());
-  auto plan = plan_addresses(pid, in.image.total_size);
-  if (!plan)
-    return plan.error();
-  in.map = *plan;
-  in.map.quick_call = in.map.agent_text + in.image.quick_call;
-  Remote remote(thread, *instruction);
+Checked<void> bring_up(Injected& in, const Tracee& thread, Detour& detour,
+                       const dune::backend::Choice& choice) {
+  Remote remote(thread, detour);
   if (auto ok = map_everything(in, remote); !ok)
     return ok.error();
-
   auto session = dune::Mapping::shared(in.session_fd.get(), kSessionSize);
   auto code = dune::Mapping::shared(in.code_fd.get(), kCodeSize);
   if (!session || !code)
@@ -316,38 +309,119 @@ Checked<Injected> inject_agent(pid_t pid, const Tracee& thread, pid_t,
   c.text_end = in.map.agent_text + in.image.text_size;
   c.code_near_libs = in.map.code_near_libs;
   c.code_near_main = in.map.code_near_main;
-  c.target_pid = innermost_pid(pid);
+  c.target_pid = innermost_pid(in.pid);
   c.xstate_size = xstate_format().extended_size;
   in.capabilities = capabilities_for(thread, choice);
   c.owned = dune::agent::owned_signals(in.capabilities & kCapPreciseKick);
-  c.has_fsgsbase = (read_auxv(pid, AT_HWCAP2) & kHwcap2Fsgsbase) != 0;
+  c.has_fsgsbase = (read_auxv(in.pid, AT_HWCAP2) & kHwcap2Fsgsbase) != 0;
   if (auto ok = in.memory->write(TargetAddr(in.map.agent_text + in.image.config), &c, sizeof c);
       !ok)
     return to_diagnostic(ok.error());
   fill_header(in, choice);
   const TargetAddr stack(dune::agent::block_of_slot(in.map.agent_stacks, 0) - 64);
-  if (auto ok = thread.run_to_int3(TargetAddr(in.map.agent_text + in.image.take), stack); !ok)
+  if (auto ok = thread.run_take(detour, TargetAddr(in.map.agent_text + in.image.take), stack); !ok)
     return to_diagnostic(ok.error());
+  return {};
+}
+
+} // namespace
+
+Checked<Injected> inject_agent(pid_t pid, const Tracee& thread, Detour& detour,
+                               const dune::backend::Choice& choice) {
+  Injected in;
+  in.pid = pid;
+  in.image = image_header();
+  auto memory = Memory::open(pid);
+  if (!memory)
+    return to_diagnostic(memory.error());
+  in.memory = std::move(*memory);
+  auto plan = plan_addresses(pid, in.image.total_size);
+  if (!plan)
+    return plan.error();
+  in.map = *plan;
+  in.map.quick_call = in.map.agent_text + in.image.quick_call;
+  if (auto ok = bring_up(in, thread, detour, choice); !ok) {
+    unmap_agent(in, thread, detour);
+    return ok.error();
+  }
   return in;
+}
+
+void unmap_agent(const Injected& in, const Tracee& thread, Detour& detour) {
+  const std::pair<uint64_t, uint64_t> mappings[] = {
+      {in.map.code_near_main, kCodeNearMainSize},
+      {in.map.code_near_libs, kCodeNearLibsSize},
+      {in.map.code_table, kCodeTableSize},
+      {in.map.session, kSessionSize},
+      {in.map.agent_stacks, kThreadSlots * kAgentStackSize},
+      {in.map.agent_text, in.image.total_size},
+  };
+  for (auto [address, size] : mappings)
+    if (address)
+      (void)!thread.system_call(detour, SYS_munmap, std::array<uint64_t, 2>{address, size});
+}
+
+bool take_signal(const Injected& in, const Tracee& thread, Detour& detour, TargetAddr room,
+                 int signal, dune::KernelSiginfo& info) {
+  struct {
+    uint64_t set;
+    timespec no_time{};
+    dune::KernelSiginfo info{};
+  } wait;
+  wait.set = dune::signal_bit(signal);
+  if (!(read_signal_set(thread.tid(), "SigPnd") & wait.set) ||
+      !in.memory->write(room, &wait, sizeof wait))
+    return false;
+  const TargetAddr info_at = room + offsetof(decltype(wait), info);
+  auto r = thread.system_call(
+      detour, SYS_rt_sigtimedwait,
+      std::array<uint64_t, 4>{room.value, info_at.value,
+                              room.value + offsetof(decltype(wait), no_time), sizeof wait.set});
+  return r && *r > 0 && in.memory->read(info_at, &info, sizeof info);
 }
 
 namespace {
 
-// Slot and block of a thread that did not start under the agent.
-Checked<uint64_t> adopt(Injected& in, const Tracee& thread, uint32_t slot,
-                        dune::KernelStack altstack) {
+dune::KernelStack agent_stack(const Injected& in, uint32_t slot) {
+  return {in.map.agent_stacks + slot * kAgentStackSize, 0, 0,
+          kAgentStackSize - sizeof(ThreadBlock)};
+}
+
+// What waits for the thread to unblock it waits in the agent from now on: in the kernel, where
+// these signals are not blocked any more, it would interrupt the thread's system call.
+void take_pending(Injected& in, const Tracee& thread, Detour& detour, TargetAddr room,
+                  ThreadBlock& block) {
+  for (size_t i = 0; i < std::size(dune::agent::kOwnedSignals); ++i) {
+    const int signal = dune::agent::kOwnedSignals[i];
+    if ((block.blocked & dune::signal_bit(signal)) &&
+        take_signal(in, thread, detour, room, signal, block.pending_info[i]))
+      block.pending |= dune::signal_bit(signal);
+  }
+}
+
+// Slot, block and signal stack of a thread that did not start under the agent. Returns the mask the
+// kernel is to have for it.
+Checked<uint64_t> adopt(Injected& in, const Tracee& thread, Detour& detour, uint32_t slot) {
   if (slot >= kThreadSlots)
     return Diagnostic{fmt::format("The process has more than {} threads.", kThreadSlots), {}, {}};
   auto mask = thread.signal_mask();
   if (!mask)
     return to_diagnostic(mask.error());
+  const dune::KernelStack ours = agent_stack(in, slot);
+  const TargetAddr room(ours.sp); // still unused
+  const auto altstack_call = [&](uint64_t set, uint64_t get) {
+    auto r = thread.system_call(detour, SYS_sigaltstack, std::array<uint64_t, 2>{set, get});
+    return r && *r == 0;
+  };
   ThreadBlock block{};
   block.slot = slot;
   block.blocked = *mask & in.config.owned;
-  block.altstack = altstack;
-  if (auto ok = in.memory->write(TargetAddr(dune::agent::block_of_slot(in.map.agent_stacks, slot)),
-                                 &block, sizeof block);
-      !ok)
+  take_pending(in, thread, detour, room, block);
+  if (!altstack_call(0, room.value) ||
+      !in.memory->read(room, &block.altstack, sizeof block.altstack))
+    return Diagnostic{"A thread's signal stack cannot be read.", {}, {}};
+  const TargetAddr block_at(dune::agent::block_of_slot(in.map.agent_stacks, slot));
+  if (auto ok = in.memory->write(block_at, &block, sizeof block); !ok)
     return to_diagnostic(ok.error());
   Header& h = in.session().header;
   ThreadSlot& s = in.session().threads[slot];
@@ -355,39 +429,16 @@ Checked<uint64_t> adopt(Injected& in, const Tracee& thread, uint32_t slot,
   s.state = static_cast<uint32_t>(ThreadState::kRunning);
   h.live_threads++;
   h.slots_in_use = std::max(h.slots_in_use.load(), slot + 1);
-  return *mask;
-}
-
-dune::KernelStack agent_stack(const Injected& in, uint32_t slot) {
-  return {in.map.agent_stacks + slot * kAgentStackSize, 0, 0,
-          kAgentStackSize - sizeof(ThreadBlock)};
-}
-
-Checked<dune::KernelStack> current_altstack(Injected& in, const Tracee& thread, uint32_t slot,
-                                            TargetAddr instruction) {
-  // The slot's stack is still unused: room for the answer.
-  const uint64_t room = in.map.agent_stacks + slot * kAgentStackSize;
-  auto r = thread.system_call(instruction, SYS_sigaltstack, std::array<uint64_t, 2>{0, room});
-  if (!r)
-    return to_diagnostic(r.error());
-  dune::KernelStack stack{0, dune::kSsDisable, 0, 0};
-  if (*r == 0)
-    if (auto ok = in.memory->read(TargetAddr(room), &stack, sizeof stack); !ok)
-      return to_diagnostic(ok.error());
-  stack.flags &= ~dune::kSsOnstack;
-  return stack;
+  // Last, so that a thread on this stack has a block whenever the keeper may die.
+  if (!in.memory->write(room, &ours, sizeof ours) || !altstack_call(room.value, 0))
+    return Diagnostic{"A thread cannot be given the agent's signal stack.", {}, {}};
+  return *mask & ~in.config.owned;
 }
 
 } // namespace
 
-Checked<uint32_t> enter_agent(Injected& in, const Tracee& thread, uint32_t slot) {
-  auto instruction = find_syscall_instruction(in.pid, *in.memory);
-  if (!instruction)
-    return to_diagnostic(instruction.error());
-  auto altstack = current_altstack(in, thread, slot, *instruction);
-  if (!altstack)
-    return altstack.error();
-  auto mask = adopt(in, thread, slot, *altstack);
+Checked<void> enter_agent(Injected& in, const Tracee& thread, Detour& detour, uint32_t slot) {
+  auto mask = adopt(in, thread, detour, slot);
   if (!mask)
     return mask.error();
   auto regs = thread.registers();
@@ -416,7 +467,7 @@ Checked<uint32_t> enter_agent(Injected& in, const Tracee& thread, uint32_t slot)
   frame.return_address = in.map.agent_text + in.image.restorer;
   frame.uc.flags = dune::kUcFpXstate | dune::kUcSigcontextSs | dune::kUcStrictRestoreSs;
   frame.uc.stack = agent_stack(in, slot);
-  frame.uc.sigmask = *mask & ~in.config.owned;
+  frame.uc.sigmask = *mask;
   auto& m = frame.uc.mcontext;
   const user_regs_struct& r = *regs;
   m.r8 = r.r8, m.r9 = r.r9, m.r10 = r.r10, m.r11 = r.r11, m.r12 = r.r12, m.r13 = r.r13;
@@ -429,6 +480,7 @@ Checked<uint32_t> enter_agent(Injected& in, const Tracee& thread, uint32_t slot)
   if (auto ok = in.memory->write(TargetAddr(frame_at), &frame, sizeof frame); !ok)
     return to_diagnostic(ok.error());
 
+  in.session().threads[slot].regs.rip = r.rip; // where it is, until it has parked
   user_regs_struct entry = r;
   entry.rip = in.map.agent_text + in.image.enter;
   entry.rsp = frame_at;
@@ -436,32 +488,34 @@ Checked<uint32_t> enter_agent(Injected& in, const Tracee& thread, uint32_t slot)
   entry.eflags &= ~0x500ull; // DF, TF
   constexpr uint64_t kSynchronous = dune::signal_bit(SIGSEGV) | dune::signal_bit(SIGBUS) |
                                     dune::signal_bit(SIGFPE) | dune::signal_bit(SIGILL);
-  if (auto ok = thread.set_signal_mask(~kSynchronous); !ok)
-    return to_diagnostic(ok.error());
   if (auto ok = thread.set_registers(entry); !ok)
     return to_diagnostic(ok.error());
-  return slot;
+  if (auto ok = thread.set_signal_mask(~kSynchronous); !ok)
+    return to_diagnostic(ok.error());
+  return {};
 }
 
-Checked<uint32_t> adopt_blocked(Injected& in, const Tracee& thread, uint32_t slot,
-                                TargetAddr instruction) {
-  auto altstack = current_altstack(in, thread, slot, instruction);
-  if (!altstack)
-    return altstack.error();
-  auto mask = adopt(in, thread, slot, *altstack);
+Checked<void> enter_agent_after_call(Injected& in, const Tracee& thread, Detour& detour,
+                                     uint32_t slot) {
+  auto regs = thread.registers();
+  if (!regs)
+    return to_diagnostic(regs.error());
+  auto mask = adopt(in, thread, detour, slot);
   if (!mask)
     return mask.error();
-  const dune::KernelStack stack = agent_stack(in, slot);
-  if (auto ok = in.memory->write(TargetAddr(stack.sp), &stack, sizeof stack); !ok)
+  // The kernel makes the call again at the `syscall` in front of rip: there it has an int3 behind.
+  const uint64_t call = regs->rip - 2;
+  const TargetAddr block(dune::agent::block_of_slot(in.map.agent_stacks, slot));
+  if (auto ok = in.memory->write(block + offsetof(ThreadBlock, stepped_call), &call, sizeof call);
+      !ok)
     return to_diagnostic(ok.error());
-  auto set = thread.system_call(instruction, SYS_sigaltstack, std::array<uint64_t, 2>{stack.sp, 0});
-  if (!set || *set != 0)
-    return Diagnostic{"A thread runs on its alternate signal stack inside a system call.",
-                      "Attach again when it has left its signal handler.",
-                      {}};
-  if (auto ok = thread.set_signal_mask(*mask & ~in.config.owned); !ok)
+  in.session().threads[slot].regs.rip = regs->rip; // where it is, for a stop meanwhile
+  regs->rip = in.map.agent_text + in.image.stepped_call + 2;
+  if (auto ok = thread.set_registers(*regs); !ok)
     return to_diagnostic(ok.error());
-  return slot;
+  if (auto ok = thread.set_signal_mask(*mask); !ok)
+    return to_diagnostic(ok.error());
+  return {};
 }
 
 } // namespace ddbg::keeper

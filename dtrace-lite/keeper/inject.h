@@ -31,18 +31,25 @@ struct Injected {
   }
 };
 
-// `thread` is stopped in user mode (or in a system call stop) and runs the calls. Afterwards the
-// agent is mapped and initialised, but no thread has entered it.
-Checked<Injected> inject_agent(pid_t pid, const Tracee& thread, pid_t frontend_pid,
+// `thread` is stopped and makes the calls. Afterwards the agent is mapped and initialised, but no
+// thread has entered it; after an error nothing of it is left.
+Checked<Injected> inject_agent(pid_t pid, const Tracee& thread, Detour&,
                                const dune::backend::Choice&);
 
 // Gives the stopped thread a slot and makes it run the agent when it is resumed: it parks there
-// with `regs` as the program's registers. Errors: pool full, ptrace.
-Checked<uint32_t> enter_agent(Injected&, const Tracee&, uint32_t slot);
+// with its present registers as the program's. Errors: pool full, ptrace.
+Checked<void> enter_agent(Injected&, const Tracee&, Detour&, uint32_t slot);
 
-// Gives the stopped thread a slot without making it enter: for one that is blocked in the kernel,
-// whose system call goes on undisturbed.
-Checked<uint32_t> adopt_blocked(Injected&, const Tracee&, uint32_t slot,
-                                TargetAddr syscall_instruction);
+// The same for a thread inside a system call, which goes on undisturbed: the thread enters the
+// agent at its end, before anything of the program.
+Checked<void> enter_agent_after_call(Injected&, const Tracee&, Detour&, uint32_t slot);
+
+// Takes a signal that is pending for the thread alone away from it. `room`: memory of the target's
+// that nobody uses.
+bool take_signal(const Injected&, const Tracee&, Detour&, TargetAddr room, int signal,
+                 dune::KernelSiginfo&);
+
+// The agent's memory; nobody may be in there any more.
+void unmap_agent(const Injected&, const Tracee&, Detour&);
 
 } // namespace ddbg::keeper

@@ -122,6 +122,21 @@ Checked<void> check_program(const LaunchOptions& options) {
   return {};
 }
 
+// The agent into a process that has just come out of execve: it has one thread, which enters.
+Checked<Injected> inject_first_thread(pid_t pid, const dune::backend::Choice& choice) {
+  auto detour = Detour::build(pid);
+  if (!detour)
+    return to_diagnostic(detour.error());
+  const Tracee thread(pid);
+  auto injected = inject_agent(pid, thread, *detour, choice);
+  if (injected)
+    if (auto ok = enter_agent(*injected, thread, *detour, 0); !ok) {
+      unmap_agent(*injected, thread, *detour);
+      return ok.error();
+    }
+  return injected;
+}
+
 } // namespace
 
 Checked<Injected> launch(const LaunchOptions& options, pid_t frontend_pid,
@@ -153,14 +168,11 @@ Checked<Injected> launch(const LaunchOptions& options, pid_t frontend_pid,
     if (auto ok = wait_for_exec(pid, report_read.get()); !ok)
       return ok.error(); // it is gone already
   }
-  ptrace(PTRACE_SETOPTIONS, pid, nullptr, PTRACE_O_EXITKILL);
-  Tracee thread(pid);
-  auto injected = inject_agent(pid, thread, frontend_pid, choice);
+  ptrace(PTRACE_SETOPTIONS, pid, nullptr, PTRACE_O_EXITKILL | kTraceOptions);
+  auto injected = inject_first_thread(pid, choice);
   if (!injected)
     return give_up(injected.error());
-  if (auto ok = enter_agent(*injected, thread, 0); !ok)
-    return give_up(ok.error());
-  if (auto ok = thread.detach(); !ok)
+  if (auto ok = Tracee(pid).detach(); !ok)
     return give_up(to_diagnostic(ok.error()));
   return injected;
 }
@@ -169,7 +181,7 @@ Checked<void> seize_for_exec(pid_t pid, pid_t tid) {
   const std::vector<pid_t> tasks = read_tasks(pid);
   if (std::find(tasks.begin(), tasks.end(), tid) == tasks.end())
     return Diagnostic{"A thread that is not the program's cannot be followed.", {}, {}};
-  if (ptrace(PTRACE_SEIZE, tid, nullptr, PTRACE_O_TRACEEXEC) != 0)
+  if (ptrace(PTRACE_SEIZE, tid, nullptr, PTRACE_O_TRACEEXEC | PTRACE_O_TRACESYSGOOD) != 0)
     return to_diagnostic(dune::system_error("cannot follow the execve"));
   return {};
 }
@@ -182,18 +194,13 @@ void let_go(pid_t tid) {
     ptrace(PTRACE_DETACH, tid, nullptr, *status >> 16 ? 0 : WSTOPSIG(*status));
 }
 
-Checked<Injected> inject_after_exec(pid_t pid, pid_t frontend_pid,
-                                    const dune::backend::Choice& choice) {
-  int status;
-  Tracee thread(pid);
+Checked<Injected> inject_after_exec(pid_t pid, const dune::backend::Choice& choice) {
+  const Tracee thread(pid);
   // System calls fail at PTRACE_EVENT_EXEC itself: go on to the end of the execve.
-  if (ptrace(PTRACE_SYSCALL, pid, nullptr, nullptr) != 0 || waitpid(pid, &status, __WALL) != pid ||
-      !WIFSTOPPED(status))
+  if (!thread.run_until(PTRACE_SYSCALL,
+                        [](const Stop& stop) { return stop.kind == Stop::Kind::kSystemCall; }))
     return Diagnostic{"The program was gone after its execve.", {}, {}};
-  auto injected = inject_agent(pid, thread, frontend_pid, choice);
-  if (injected)
-    if (auto ok = enter_agent(*injected, thread, 0); !ok)
-      injected = ok.error();
+  auto injected = inject_first_thread(pid, choice);
   (void)!thread.detach(); // it may have been killed meanwhile: then its exit is the news
   return injected;
 }

@@ -1,13 +1,12 @@
 #include "dtrace-lite/keeper/release.h"
 
-#include "dtrace-lite/keeper/stopped_process.h"
-
 #include <algorithm>
 #include <array>
 #include <climits>
 #include <csignal>
 #include <fmt/format.h>
 #include <linux/futex.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
 
 namespace ddbg::keeper {
@@ -29,7 +28,8 @@ bool in_arena(const Injected& in, uint64_t rip) {
          (in.map.code_near_main && within(rip, in.map.code_near_main, kCodeNearMainSize));
 }
 
-// The program's address for an exact place in a copy; 0 if there is none.
+// The program's address for an exact place in a copy or in a jump site's trampoline; 0 if there is
+// none.
 uint64_t original_of(const Injected& in, uint64_t rip) {
   const SiteTable& table = in.sites();
   for (uint32_t i = 0; i < std::min(table.count.load(), kSites); ++i) {
@@ -41,7 +41,8 @@ uint64_t original_of(const Injected& in, uint64_t rip) {
           s.boundaries[b].saved_count == 0)
         return s.boundaries[b].original;
   }
-  return 0;
+  const uint64_t original = out_of_trampoline(table, rip);
+  return original != rip ? original : 0;
 }
 
 uint32_t slot_of_thread(const Injected& in, pid_t tid) {
@@ -53,73 +54,183 @@ uint32_t slot_of_thread(const Injected& in, pid_t tid) {
   return kNone;
 }
 
-// The same for a thread in agent/entry.S's agent_stepped_call, which makes a system call in the
-// middle of a step, or the rest of one. True: `regs` are the program's.
+// The same for a thread at agent/entry.S's agent_stepped_call, which makes a system call in the
+// middle of a step, the rest of one, or the one it was in when we attached. True: `regs` are the
+// program's.
 bool leave_stepped_call(const Injected& in, const Tracee& thread, user_regs_struct& regs) {
-  constexpr uint8_t kCall[] = {0x0f, 0x05, 0xcc};
-  const uint64_t rip = regs.rip;
-  if (!within(rip, in.map.agent_text, in.image.text_size))
+  const uint64_t done = regs.rip - (in.map.agent_text + in.image.stepped_call);
+  if (done != 0 && done != 2)
     return false;
   const uint32_t slot = slot_of_thread(in, thread.tid());
-  for (uint64_t done : {uint64_t{0}, uint64_t{2}}) {
-    uint8_t code[sizeof kCall];
-    ThreadBlock block;
-    if (slot != kNone && in.memory->read(TargetAddr(rip - done), code, sizeof code) &&
-        std::equal(code, code + sizeof code, kCall) &&
-        in.memory->read(TargetAddr(dune::agent::block_of_slot(in.map.agent_stacks, slot)), &block,
-                        sizeof block) &&
-        block.stepped_call) {
-      regs.rip = block.stepped_call + done; // orig_rax stays: a restart goes back to the original
-      if (block.partial_done) {             // a short count, as after a signal
-        const bool more = done && static_cast<int64_t>(regs.rax) > 0;
-        regs.rax = block.partial_done + (more ? regs.rax : 0);
-        regs.rsi = block.partial_rsi;
-        regs.rdx = block.partial_rdx;
-        regs.rip = block.stepped_call + 2;
-        regs.orig_rax = ~0ull;
-      }
-      return true;
-    }
+  ThreadBlock block;
+  if (slot == kNone ||
+      !in.memory->read(TargetAddr(dune::agent::block_of_slot(in.map.agent_stacks, slot)), &block,
+                       sizeof block) ||
+      !block.stepped_call)
+    return false;
+  regs.rip = block.stepped_call + done; // orig_rax stays: a restart goes back to the original
+  if (block.partial_done) {             // a short count, as after a signal
+    const bool more = done && static_cast<int64_t>(regs.rax) > 0;
+    regs.rax = block.partial_done + (more ? regs.rax : 0);
+    regs.rsi = block.partial_rsi;
+    regs.rdx = block.partial_rdx;
+    regs.rip = block.stepped_call + 2;
+    regs.orig_rax = ~0ull;
   }
-  return false;
+  return true;
 }
 
-// Brings a stopped thread to an instruction of the program's own. False: it cannot be moved.
-bool bring_out(Injected& in, StoppedProcess& process, const Tracee& thread) {
+// A signal that only the agent can make sense of is on its way to the thread: the trap of a site
+// that is gone by now, a kick.
+bool agent_is_wanted(const Injected& in, const Tracee& thread) {
+  auto mask = thread.signal_mask();
+  return mask && (read_signal_set(thread.tid(), "SigPnd") & in.config.owned & ~*mask) != 0;
+}
+
+// The agent finds its way out of a copy, step by step, when it gets a kick there. (Stepping from
+// here would leave the trap flag behind if the keeper died.)
+void kick(const Injected& in, pid_t tid) {
+  const bool own_signal = in.config.owned & dune::signal_bit(kKickSignal);
+  siginfo_t info{};
+  info.si_signo = own_signal ? kKickSignal : SIGTRAP;
+  info.si_code = SI_QUEUE;
+  info.si_value.sival_ptr = reinterpret_cast<void*>(kKickValue);
+  syscall(SYS_rt_tgsigqueueinfo, in.pid, tid, info.si_signo, &info);
+}
+
+// A thread that is about to make a system call makes it later: it stands before the instruction
+// then.
+dune::Status stay_before_call(const Tracee& thread, user_regs_struct& regs) {
+  regs.rip -= 2;
+  regs.rax = regs.orig_rax;
+  regs.orig_rax = ~0ull; // the kernel makes none now
+  if (auto ok = thread.set_registers(regs); !ok)
+    return ok;
+  if (auto ok = thread.run_until(
+          PTRACE_SYSCALL, [](const Stop& stop) { return stop.kind == Stop::Kind::kSystemCall; });
+      !ok)
+    return ok;
+  return thread.set_registers(regs);
+}
+
+// The program's registers for those of a stopped thread, where they can be told.
+bool leave(const Injected& in, const Tracee& thread, user_regs_struct& regs) {
+  if (leave_stepped_call(in, thread, regs))
+    return true;
+  if (in_agent(in, regs))
+    return false;
+  if (!in_arena(in, regs.rip))
+    return true;
+  const uint64_t original = original_of(in, regs.rip);
+  if (original)
+    regs.rip = original; // orig_rax stays: a call to restart is restarted at the original
+  return original != 0;
+}
+
+enum class Way { kOut, kEnded, kStuck };
+
+// Brings a stopped thread to an instruction of the program's own.
+Way bring_out(Injected& in, StoppedProcess& process, const Tracee& thread) {
   constexpr int kTries = 20000; // of a few microseconds each: a thread leaves the agent by itself
   for (int i = 0; i < kTries; ++i) {
     auto regs = thread.registers();
     if (!regs)
-      return true; // it ended
-    if (leave_stepped_call(in, thread, *regs))
-      return static_cast<bool>(thread.set_registers(*regs));
-    if (in_agent(in, *regs)) {
-      if (!process.run_briefly(thread.tid()))
-        return true;
-      continue;
+      return Way::kEnded;
+    if (!agent_is_wanted(in, thread)) {
+      const user_regs_struct there = *regs;
+      const bool outside = leave(in, thread, *regs);
+      if (outside && thread.enters_system_call()) {
+        *regs = there;
+        if (!stay_before_call(thread, *regs))
+          return Way::kEnded;
+        continue;
+      }
+      if (outside)
+        return thread.set_registers(*regs) ? Way::kOut : Way::kEnded;
+      if (!in_agent(in, *regs))
+        kick(in, thread.tid());
     }
-    if (!in_arena(in, regs->rip))
-      return true;
-    if (const uint64_t original = original_of(in, regs->rip)) {
-      regs->rip = original; // orig_rax stays: a call to restart is restarted at the original
-      return static_cast<bool>(thread.set_registers(*regs));
-    }
-    if (!process.single_step(thread.tid()))
-      return true;
+    if (!process.run_briefly(thread.tid()))
+      return thread_state(thread.tid()) ? Way::kStuck : Way::kEnded;
   }
-  return false;
+  return Way::kStuck;
 }
 
-void remove_sites(Injected& in) {
+// Only the agent could make sense of these: a kick, the trap of a watchpoint.
+bool is_ours(const dune::KernelSiginfo& info) {
+  if (info.signal == SIGTRAP && info.code == dune::kTrapPerf)
+    return true;
+  return info.code == SI_QUEUE && info.rt.value == kKickValue;
+}
+
+// Discards what of that came to the thread while it was on an errand. Returns the program's own
+// signals among it.
+std::vector<dune::KernelSiginfo> discard_ours(const Injected& in, const Tracee& thread,
+                                              Detour& detour, TargetAddr room) {
+  constexpr int kMost = 64; // somebody may send them without end
+  std::vector<dune::KernelSiginfo> others;
+  for (int signal : {SIGTRAP, kKickSignal}) {
+    dune::KernelSiginfo info;
+    for (int i = 0; i < kMost && (in.config.owned & dune::signal_bit(signal)) &&
+                    take_signal(in, thread, detour, room, signal, info);
+         ++i)
+      if (!is_ours(info))
+        others.push_back(info);
+  }
+  return others;
+}
+
+// What the program has set up for this thread, back to the kernel.
+void give_back_thread(Injected& in, const Tracee& thread, Detour& detour) {
+  const uint32_t slot = slot_of_thread(in, thread.tid());
+  auto mask = thread.signal_mask();
+  if (slot == kNone || !mask)
+    return;
+  const TargetAddr at(dune::agent::block_of_slot(in.map.agent_stacks, slot));
+  ThreadBlock block;
+  if (!in.memory->read(at, &block, sizeof block))
+    return;
+  const TargetAddr altstack = at + offsetof(ThreadBlock, altstack);
+  (void)!thread.system_call(detour, SYS_sigaltstack, std::array<uint64_t, 2>{altstack.value, 0});
+  const TargetAddr room(in.map.agent_stacks + slot * kAgentStackSize); // it has left this stack
+  std::vector<dune::KernelSiginfo> signals;
+  for (size_t i = 0; i < std::size(dune::agent::kOwnedSignals); ++i)
+    if (block.pending & in.config.owned & dune::signal_bit(dune::agent::kOwnedSignals[i]))
+      signals.push_back(block.pending_info[i]);
+  const auto later = discard_ours(in, thread, detour, room);
+  signals.insert(signals.end(), later.begin(), later.end());
+  // By the thread itself: from another process the kernel does not take every siginfo.
+  for (const dune::KernelSiginfo& info : signals)
+    if (in.memory->write(room, &info, sizeof info))
+      (void)!thread.system_call(
+          detour, SYS_rt_tgsigqueueinfo,
+          std::array<uint64_t, 4>{innermost_pid(in.pid), innermost_pid(thread.tid()),
+                                  static_cast<uint64_t>(info.signal), room.value});
+  (void)!thread.set_signal_mask((*mask & ~in.config.owned) | block.blocked);
+}
+
+void give_back_dispositions(Injected& in, const Tracee& thread, Detour& detour) {
+  const uint64_t actions = in.map.agent_text + in.image.actions;
+  for (int signal = 1; signal <= dune::kSignalCount; ++signal)
+    if (signal != SIGKILL && signal != SIGSTOP)
+      (void)!thread.system_call(
+          detour, SYS_rt_sigaction,
+          std::array<uint64_t, 4>{uint64_t(signal),
+                                  actions + signal * sizeof(dune::KernelSigaction), 0, 8});
+}
+
+// Takes the int3s out of the text where `which` says so.
+template <class Which> void remove_sites(Injected& in, Which which) {
   SiteTable& table = in.sites();
   for (uint32_t i = 0; i < std::min(table.count.load(), kSites); ++i) {
     Site& s = table.sites[i];
-    if (!(s.flags.load() & kSiteInstalled))
+    const uint32_t flags = s.flags.load();
+    if (!(flags & kSiteInstalled) || !which(flags))
       continue;
     uint8_t now;
     if (in.memory->read(TargetAddr(s.address), &now, 1) && now == 0xcc)
       (void)!in.memory->write(TargetAddr(s.address),
-                              s.flags.load() & kSiteJump ? &kJumpOpcode : &s.original[0], 1);
+                              flags & kSiteJump ? &kJumpOpcode : &s.original[0], 1);
     s.flags.fetch_and(~kSiteInstalled);
   }
 }
@@ -162,94 +273,45 @@ void let_threads_go(Injected& in) {
 } // namespace
 
 void abandon(Injected& in) {
-  remove_sites(in); // first: a thread that is resumed must not run into one that nobody removes
+  // Sites first: a thread that is resumed must not run into one that nobody removes.
+  remove_sites(in, [](uint32_t flags) { return !(flags & kSiteSyscall); });
   let_threads_go(in);
 }
 
-std::vector<std::string> release(Injected& in) {
+std::vector<std::string> take_out(Injected& in, StoppedProcess& process, Detour& detour) {
   std::vector<std::string> left;
+  const auto keep = [&](pid_t tid, const char* why) {
+    left.push_back(fmt::format("Thread {} {}; the agent's code stays in the program.", tid, why));
+  };
+  for (pid_t tid : process.stragglers())
+    keep(tid, "does not come out of the kernel");
+  for (pid_t tid : std::vector<pid_t>(process.threads()))
+    if (bring_out(in, process, Tracee(tid)) == Way::kStuck)
+      keep(tid, "could not be brought out of the agent");
+  // With a thread that needs the agent the others keep it, too: the handlers are the process's.
+  if (!left.empty() || process.threads().empty())
+    return left;
+  remove_sites(in, [](uint32_t) { return true; });
+  remove_jumps(in);
+  for (pid_t tid : process.threads())
+    give_back_thread(in, Tracee(tid), detour);
+  const Tracee thread(process.threads().front());
+  give_back_dispositions(in, thread, detour);
+  unmap_agent(in, thread, detour);
+  return left;
+}
+
+std::vector<std::string> release(Injected& in) {
   abandon(in);
   auto process = StoppedProcess::stop(in.pid);
   if (!process)
     return {process.error().message};
   // Again: what a hostile target has written over it meanwhile would hold them, and now it cannot.
   let_threads_go(in);
-  remove_jumps(in);
-  auto instruction = find_syscall_instruction(in.pid, *in.memory);
-  if (!instruction)
-    return {instruction.error().text};
-  bool all_out = true;
-  std::vector<dune::KernelSigaction> actions(dune::kSignalCount + 1);
-  const uint64_t room = in.map.agent_stacks; // slot 0's stack: nobody is on it any more, see below
-
-  for (pid_t tid : std::vector<pid_t>(process->threads())) {
-    Tracee thread(tid);
-    if (!bring_out(in, *process, thread)) {
-      all_out = false;
-      left.push_back(fmt::format("Thread {} could not be brought out of a displaced copy; its code "
-                                 "stays mapped.",
-                                 tid));
-    }
-  }
-  std::vector<std::pair<pid_t, int>> pending; // the program's, given back at the end
-  for (pid_t tid : process->threads()) {
-    Tracee thread(tid);
-    const uint32_t slot = slot_of_thread(in, tid);
-    auto mask = thread.signal_mask();
-    if (slot == kNone || !mask)
-      continue;
-    ThreadBlock block;
-    if (!in.memory->read(TargetAddr(dune::agent::block_of_slot(in.map.agent_stacks, slot)), &block,
-                         sizeof block))
-      continue;
-    dune::KernelStack stack = block.altstack;
-    if (in.memory->write(TargetAddr(room), &stack, sizeof stack))
-      (void)!thread.system_call(*instruction, SYS_sigaltstack, std::array<uint64_t, 2>{room, 0});
-    (void)!thread.set_signal_mask((*mask & ~in.config.owned) | block.blocked);
-    for (int signal : dune::agent::kOwnedSignals)
-      if (block.pending & dune::signal_bit(signal))
-        pending.emplace_back(tid, signal);
-  }
-
-  // The rest is the process's, by any one thread.
-  if (process->threads().empty())
-    return left;
-  Tracee thread(process->threads().front());
-  // A kick or a watchpoint's trap that is still on its way would kill the program: ignoring a
-  // signal discards it.
-  dune::KernelSigaction ignore{};
-  ignore.handler = dune::kSigIgn;
-  for (int signal : {dune::kSigTrap, dune::agent::kKickSignal})
-    if (in.config.owned & dune::signal_bit(signal)) {
-      process->discard_signal(signal);
-      if (in.memory->write(TargetAddr(room), &ignore, sizeof ignore))
-        (void)!thread.system_call(*instruction, SYS_rt_sigaction,
-                                  std::array<uint64_t, 4>{uint64_t(signal), room, 0, 8});
-    }
-  const TargetAddr actions_at(in.map.agent_text + in.image.actions);
-  if (in.memory->read(actions_at, actions.data(), actions.size() * sizeof actions[0]))
-    for (int signal = 1; signal <= dune::kSignalCount; ++signal)
-      if (signal != SIGKILL && signal != SIGSTOP)
-        (void)!thread.system_call(
-            *instruction, SYS_rt_sigaction,
-            std::array<uint64_t, 4>{
-                uint64_t(signal), actions_at.value + signal * sizeof(dune::KernelSigaction), 0, 8});
-  for (auto [tid, signal] : pending)
-    syscall(SYS_tgkill, in.pid, tid, signal);
-  if (!all_out)
-    return left;
-  const std::pair<uint64_t, uint64_t> mappings[] = {
-      {in.map.code_near_main, kCodeNearMainSize},
-      {in.map.code_near_libs, kCodeNearLibsSize},
-      {in.map.code_table, kCodeTableSize},
-      {in.map.session, kSessionSize},
-      {in.map.agent_stacks, kThreadSlots * kAgentStackSize},
-      {in.map.agent_text, in.image.total_size},
-  };
-  for (auto [address, size] : mappings)
-    if (address)
-      (void)!thread.system_call(*instruction, SYS_munmap, std::array<uint64_t, 2>{address, size});
-  return left;
+  auto detour = Detour::build(in.pid);
+  if (!detour)
+    return {to_diagnostic(detour.error()).message};
+  return take_out(in, *process, *detour);
 }
 
 } // namespace ddbg::keeper

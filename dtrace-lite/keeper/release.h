@@ -2,15 +2,22 @@
 #pragma once
 
 #include "dtrace-lite/keeper/inject.h"
+#include "dtrace-lite/keeper/stopped_process.h"
 
 namespace ddbg::keeper {
 
-// Nobody will stop this target any more: every parked thread runs on, every site leaves the text.
-// Works on shared memory and /proc/PID/mem alone, so it is quick and needs no thread to cooperate.
+// Nobody will stop this target any more: every parked thread runs on, every breakpoint leaves the
+// text. Works on shared memory and /proc/PID/mem alone, so it is quick and needs no thread to
+// cooperate. The system calls that the agent has to see stay its own for as long as it is there: it
+// alone knows the program's masks.
 void abandon(Injected&);
 
-// abandon(), then every thread is brought out of the agent, and masks, dispositions, alternate
-// stacks and mappings are put back. Returns what could not be put back, a sentence each.
+// After abandon(): every thread is brought out of the agent, and masks, dispositions, alternate
+// stacks and mappings are put back. Returns why that could not be done, a sentence each; then the
+// agent stays, and the program runs on with it.
+std::vector<std::string> take_out(Injected&, StoppedProcess&, Detour&);
+
+// Both, for a process that runs.
 std::vector<std::string> release(Injected&);
 
 } // namespace ddbg::keeper

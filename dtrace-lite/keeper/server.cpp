@@ -145,7 +145,7 @@ void Server::handle(Message& message) {
       return answer(ok);
     is_child_ = false;
     pidfd_ = dune::Fd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
-    return answer_born(attach(pid, frontend_, backend_), MessageType::kOk, true);
+    return answer_born(attach(pid, backend_), MessageType::kOk, true);
   }
   case MessageType::kWriteText:
     return answer(write_text(in));
@@ -219,7 +219,7 @@ void Server::target_exited(int status) {
 void Server::exec_stop() {
   exec_tid_ = 0;
   const pid_t pid = target_->pid;
-  auto born = inject_after_exec(pid, frontend_, backend_);
+  auto born = inject_after_exec(pid, backend_);
   watches_.clear();
   if (!born) {
     Writer body;
@@ -246,6 +246,11 @@ void Server::reap() {
     const pid_t pid = waitpid(-1, &status, WNOHANG | __WALL);
     if (pid <= 0)
       return;
+    if (WIFSTOPPED(status) && (pid != exec_tid_ && status >> 16 != PTRACE_EVENT_EXEC)) {
+      (void)!Tracee(pid).detach(status >> 16 ? 0
+                                             : WSTOPSIG(status)); // it had kept us waiting too long
+      continue;
+    }
     if (!target_)
       continue;
     if (WIFSTOPPED(status)) {

@@ -1,17 +1,15 @@
 #include "dtrace-lite/keeper/stopped_process.h"
 
+#include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <cstring>
 #include <fmt/format.h>
-#include <set>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
 namespace ddbg::keeper {
-
-using dune::Errc;
-using dune::Error;
 
 namespace {
 
@@ -30,91 +28,141 @@ Diagnostic explain_refusal(pid_t pid, int error) {
       {}};
 }
 
+// The next change of the thread's state; nothing within a second. Every one of them comes with a
+// SIGCHLD, which this process blocks.
+std::optional<int> wait_status(pid_t tid) {
+  sigset_t child;
+  sigemptyset(&child);
+  sigaddset(&child, SIGCHLD);
+  const timespec second{1, 0};
+  for (;;) {
+    int status;
+    const pid_t got = waitpid(tid, &status, __WALL | WNOHANG);
+    if (got == tid)
+      return status;
+    if (got < 0)
+      return 0; // it has gone
+    if (sigtimedwait(&child, nullptr, &second) < 0 && errno == EAGAIN)
+      return std::nullopt;
+  }
+}
+
+// A signal of the program's own is about to be handled: then EINTR is its doing.
+bool has_signal_waiting(const Tracee& thread) {
+  auto mask = thread.signal_mask();
+  return mask &&
+         ((read_signal_set(thread.tid(), "SigPnd") | read_signal_set(thread.tid(), "ShdPnd")) &
+          ~*mask) != 0;
+}
+
+// These return EINTR for any wake-up, a ptrace interrupt included; calling again is what the
+// program would have seen without us, except that a relative timeout starts anew.
+constexpr long kNeverRestarted[] = {
+    SYS_read,        SYS_write,        SYS_readv,           SYS_writev,       SYS_accept,
+    SYS_accept4,     SYS_recvfrom,     SYS_recvmsg,         SYS_recvmmsg,     SYS_sendto,
+    SYS_sendmsg,     SYS_sendmmsg,     SYS_semop,           SYS_semtimedop,   SYS_epoll_wait,
+    SYS_epoll_pwait, SYS_epoll_pwait2, SYS_rt_sigtimedwait, SYS_io_getevents, SYS_io_uring_enter,
+};
+
+void call_again(const Tracee& thread) {
+  auto regs = thread.registers();
+  if (!regs || static_cast<int64_t>(regs->rax) != -EINTR ||
+      std::find(std::begin(kNeverRestarted), std::end(kNeverRestarted),
+                static_cast<int64_t>(regs->orig_rax)) == std::end(kNeverRestarted) ||
+      has_signal_waiting(thread))
+    return;
+  // As a call that the kernel restarts by itself.
+  constexpr int64_t kErestartnointr = -513;
+  regs->rax = static_cast<uint64_t>(kErestartnointr);
+  (void)!thread.set_registers(*regs);
+}
+
 } // namespace
 
-dune::Status StoppedProcess::wait_stop(pid_t tid) {
-  auto status = wait_for(tid);
-  if (!status)
-    return status.error();
-  if (!WIFSTOPPED(*status))
-    return Error{Errc::kGone, "the thread ended", tid};
-  // A signal was on its way: it is delivered when the thread is let go, and the interrupt comes
-  // after it.
-  if (*status >> 16 != PTRACE_EVENT_STOP)
-    pending_signal_[tid] = WSTOPSIG(*status);
-  return {};
+// `request`: how the thread goes on from a stop that is none of ours.
+void StoppedProcess::wait_for(pid_t tid, int request) {
+  const Tracee thread(tid);
+  for (;;) {
+    auto status = wait_status(tid);
+    if (!status) {
+      if (thread_state(tid) != 'Z') // the main thread's end is told after all others'
+        stragglers_.push_back(tid);
+      return;
+    }
+    const Stop stop = thread.stop_of(*status);
+    if (stop.kind == Stop::Kind::kGone)
+      return;
+    if (stop.kind != Stop::Kind::kSignal) {
+      is_suspended_ |= stop.kind == Stop::Kind::kEvent && stop.signal != SIGTRAP;
+      threads_.push_back(tid);
+      return call_again(thread);
+    }
+    // A signal was on its way to the thread: it gets it; the interrupt comes right behind.
+    ptrace(static_cast<__ptrace_request>(request), tid, nullptr, stop.signal);
+  }
+}
+
+// Seizes what was not there before.
+Checked<std::vector<pid_t>> StoppedProcess::seize_new(pid_t pid) {
+  std::vector<pid_t> fresh;
+  for (pid_t tid : read_tasks(pid)) {
+    if (std::find(seen_.begin(), seen_.end(), tid) != seen_.end())
+      continue;
+    // With seccomp suspended what we do in the thread's name cannot be held against it; that is
+    // root's to ask for.
+    if (ptrace(PTRACE_SEIZE, tid, nullptr, kTraceOptions | PTRACE_O_SUSPEND_SECCOMP) != 0 &&
+        ptrace(PTRACE_SEIZE, tid, nullptr, kTraceOptions) != 0) {
+      const int error = errno;
+      const char state = thread_state(tid);
+      if (error == ESRCH || state == 'Z' || state == 'X' || state == 0)
+        continue; // it has ended
+      for (pid_t other : fresh)
+        wait_for(other, PTRACE_CONT);
+      return explain_refusal(pid, error);
+    }
+    ptrace(PTRACE_INTERRUPT, tid, nullptr, nullptr);
+    seen_.push_back(tid);
+    fresh.push_back(tid);
+  }
+  return fresh;
 }
 
 Checked<StoppedProcess> StoppedProcess::stop(pid_t pid) {
   StoppedProcess result;
-  std::set<pid_t> seen;
-  for (bool again = true; again;) {
-    again = false;
-    for (pid_t tid : read_tasks(pid)) {
-      if (seen.count(tid))
-        continue;
-      if (ptrace(PTRACE_SEIZE, tid, nullptr, nullptr) != 0) {
-        const int error = errno;
-        if (error == ESRCH && !seen.empty())
-          continue; // it ended meanwhile
-        return explain_refusal(pid, error);
-      }
-      seen.insert(tid);
-      again = true;
-      if (ptrace(PTRACE_INTERRUPT, tid, nullptr, nullptr) != 0 || !result.wait_stop(tid))
-        continue;
-      result.threads_.push_back(tid);
-    }
+  // Twice: a thread that ends while the list is read can hide another.
+  for (int quiet = 0; quiet < 2; ++quiet) {
+    auto fresh = result.seize_new(pid);
+    if (!fresh)
+      return fresh.error();
+    for (pid_t tid : *fresh)
+      result.wait_for(tid, PTRACE_CONT);
+    if (!fresh->empty())
+      quiet = -1;
   }
-  if (result.threads_.empty())
+  if (result.threads_.empty() && result.stragglers_.empty())
     return explain_refusal(pid, ESRCH);
   return result;
 }
 
 StoppedProcess::~StoppedProcess() {
   for (pid_t tid : threads_)
-    ptrace(PTRACE_DETACH, tid, nullptr, pending_signal_.count(tid) ? pending_signal_[tid] : 0);
+    ptrace(PTRACE_DETACH, tid, nullptr, nullptr);
 }
 
-dune::Status StoppedProcess::run_briefly(pid_t tid) {
-  const int signal = pending_signal_.count(tid) ? pending_signal_[tid] : 0;
-  pending_signal_.erase(tid);
-  if (ptrace(PTRACE_CONT, tid, nullptr, signal) != 0)
-    return dune::system_error("cannot run the thread");
+bool StoppedProcess::run_briefly(pid_t tid) {
+  std::erase(threads_, tid);
+  ptrace(PTRACE_SYSCALL, tid, nullptr, nullptr);
   sched_yield();
-  if (ptrace(PTRACE_INTERRUPT, tid, nullptr, nullptr) != 0)
-    return dune::system_error("cannot stop the thread");
-  return wait_stop(tid);
+  // Not if it has stopped already: an interrupt left over would stop it again before it has moved.
+  siginfo_t stopped{};
+  if (waitid(P_PID, static_cast<id_t>(tid), &stopped,
+             WSTOPPED | WEXITED | WNOHANG | WNOWAIT | __WALL) == 0 &&
+      stopped.si_pid == 0)
+    ptrace(PTRACE_INTERRUPT, tid, nullptr, nullptr);
+  wait_for(tid, PTRACE_SYSCALL);
+  return !threads_.empty() && threads_.back() == tid;
 }
 
-dune::Status StoppedProcess::single_step(pid_t tid) {
-  if (ptrace(PTRACE_SINGLESTEP, tid, nullptr, nullptr) != 0)
-    return dune::system_error("cannot step the thread");
-  auto status = wait_for(tid);
-  if (!status || !WIFSTOPPED(*status))
-    return Error{Errc::kGone, "the thread ended", tid};
-  if (WSTOPSIG(*status) != SIGTRAP)
-    pending_signal_[tid] = WSTOPSIG(*status);
-  return {};
-}
-
-void StoppedProcess::discard_signal(int signal) {
-  std::erase_if(pending_signal_, [&](const auto& entry) { return entry.second == signal; });
-}
-
-InKernel in_system_call(const user_regs_struct& regs) {
-  const auto number = static_cast<int64_t>(regs.orig_rax);
-  const auto result = static_cast<int64_t>(regs.rax);
-  constexpr int64_t kErestartsys = -512, kErestartRestartblock = -516;
-  if (number < 0)
-    return InKernel::kNo;
-  if (result <= kErestartsys && result >= kErestartRestartblock && result != -515)
-    return InKernel::kRestarts;
-  // These return EINTR for any wake-up, a ptrace interrupt included; calling again is what the
-  // program would have seen without us (a relative timeout starts anew).
-  const bool never_restarted = number == SYS_epoll_wait || number == SYS_epoll_pwait ||
-                               number == SYS_rt_sigtimedwait || number == 441 /* epoll_pwait2 */;
-  return result == -EINTR && never_restarted ? InKernel::kWasInterrupted : InKernel::kNo;
-}
+bool in_system_call(const user_regs_struct& regs) { return as_restarted(regs).rip != regs.rip; }
 
 } // namespace ddbg::keeper

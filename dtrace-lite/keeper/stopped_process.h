@@ -4,36 +4,38 @@
 #include "dtrace-lite/keeper/tracee.h"
 #include "dtrace-lite/symbols/diagnostic.h"
 
-#include <map>
-
 namespace ddbg::keeper {
 
 class StoppedProcess {
 public:
-  // Seizes and interrupts every thread; repeats until no new one appears. Errors: no such process,
-  // not ours, already traced: each says what to do.
+  // Seizes and interrupts every thread; repeats until no new one appears. A system call that the
+  // interruption ended with EINTR will be made again. Errors: no such process, not ours, already
+  // traced: each says what to do.
   static Checked<StoppedProcess> stop(pid_t);
   StoppedProcess(StoppedProcess&&) = default;
   ~StoppedProcess();
 
   const std::vector<pid_t>& threads() const { return threads_; }
-  // Lets one thread run until `deadline_ms` from now or until it can be interrupted again.
-  dune::Status run_briefly(pid_t tid);
-  dune::Status single_step(pid_t tid);
-  // A signal of ours that was taken from threads on the way is not given back.
-  void discard_signal(int signal);
+  // Seized, but did not stop within a second: they are in the kernel and cannot be interrupted
+  // there (the parent of a vfork). Whoever reaps children has to detach them when they do stop.
+  const std::vector<pid_t>& stragglers() const { return stragglers_; }
+  // Stopped by SIGSTOP or its like: the threads do not run when they are let go.
+  bool is_suspended() const { return is_suspended_; }
+  // Lets one thread run for a moment, at most up to where a system call begins or ends; signals
+  // that wait for it are delivered. False: it did not stop again, and is not one of threads() any
+  // more.
+  bool run_briefly(pid_t tid);
 
 private:
   StoppedProcess() = default;
-  dune::Status wait_stop(pid_t tid);
-  std::vector<pid_t> threads_;
-  std::map<pid_t, int> pending_signal_; // taken from a thread on the way, given back at detach
+  Checked<std::vector<pid_t>> seize_new(pid_t pid);
+  void wait_for(pid_t tid, int request);
+
+  std::vector<pid_t> seen_, threads_, stragglers_;
+  bool is_suspended_ = false;
 };
 
-// The state of a thread stopped inside a system call that the kernel will make again.
-// Puts the instruction pointer and rax as the kernel itself would, where it does so on its own
-// (-ERESTART*), and also for epoll_wait and its like, which the interruption ended with EINTR.
-enum class InKernel { kNo, kRestarts, kWasInterrupted };
-InKernel in_system_call(const user_regs_struct&);
+// Whether a stopped thread is inside a system call that the kernel will make again.
+bool in_system_call(const user_regs_struct&);
 
 } // namespace ddbg::keeper

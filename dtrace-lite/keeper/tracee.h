@@ -1,49 +1,30 @@
 // One thread under ptrace, for the short time of birth, attach, exec or release: registers, memory,
-// and system calls made in its name. The only place, with baseline/, that calls ptrace.
+// and code that it runs in our name. The only place, with baseline/, that calls ptrace.
 #pragma once
 
-#include "libdune/base/file.h"
-#include "libdune/base/types.h"
+#include "dtrace-lite/keeper/detour.h"
+#include "dtrace-lite/keeper/proc.h"
 
-#include <cstdint>
+#include <functional>
+#include <optional>
 #include <span>
-#include <string>
-#include <sys/types.h>
-#include <sys/user.h>
-#include <vector>
 
 namespace ddbg::keeper {
 
-using dune::TargetAddr;
-
-// A line of /proc/PID/maps.
-struct MapEntry {
-  dune::TargetRange range;
-  std::string protection; // "r-xp"
-  std::string path;
+// Why a thread has come to a halt under ptrace.
+struct Stop {
+  enum class Kind {
+    kEvent,      // an interrupt of ours, or a group stop: `signal` is the stopping one, or SIGTRAP
+    kExec,       // PTRACE_EVENT_EXEC
+    kSystemCall, // entry or exit
+    kSignal,     // about to be delivered
+    kGone,       // it has ended, or is past doing anything else
+  } kind;
+  int signal = 0;
 };
-std::vector<MapEntry> read_maps(pid_t);
-// AT_* value from /proc/PID/auxv; 0 if absent.
-uint64_t read_auxv(pid_t, uint64_t type);
-// Thread ids of a process, from /proc.
-std::vector<pid_t> read_tasks(pid_t);
-// A field of /proc/PID/status, "" if absent.
-std::string read_status_field(pid_t, const std::string& name);
 
-// The number that a process or thread has in its own, innermost pid namespace; 0: it is gone.
-uint32_t innermost_pid(pid_t);
-
-class Memory {
-public:
-  static dune::Result<Memory> open(pid_t);
-  dune::Status read(TargetAddr, void* to, size_t) const;
-  dune::Status write(TargetAddr, const void* from, size_t) const;
-  int fd() const { return fd_.get(); }
-
-private:
-  explicit Memory(dune::Fd fd) : fd_(std::move(fd)) {}
-  dune::Fd fd_;
-};
+// The options that Tracee relies on, for whoever seizes a thread.
+extern const int kTraceOptions;
 
 // Waits for a child or traced thread to stop or to end: its wait status. Others may have ended
 // before it, and are then gone.
@@ -63,21 +44,31 @@ public:
   dune::Result<std::vector<uint8_t>> xstate() const;
   dune::Status detach(int signal = 0) const;
 
-  // A system call executed by the thread, at `syscall_instruction`; everything but memory is put
-  // back afterwards. Returns what the kernel returned (an -errno included).
-  dune::Result<int64_t> system_call(TargetAddr syscall_instruction, long number,
+  // It has stopped on its way into a system call.
+  bool enters_system_call() const;
+
+  // What a status of waitpid means. A thread that is about to exit is let go here.
+  Stop stop_of(int wait_status) const;
+
+  // Lets the thread run (PTRACE_CONT, PTRACE_SYSCALL), with the signals that come to it, until a
+  // stop is the one wanted. Errors: the thread is gone.
+  using Wanted = std::function<bool(const Stop&)>;
+  dune::Status run_until(int request, const Wanted&) const;
+
+  // A system call executed by the thread; everything but memory is put back afterwards. Returns
+  // what the kernel returned (an -errno included).
+  dune::Result<int64_t> system_call(Detour&, long number,
                                     std::span<const uint64_t> arguments) const;
 
-  // Runs code of ours from `entry` up to an int3, then puts registers and mask back.
-  dune::Status run_to_int3(TargetAddr entry, TargetAddr stack) const;
+  // Runs the agent's agent_take (agent/entry.S) on `stack`, then puts registers and mask back.
+  dune::Status run_take(Detour&, TargetAddr entry, TargetAddr stack) const;
 
 private:
-  dune::Result<int> run_to_stop(int request) const; // the stop's signal
-
+  // Sends the thread to where `start` says and fetches it at the stop wanted. Returns the registers
+  // it had there.
+  dune::Result<user_regs_struct> excursion(Detour&, user_regs_struct start, uint64_t blocked,
+                                           int request, const Wanted&) const;
   pid_t tid_;
 };
-
-// Finds a `syscall` instruction in the vDSO. Errors: no vDSO, or none in it.
-dune::Result<TargetAddr> find_syscall_instruction(pid_t, const Memory&);
 
 } // namespace ddbg::keeper

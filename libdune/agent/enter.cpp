@@ -12,20 +12,28 @@ extern const char agent_text_size[], agent_image_size[], agent_total_size[];
 }
 
 // Reads what the program has set up so far (at birth: what it inherited), then takes the handlers.
+// The kick at the end stops the thread where the keeper waits for it; should the keeper be gone, it
+// is a signal like any other, and nobody has this slot.
 extern "C" void agent_take_process() {
+  current()->passthrough = 1;
   for (int signal = 1; signal <= kSignalCount; ++signal)
     syscall_of(__NR_rt_sigaction, signal, 0, reinterpret_cast<uint64_t>(&process.actions[signal]),
                8);
   refresh_policy();
+  KernelSiginfo kick{};
+  kick.signal = kKickSignal;
+  kick.code = kSiQueue;
+  kick.rt.value = kKickValue;
+  syscall_of(__NR_rt_tgsigqueueinfo, syscall_of(__NR_getpid), syscall_of(__NR_gettid), kKickSignal,
+             reinterpret_cast<uint64_t>(&kick));
 }
 
 // rsp points at the KernelSigframe that the keeper built on this block's stack; returning goes to
 // agent_restorer. The keeper has filled in block.slot, block.blocked and block.altstack, the slot's
-// tid, and has set the kernel's mask to block everything.
+// tid, the kernel's alternate stack, and has set the kernel's mask to block everything.
 extern "C" void agent_on_enter(KernelUcontext* uc) {
   ThreadBlock* t = current();
   set_kernel_mask(agent_mask());
-  agent_set_altstack(&uc->stack);
   const uint64_t rip = uc->mcontext.rip;
   park(t, uc, StopReason::kRequested);
   t->stop_rip = rip; // shown to the user, like a stop of its own

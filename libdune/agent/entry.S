@@ -18,13 +18,15 @@ agent_restorer:
     syscall
     ud2
 
-// Run by the keeper under ptrace on a slot's stack.
+// Run by the keeper under ptrace on slot 0's stack: r12 is the way back (keeper/detour.h), which
+// wants rsp = rbx.
     .globl agent_take
     .balign 16
 agent_take:
     cld
     call agent_take_process
-    int3
+    mov %rbx, %rsp
+    jmp *%r12
 
 // A thread that the keeper brings in starts here: rsp points at a KernelSigframe, whose
 // return_address is agent_restorer. Returning is resuming the program.

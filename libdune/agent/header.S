@@ -10,4 +10,5 @@
     .quad agent_restorer
     .quad agent_quick_call
     .quad agent_process               // actions come first
+    .quad agent_stepped_call
     .section .note.GNU-stack, "", @progbits

@@ -15,15 +15,16 @@ inline constexpr uint64_t kImageMagic = 0x746e656761646462; // "bddagent"
 // At offset 0 of the flat image; all other fields are offsets from there.
 struct ImageHeader {
   uint64_t magic;
-  uint64_t text_size;  // bytes to map read+execute, page-rounded; the data part follows
-  uint64_t image_size; // bytes in the file; data beyond it is zero
-  uint64_t total_size; // text and data with zeroed part, page-rounded
-  uint64_t config;     // AgentConfig, in the data part
-  uint64_t take;     // run once, before any thread enters: takes the signal handlers; ends in int3
-  uint64_t enter;    // entry for a thread brought in by the keeper, rsp = its KernelSigframe
-  uint64_t restorer; // rt_sigreturn stub
-  uint64_t quick_call; // where trampolines of jump sites lead
-  uint64_t actions;    // KernelSigaction[kSignalCount + 1]: the program's dispositions
+  uint64_t text_size;    // bytes to map read+execute, page-rounded; the data part follows
+  uint64_t image_size;   // bytes in the file; data beyond it is zero
+  uint64_t total_size;   // text and data with zeroed part, page-rounded
+  uint64_t config;       // AgentConfig, in the data part
+  uint64_t take;         // run once, before any thread enters: takes the signal handlers
+  uint64_t enter;        // entry for a thread brought in by the keeper, rsp = its KernelSigframe
+  uint64_t restorer;     // rt_sigreturn stub
+  uint64_t quick_call;   // where trampolines of jump sites lead
+  uint64_t actions;      // KernelSigaction[kSignalCount + 1]: the program's dispositions
+  uint64_t stepped_call; // `syscall; int3`: for a call of the program's that is to end in the agent
 };
 
 // Filled in by the keeper before any thread enters.

@@ -7,6 +7,8 @@ import subprocess
 DDBG = os.environ["DDBG"]
 PROGRAMS = os.environ["E2E_PROGRAMS"]
 GDB = shutil.which("gdb")
+ATTACHED = os.path.join(os.environ.get("DDBG_TEST_TARGETS", ""), "attached")
+PATIENCE = 60  # seconds: a failure, not a pace
 
 
 def program(name):
@@ -42,6 +44,35 @@ def ddbg(commands, command_line, **more):
 
 def gdb(commands, command_line, **more):
     return run(GDB, commands, command_line, **more)
+
+
+def attach(pid, commands, timeout=PATIENCE):
+    arguments = [DDBG, "-q", "-nx", "-batch", "-iex", "handle SIGUSR1 nostop noprint",
+                 "-p", str(pid)]
+    for command in commands:
+        arguments += ["-ex", command]
+    return subprocess.run(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, env=environment(), text=True, timeout=timeout)
+
+
+class Target:
+    """A program that says when it has started and goes on until its standard input ends."""
+
+    def __init__(self, arguments):
+        self.process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=subprocess.STDOUT, text=True, bufsize=1)
+        self.pid = self.process.pid
+        self.first_line = self.process.stdout.readline()
+
+    def ended(self):
+        """Output after the first line, exit status."""
+        out, _ = self.process.communicate("\n", timeout=PATIENCE)
+        return out, self.process.returncode
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
 
 
 # What differs for a reason: libthread_db's greeting, process numbers, stack addresses (the

@@ -196,8 +196,8 @@ int main(int argc, char** argv) {
   g_state = strtoull(argv[2], nullptr, 10);
   g_other = argc > 3 ? static_cast<uint32_t>(atoi(argv[3])) : 1;
   work(0);
-  if (!find_mappings())
-    return 3; // nobody debugs it
+  if (!find_mappings() && mode->round != nothing)
+    return 3; // nobody debugs it, or not any more
   pthread_t thread;
   pthread_create(&thread, nullptr, spin, nullptr);
   pthread_create(&thread, nullptr, hostile, const_cast<Mode*>(mode));
