@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <climits>
 #include <csignal>
 #include <fmt/format.h>
@@ -127,33 +128,48 @@ bool leave(const Injected& in, const Tracee& thread, user_regs_struct& regs) {
   return original != 0;
 }
 
-enum class Way { kOut, kEnded, kStuck };
+enum class Way { kOut, kInside, kStuck };
 
-// Brings a stopped thread to an instruction of the program's own.
+// One attempt to bring a stopped thread to an instruction of the program's own; one that has ended
+// is out.
 Way bring_out(Injected& in, StoppedProcess& process, const Tracee& thread) {
-  constexpr int kTries = 20000; // of a few microseconds each: a thread leaves the agent by itself
-  for (int i = 0; i < kTries; ++i) {
-    auto regs = thread.registers();
-    if (!regs)
-      return Way::kEnded;
-    if (!agent_is_wanted(in, thread)) {
-      const user_regs_struct there = *regs;
-      const bool outside = leave(in, thread, *regs);
-      if (outside && thread.enters_system_call()) {
-        *regs = there;
-        if (!stay_before_call(thread, *regs))
-          return Way::kEnded;
-        continue;
-      }
-      if (outside)
-        return thread.set_registers(*regs) ? Way::kOut : Way::kEnded;
-      if (!in_agent(in, *regs))
-        kick(in, thread.tid());
+  auto regs = thread.registers();
+  if (!regs)
+    return Way::kOut;
+  if (!agent_is_wanted(in, thread)) {
+    const user_regs_struct there = *regs;
+    const bool outside = leave(in, thread, *regs);
+    if (outside && thread.enters_system_call()) {
+      *regs = there;
+      return stay_before_call(thread, *regs) ? Way::kInside : Way::kOut;
     }
-    if (!process.run_briefly(thread.tid()))
-      return thread_state(thread.tid()) ? Way::kStuck : Way::kEnded;
+    if (outside) {
+      (void)!thread.set_registers(*regs);
+      return Way::kOut;
+    }
+    if (!in_agent(in, *regs))
+      kick(in, thread.tid());
   }
-  return Way::kStuck;
+  if (process.run_briefly(thread.tid()))
+    return Way::kInside;
+  return thread_state(thread.tid()) ? Way::kStuck : Way::kOut;
+}
+
+// The threads that cannot be brought out. By turns: one may hold a lock of the agent's that another
+// spins on. The limit is for a target that has scribbled over the agent's own data.
+std::vector<pid_t> bring_all_out(Injected& in, StoppedProcess& process) {
+  using Clock = std::chrono::steady_clock;
+  const auto limit = Clock::now() + std::chrono::seconds(10);
+  std::vector<pid_t> inside = process.threads(), stuck;
+  while (!inside.empty() && Clock::now() < limit)
+    std::erase_if(inside, [&](pid_t tid) {
+      const Way way = bring_out(in, process, Tracee(tid));
+      if (way == Way::kStuck)
+        stuck.push_back(tid);
+      return way != Way::kInside;
+    });
+  stuck.insert(stuck.end(), inside.begin(), inside.end());
+  return stuck;
 }
 
 // Only the agent could make sense of these: a kick, the trap of a watchpoint.
@@ -285,9 +301,8 @@ std::vector<std::string> take_out(Injected& in, StoppedProcess& process, Detour&
   };
   for (pid_t tid : process.stragglers())
     keep(tid, "does not come out of the kernel");
-  for (pid_t tid : std::vector<pid_t>(process.threads()))
-    if (bring_out(in, process, Tracee(tid)) == Way::kStuck)
-      keep(tid, "could not be brought out of the agent");
+  for (pid_t tid : bring_all_out(in, process))
+    keep(tid, "could not be brought out of the agent");
   // With a thread that needs the agent the others keep it, too: the handlers are the process's.
   if (!left.empty() || process.threads().empty())
     return left;

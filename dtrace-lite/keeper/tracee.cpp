@@ -58,6 +58,19 @@ dune::Status Tracee::detach(int signal) const {
   return {};
 }
 
+// The last thread of a process that ends tells it only when the others have been waited for. They
+// are ours too: whoever ends meanwhile is taken note of by nobody.
+dune::Result<int> wait_for(pid_t tid) {
+  for (;;) {
+    int status;
+    const pid_t who = waitpid(-1, &status, __WALL);
+    if (who < 0)
+      return Error{Errc::kGone, "the thread is gone", tid};
+    if (who == tid)
+      return status;
+  }
+}
+
 bool Tracee::enters_system_call() const {
   __ptrace_syscall_info info{};
   return ptrace(PTRACE_GET_SYSCALL_INFO, tid_, sizeof info, &info) > 0 &&
