@@ -62,28 +62,35 @@ constexpr uint64_t kAddressLimit = uint64_t{1} << 56; // beyond any user address
 
 } // namespace
 
-std::string build_id_in_notes(Bytes notes, uint64_t alignment) {
+std::vector<Note> read_notes(Bytes notes, uint64_t alignment) {
   // Notes are 4-aligned in practice; 8 only where the segment says so (.note.gnu.property).
   const uint64_t align = alignment == 8 ? 8 : 4;
+  std::vector<Note> found;
   uint64_t offset = 0;
   while (auto header = read_at<Elf64_Nhdr>(notes, offset)) {
     const uint64_t name_at = offset + sizeof(Elf64_Nhdr);
-    const uint64_t desc_at = (name_at + header->n_namesz + align - 1) & ~(align - 1);
+    const uint64_t content_at = (name_at + header->n_namesz + align - 1) & ~(align - 1);
     const Bytes name = slice(notes, name_at, header->n_namesz);
-    const Bytes desc = slice(notes, desc_at, header->n_descsz);
-    if (name.size() != header->n_namesz || desc.size() != header->n_descsz)
+    const Bytes content = slice(notes, content_at, header->n_descsz);
+    if (name.size() != header->n_namesz || content.size() != header->n_descsz)
       break;
-    if (header->n_type == NT_GNU_BUILD_ID && name.size() == 4 &&
-        std::memcmp(name.data(), "GNU", 4) == 0) {
-      std::string hex;
-      for (std::byte b : desc) {
-        constexpr char kDigits[] = "0123456789abcdef";
-        hex += kDigits[std::to_integer<unsigned>(b) >> 4];
-        hex += kDigits[std::to_integer<unsigned>(b) & 15];
-      }
-      return hex;
+    found.push_back({text_at(name, 0), header->n_type, content});
+    offset = (content_at + header->n_descsz + align - 1) & ~(align - 1);
+  }
+  return found;
+}
+
+std::string build_id_in_notes(Bytes notes, uint64_t alignment) {
+  for (const Note& note : read_notes(notes, alignment)) {
+    if (note.type != NT_GNU_BUILD_ID || note.name != "GNU")
+      continue;
+    std::string hex;
+    for (std::byte b : note.content) {
+      constexpr char kDigits[] = "0123456789abcdef";
+      hex += kDigits[std::to_integer<unsigned>(b) >> 4];
+      hex += kDigits[std::to_integer<unsigned>(b) & 15];
     }
-    offset = (desc_at + header->n_descsz + align - 1) & ~(align - 1);
+    return hex;
   }
   return {};
 }

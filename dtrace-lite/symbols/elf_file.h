@@ -127,6 +127,14 @@ private:
   std::vector<std::string> warnings_;
 };
 
+struct Note {
+  std::string_view name; // without its NUL
+  uint32_t type;         // NT_*
+  Bytes content;
+};
+// A run of ELF notes, as far as it is undamaged.
+std::vector<Note> read_notes(Bytes notes, uint64_t alignment);
+
 // The build-id in a run of ELF notes, hexadecimal; empty if there is none. For the notes of a
 // loaded image, to compare with the file's.
 std::string build_id_in_notes(Bytes notes, uint64_t alignment);
