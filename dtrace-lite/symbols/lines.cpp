@@ -39,7 +39,7 @@ bool file_name_matches(std::string_view name, std::string_view pattern) {
 
 struct Lines::Impl {
   struct Entry { // of one unit
-    std::string_view compilation_directory;
+    std::string_view name, compilation_directory;
     std::optional<uint64_t> offset; // in .debug_line
     bool header_read = false, decoded = false, files_made = false;
     std::optional<LineHeader> header;
@@ -78,6 +78,8 @@ struct Lines::Impl {
         e.offset = offset;
       if (const char* text = dwarf_formstring(dwarf_attr(&die, DW_AT_comp_dir, &attribute)))
         e.compilation_directory = text;
+      if (const char* text = dwarf_formstring(dwarf_attr(&die, DW_AT_name, &attribute)))
+        e.name = text;
     }
     return e;
   }
@@ -93,30 +95,35 @@ struct Lines::Impl {
     return e.header ? &*e.header : nullptr;
   }
 
-  // The paths of one file of a header, without keeping them.
-  static std::string name_of(const LineHeader& h, const LineHeader::File& file) {
-    if (file.directory == 0 || file.directory >= h.directories.size())
-      return joined({}, file.name);
-    return joined(h.directories[file.directory], file.name);
-  }
-  static std::string full_name_of(const Entry& e, const std::string& name) {
+  // The paths of one file of a header, without keeping them. As gdb has them: what the unit's own
+  // file was called on the compiler's command line, and any other file with its directory, which
+  // since DWARF 5 may be the one of the compilation.
+  static SourceFile paths_of(const Entry& e, const LineHeader::File& file) {
     const LineHeader& h = *e.header;
-    std::string_view directory = e.compilation_directory;
-    if (directory.empty() && h.version >= 5 && !h.directories.empty())
-      directory = h.directories[0];
-    return joined(directory, name);
+    const bool in_directory = file.directory < h.directories.size();
+    const std::string relative =
+        joined(file.directory != 0 && in_directory ? h.directories[file.directory] : "", file.name);
+    std::string_view compilation = e.compilation_directory;
+    if (compilation.empty() && h.version >= 5 && !h.directories.empty())
+      compilation = h.directories[0];
+    SourceFile paths{relative, joined(compilation, relative)};
+    if (h.version >= 5 && in_directory) {
+      paths.name = joined(h.directories[file.directory], file.name);
+      if (joined(compilation, paths.name) == joined(compilation, e.name))
+        paths.name = joined({}, e.name);
+    }
+    return paths;
   }
 
   const SourceFile* intern(const Entry& e, const LineHeader::File& file) {
     if (file.name.empty())
       return nullptr;
-    std::string name = name_of(*e.header, file);
-    std::string full = full_name_of(e, name);
-    const auto known = by_full_name.find(full);
+    SourceFile paths = paths_of(e, file);
+    const auto known = by_full_name.find(paths.full_name);
     if (known != by_full_name.end())
       return known->second;
-    files.push_back({std::move(name), full});
-    by_full_name.emplace(std::move(full), &files.back());
+    files.push_back(std::move(paths));
+    by_full_name.emplace(files.back().full_name, &files.back());
     return &files.back();
   }
 
@@ -269,16 +276,25 @@ std::vector<CodePlace> Lines::places(std::string_view pattern, unsigned line) {
       if (block != 0 && std::find(blocks.begin(), blocks.end(), block) != blocks.end())
         continue;
       blocks.push_back(block);
-      LinkAddr address = item.pc;
+      CodePlace place{item.pc, table->file, wanted};
       Dwarf_Die function;
       Dwarf_Addr entry = 0;
       if (function_die_at(impl_->module, item.pc, &function) &&
-          dwarf_entrypc(&function, &entry) == 0)
-        address = std::max(address, after_prologue(LinkAddr(entry)));
-      const bool twice = std::any_of(places.begin(), places.end(),
-                                     [&](const CodePlace& p) { return p.address == address; });
+          dwarf_entrypc(&function, &entry) == 0) {
+        // A line of the prologue stands for the function, and is told as the line that follows.
+        const LinkAddr body = after_prologue(LinkAddr(entry));
+        const std::optional<LineSpan> span = item.pc < body ? find(body) : std::nullopt;
+        place.address = std::max(item.pc, body);
+        if (span && span->line != 0) {
+          place.file = span->file;
+          place.line = span->line;
+        }
+      }
+      const bool twice = std::any_of(places.begin(), places.end(), [&](const CodePlace& p) {
+        return p.address == place.address;
+      });
       if (!twice)
-        places.push_back({address, table->file, wanted});
+        places.push_back(place);
     }
   }
   return places;

@@ -101,14 +101,15 @@ Language language_of_unit(const DieRef& unit) {
   case DW_LANG_C89:
   case DW_LANG_C99:
   case DW_LANG_C11:
+  case 0x2c: // DW_LANG_C17
   case DW_LANG_Mips_Assembler:
     return Language::kC;
   case DW_LANG_C_plus_plus:
   case DW_LANG_C_plus_plus_03:
   case DW_LANG_C_plus_plus_11:
   case DW_LANG_C_plus_plus_14:
-  case 0x2b: // DW_LANG_C_plus_plus_17
-  case 0x2c: // DW_LANG_C_plus_plus_20
+  case 0x2a: // DW_LANG_C_plus_plus_17
+  case 0x2b: // DW_LANG_C_plus_plus_20
     return Language::kCpp;
   case DW_LANG_Rust:
     return Language::kRust;
