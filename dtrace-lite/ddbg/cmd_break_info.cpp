@@ -37,15 +37,24 @@ std::string address_text(dune::TargetAddr a, const Columns& columns) {
              : std::string();
 }
 
-std::string place_text(const BreakpointLocation& location) {
+std::string place_text(Context& context, const BreakpointLocation& location) {
   const engine::ResolvedPlace& place = location.place;
-  std::string text;
+  std::string text, name = place.function;
+  uint64_t offset = 0;
+  if (const symbols::LoadedModule* module = context.debugger.module_map().find(place.address)) {
+    symbols::Functions& functions = module->module->functions();
+    const dune::LinkAddr address = module->to_link(place.address);
+    if (auto function = functions.at(address); function && !name.empty()) {
+      name = functions.listed_name(*function);
+      offset = address - function->entry;
+    }
+  }
   if (place.source) {
-    if (!place.function.empty())
-      text = "in " + place.function + " ";
+    if (!name.empty())
+      text = "in " + name + " ";
     return text + fmt::format("at {}:{}", place.source.file->name, place.source.line);
   }
-  return place.function.empty() ? text : "<" + place.function + ">";
+  return name.empty() ? text : "<" + name + (offset ? fmt::format("+{}>", offset) : ">");
 }
 
 std::string times(uint64_t n) { return fmt::format("{} time{}", n, n == 1 ? "" : "s"); }
@@ -95,7 +104,7 @@ void print_one(Context& context, const BreakpointInfo& info, const Columns& colu
     context.out.print("{}{}\n", word("<MULTIPLE>"), thread);
   else
     context.out.print("{}{}{}\n", address_text(b.locations[0].place.address, columns),
-                      place_text(b.locations[0]), thread);
+                      place_text(context, b.locations[0]), thread);
   print_condition(context, info);
   if (b.thread)
     context.out.print("\tstop only in thread {}\n", *b.thread);
@@ -110,7 +119,7 @@ void print_one(Context& context, const BreakpointInfo& info, const Columns& colu
       context.out.print("{:<7} {:<{}} {:<4} {}   {}{}\n",
                         fmt::format("{}.{}", b.number, location.number), "", columns.type, "",
                         location.enabled ? 'y' : 'n', address_text(location.place.address, columns),
-                        place_text(location));
+                        place_text(context, location));
     if (!location.problem.empty())
       context.out.print("\tnot set: {}\n", location.problem);
   }
@@ -132,7 +141,8 @@ Checked<void> print_table(Context& context, std::string_view args, bool watches_
     if (!info)
       return info.error();
     columns.type = std::max(columns.type, std::string_view(engine::type_name(b->type)).size());
-    if (!b->locations.empty() || b->is_watch())
+    // To gdb a watchpoint has no place while nothing runs.
+    if (b->is_watch() ? context.debugger.alive() : !b->locations.empty())
       columns.address = 18;
     rows.push_back(std::move(*info));
   }

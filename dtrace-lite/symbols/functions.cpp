@@ -3,6 +3,7 @@
 #include "dtrace-lite/symbols/demangle.h"
 #include "dtrace-lite/symbols/dwarf_internal.h"
 #include "dtrace-lite/symbols/mentions.h"
+#include "dtrace-lite/symbols/types_reader.h"
 
 #include <algorithm>
 #include <dwarf.h>
@@ -216,6 +217,33 @@ std::vector<CodePlace> Functions::places(std::string_view typed) {
     add(address, false, true);
   }
   return places;
+}
+
+std::string Functions::listed_name(const Function& function) {
+  // DWARF names a constructor's or destructor's instances by their symbols only.
+  const auto symbol = impl_->module.symbols().function_at(function.entry);
+  for (std::string_view name :
+       {std::string_view(function.linkage_name), symbol ? symbol->linkage_name : ""})
+    if (looks_mangled(name))
+      return demangle(name);
+  Dwarf_Die die, unit;
+  DebugInfo* info = function.die ? impl_->module.debug_info() : nullptr;
+  if (!info || !dwarf_offdie(info->dwarf(), function.die, &die) ||
+      !dwarf_diecu(&die, &unit, nullptr, nullptr) ||
+      language_of_unit(to_ref(unit)) != Language::kCpp)
+    return function.name;
+  // extern "C", or main.
+  TypeTable types(info->dwarf());
+  std::string list;
+  for (TypeRef parameter : types.function_type(to_ref(die))->parameters()) {
+    list += list.empty() ? "" : ", ";
+    for (const char c : parameter->name()) {
+      if ((c == '*' || c == '&') && list.ends_with(' '))
+        list.pop_back();
+      list += c;
+    }
+  }
+  return function.name + "(" + list + ")";
 }
 
 } // namespace ddbg::symbols

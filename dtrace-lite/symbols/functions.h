@@ -44,6 +44,8 @@ public:
   // Entry points only, for `tbreak *f`, `disassemble f`, `print f`. PLT entries are not found here:
   // ElfSymbols::find_plt has them, for a function that no module defines yet.
   std::vector<Function> find(std::string_view typed);
+  // As gdb lists it: with its parameters, where the language has overloads.
+  std::string listed_name(const Function& function);
 
 private:
   struct Impl;
