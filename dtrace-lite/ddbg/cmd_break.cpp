@@ -90,6 +90,16 @@ Checked<void> make_watchpoint(Context& context, std::string_view args,
 
 std::string no_such(unsigned number) { return fmt::format("No breakpoint number {}.", number); }
 
+Checked<unsigned> existing_breakpoint(Context& context, std::string_view word) {
+  auto number = parse_integer(word);
+  if (!number || *number <= 0)
+    return Diagnostic{"Bad breakpoint argument: '" + std::string(word) + "'", {}, {}};
+  auto id = static_cast<unsigned>(*number);
+  if (*number > INT32_MAX || !context.debugger.breakpoint(id))
+    return Diagnostic{no_such(id), {}, {}};
+  return id;
+}
+
 // Does `action` for each of the numbers, all of which are tried; a missing one is said and passed.
 Checked<void> for_each_number(Context& context, std::string_view args,
                               const std::function<Checked<void>(unsigned)>& action) {
@@ -265,16 +275,13 @@ Checked<void> condition(Context& context, std::string_view args) {
   if (args.empty())
     return Diagnostic{"Argument required (breakpoint number).", {}, {}};
   auto [word, expression] = split_first(args);
-  auto number = parse_integer(word);
-  if (!number || *number <= 0)
-    return Diagnostic{"Bad breakpoint argument: '" + std::string(word) + "'", {}, {}};
-  auto id = static_cast<unsigned>(*number);
-  if (*number > INT32_MAX || !context.debugger.breakpoint(id))
-    return Diagnostic{no_such(id), {}, {}};
-  if (auto set = context.debugger.set_condition(id, std::string(expression)); !set)
+  auto id = existing_breakpoint(context, word);
+  if (!id)
+    return id.error();
+  if (auto set = context.debugger.set_condition(*id, std::string(expression)); !set)
     return set;
   if (expression.empty() && context.from_tty)
-    context.out.print("Breakpoint {} now unconditional.\n", id);
+    context.out.print("Breakpoint {} now unconditional.\n", *id);
   return {};
 }
 
@@ -282,28 +289,25 @@ Checked<void> ignore(Context& context, std::string_view args) {
   if (args.empty())
     return Diagnostic{"Argument required (a breakpoint number).", {}, {}};
   auto [word, rest] = split_first(args);
-  auto number = parse_integer(word);
-  if (!number || *number <= 0)
-    return Diagnostic{"Bad breakpoint argument: '" + std::string(word) + "'", {}, {}};
-  auto id = static_cast<unsigned>(*number);
-  if (*number > INT32_MAX || !context.debugger.breakpoint(id))
-    return Diagnostic{no_such(id), {}, {}};
+  auto id = existing_breakpoint(context, word);
+  if (!id)
+    return id.error();
   if (rest.empty())
     return Diagnostic{"Second argument (specified ignore-count) is missing.", {}, {}};
   auto count = evaluate_integer(context, rest);
   if (!count)
     return count.error();
   uint64_t crossings = static_cast<int64_t>(*count) < 0 ? 0 : *count;
-  if (auto set = context.debugger.set_ignore_count(id, crossings); !set)
+  if (auto set = context.debugger.set_ignore_count(*id, crossings); !set)
     return set;
   if (!context.from_tty)
     return {};
   if (crossings == 0)
-    context.out.print("Will stop next time breakpoint {} is reached.\n", id);
+    context.out.print("Will stop next time breakpoint {} is reached.\n", *id);
   else if (crossings == 1)
-    context.out.print("Will ignore next crossing of breakpoint {}.\n", id);
+    context.out.print("Will ignore next crossing of breakpoint {}.\n", *id);
   else
-    context.out.print("Will ignore next {} crossings of breakpoint {}.\n", crossings, id);
+    context.out.print("Will ignore next {} crossings of breakpoint {}.\n", crossings, *id);
   return {};
 }
 
