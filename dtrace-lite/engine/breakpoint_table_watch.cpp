@@ -155,8 +155,10 @@ Checked<void> BreakpointTable::install_watch(Breakpoint& b) {
     spec.ignore_count = b.ignore_count;
     const auto access = b.type == BreakpointType::kWatch ? keeper::Client::Access::kWrite
                                                          : keeper::Client::Access::kReadWrite;
-    Checked<RecordId> record =
-        env_.inferior->add_watch(at, size, access, b.type == BreakpointType::kWatch, spec);
+    const WatchWhen when = b.type == BreakpointType::kWatch       ? WatchWhen::kChanged
+                           : b.type == BreakpointType::kReadWatch ? WatchWhen::kUnchanged
+                                                                  : WatchWhen::kAccessed;
+    Checked<RecordId> record = env_.inferior->add_watch(at, size, access, when, spec);
     if (!record) {
       b.locations.push_back(std::move(location));
       b.locations.back().problem = record.error().message;

@@ -126,8 +126,8 @@ public:
 
   Checked<RecordId> set(const EventPlace& place, const RecordSpec& spec) {
     if (place.kind == EventKind::kWatch)
-      return inferior_->add_watch(place.address, place.size, keeper::Client::Access::kWrite, false,
-                                  spec);
+      return inferior_->add_watch(place.address, place.size, keeper::Client::Access::kWrite,
+                                  WatchWhen::kAccessed, spec);
     return inferior_->add_record(place.address, spec);
   }
 

@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -46,6 +47,13 @@ struct RecordCounts {
   uint64_t ignore_left = 0;
 };
 
+// Which accesses of those that the processor reports fire a watchpoint.
+enum class WatchWhen {
+  kAccessed,  // all (`awatch`)
+  kChanged,   // the value is another (`watch`)
+  kUnchanged, // it is not (`rwatch`): a read is reported only together with writes
+};
+
 enum class ThreadStatus {
   kParked,  // in the agent: all registers known and writable
   kBlocked, // in a system call: pc, sp and the argument registers are known, see ThreadView::known
@@ -78,6 +86,7 @@ struct Event {
   int signal = 0;               // kSignal
   bool interrupted = false;     // `interrupt` wanted a stop, too, when this one came first
   std::vector<uint8_t> siginfo; // kSignal: kernel siginfo_t, 128 bytes
+  std::map<RecordId, RecordCounts> last_counts; // kExeced: of the records that went
   keeper::ExitStatus status{};
   std::string text;
 };
@@ -169,9 +178,8 @@ public:
   };
   Checked<void> add_syscall_sites(std::span<const SyscallSpot>);
 
-  // Hardware watchpoint, through the keeper's perf events. `compare_value`: fires only when the
-  // value changed (`watch`); otherwise at each access (`rwatch`, `awatch`).
-  Checked<RecordId> add_watch(TargetAddr, unsigned size, keeper::Client::Access, bool compare_value,
+  // Hardware watchpoint, through the keeper's perf events.
+  Checked<RecordId> add_watch(TargetAddr, unsigned size, keeper::Client::Access, WatchWhen when,
                               const RecordSpec&);
 
   // --- Signals ------------------------------------------------------------------------------

@@ -76,6 +76,7 @@ struct Inferior::Impl {
   bool process_alive() const { return ::kill(born.pid, 0) == 0 || errno == EPERM; }
   bool waits_in_vain(Clock::time_point since) const;
 
+  RecordCounts counts(RecordId) const;
   void drain_notices(const std::function<void(const NoticeView&)>& hear);
   std::optional<Event> take_news();
   std::optional<Event> check();

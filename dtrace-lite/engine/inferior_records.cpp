@@ -232,12 +232,14 @@ void Inferior::set_condition(RecordId id, std::vector<uint8_t> code) {
     (void)!impl_->sites->set_condition(id, code);
 }
 
-RecordCounts Inferior::counts(RecordId id) const {
-  if (!impl_->sites->valid(id))
+RecordCounts Inferior::Impl::counts(RecordId id) const {
+  if (!sites->valid(id))
     return {};
-  const RecordCounters r = impl_->reader->counters(id);
+  const RecordCounters r = reader->counters(id);
   return {r.hits, r.evaluations, r.faults, r.ignore_count};
 }
+
+RecordCounts Inferior::counts(RecordId id) const { return impl_->counts(id); }
 
 std::optional<TargetAddr> Inferior::record_address(RecordId id) const {
   if (!impl_->sites->valid(id) || impl_->sites->site_of(id) == kNone)
@@ -246,7 +248,7 @@ std::optional<TargetAddr> Inferior::record_address(RecordId id) const {
 }
 
 Checked<RecordId> Inferior::add_watch(TargetAddr address, unsigned size, Client::Access access,
-                                      bool compare_value, const RecordSpec& spec) {
+                                      WatchWhen when, const RecordSpec& spec) {
   Impl& m = *impl_;
   uint64_t value = 0;
   if (size == 0 || size > 8)
@@ -255,7 +257,7 @@ Checked<RecordId> Inferior::add_watch(TargetAddr address, unsigned size, Client:
                       {}};
   if (auto ok = read_memory(address, {reinterpret_cast<uint8_t*>(&value), size}); !ok)
     return ok.error();
-  auto id = m.sites->add_watch_record(address, size, value, compare_value, spec);
+  auto id = m.sites->add_watch_record(address, size, value, when, spec);
   if (!id)
     return id.error();
   auto watch = m.client.add_watch(address, size, access, *id);

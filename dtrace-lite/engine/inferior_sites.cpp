@@ -214,7 +214,7 @@ Checked<RecordId> SitePool::add_record(uint32_t site_index, const RecordSpec& sp
 }
 
 Checked<RecordId> SitePool::add_watch_record(TargetAddr address, unsigned size, uint64_t value,
-                                             bool compare_value, const RecordSpec& spec) {
+                                             WatchWhen when, const RecordSpec& spec) {
   auto id = take_record();
   if (!id)
     return id.error();
@@ -226,7 +226,9 @@ Checked<RecordId> SitePool::add_watch_record(TargetAddr address, unsigned size, 
   r.watch_value = value;
   if (auto ok = set_condition(*id, spec.condition); !ok)
     return ok.error();
-  r.flags = flags_of(spec) | (compare_value ? kRecordCompareValue : 0u);
+  r.flags = flags_of(spec) | (when == WatchWhen::kChanged     ? uint32_t{kRecordCompareValue}
+                              : when == WatchWhen::kUnchanged ? uint32_t{kRecordUnchangedOnly}
+                                                              : 0);
   return *id;
 }
 

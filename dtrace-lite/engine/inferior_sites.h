@@ -73,7 +73,7 @@ public:
   Checked<RecordId> add_record(uint32_t site, const RecordSpec&);
   // Unlinks; true if its site has no record left. Watch records have no site.
   bool remove_record(RecordId);
-  Checked<RecordId> add_watch_record(TargetAddr, unsigned size, uint64_t value, bool compare_value,
+  Checked<RecordId> add_watch_record(TargetAddr, unsigned size, uint64_t value, WatchWhen when,
                                      const RecordSpec&);
   bool valid(RecordId) const;
   uint32_t site_of(RecordId id) const { return site_of_[id]; }

@@ -229,7 +229,8 @@ Verdict run_watch(ThreadBlock* t, uint32_t index, const KernelUcontext* uc) {
   if (!read_user(t, &now, r.watch_address, r.watch_size))
     return Verdict::kPass;
   uint64_t before = r.watch_value.exchange(now, std::memory_order_relaxed);
-  if ((r.flags.load(std::memory_order_relaxed) & kRecordCompareValue) && before == now)
+  const uint32_t passed = before == now ? kRecordCompareValue : kRecordUnchangedOnly;
+  if (r.flags.load(std::memory_order_relaxed) & passed)
     return Verdict::kPass;
   Registers regs;
   registers_from(regs, uc->mcontext);

@@ -156,7 +156,8 @@ void on_step(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
 }
 
 void on_watch(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
-  if (!takes_part(t))
+  // Nobody but the agent runs with SIGTRAP blocked: it was its own look at the watched value.
+  if (!takes_part(t) || (info->perf.flags & kTrapPerfAsync))
     return;
   uint64_t counted;
   if (to_program(t, uc, &counted) == Place::kUnclear)

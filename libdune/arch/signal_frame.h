@@ -85,6 +85,7 @@ static_assert(offsetof(KernelSiginfo, perf.data) == 24); // si_perf_data
 
 // si_code values of SIGTRAP.
 inline constexpr int kSiUser = 0, kSiQueue = -1, kSiTkill = -6, kSiKernel = 0x80;
+inline constexpr uint32_t kTrapPerfAsync = 1; // in perf.flags: the signal was blocked
 inline constexpr int kTrapBrkpt = 1, kTrapTrace = 2, kTrapHwbkpt = 4, kTrapPerf = 6;
 
 struct KernelSigframe {

@@ -140,8 +140,10 @@ enum RecordFlags : uint32_t {
   kRecordInternal = 2, // the front end's own (dlopen notification, finish): no user-visible count
   kRecordParkOnly = 4, // parks the thread if a stop is in progress, otherwise does nothing
   // Value watches only: the value is compared with the last one seen (`watch`); without it every
-  // access counts (`rwatch`, `awatch`).
+  // access counts (`awatch`).
   kRecordCompareValue = 8,
+  // `rwatch`: the processor cannot tell reads alone, but what changed the value was a write.
+  kRecordUnchangedOnly = 16,
 };
 
 struct alignas(64) Record {
