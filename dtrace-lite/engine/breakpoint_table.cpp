@@ -56,7 +56,7 @@ Checked<unsigned> BreakpointTable::add(const AddBreakpoint& request) {
     const ResolvedPlace& first = found.places.front();
     if (first.source && b->spec[0] != '*' && !b->spec.empty())
       b->spec = first.source.file->name + ":" + std::to_string(first.source.line);
-    else if (b->spec.empty() || b->spec[0] == '*')
+    else if (b->spec.empty() || b->spec.find('$') != std::string::npos)
       b->is_address = true;
   }
   place(*b, found.places);
@@ -243,9 +243,14 @@ void BreakpointTable::uninstall_location(Breakpoint& b, BreakpointLocation& loca
 // What the record has counted is the breakpoint's from here on.
 void BreakpointTable::take_over_counts(Breakpoint& b, BreakpointLocation& location) {
   if (location.record && env_.inferior && agent_ignores(b))
-    b.ignore_count = env_.inferior->counts(*location.record).ignore_left;
+    b.ignore_count = live_counts(*location.record).ignore_left;
   location.counted = counts(location);
   location.record.reset();
+}
+
+RecordCounts BreakpointTable::live_counts(RecordId id) const {
+  const auto last = last_counts_.find(id);
+  return last != last_counts_.end() ? last->second : env_.inferior->counts(id);
 }
 
 // What was counted before, and by the record that is set now. Where ddbg evaluates, each hit of the
@@ -254,7 +259,7 @@ BreakpointCounts BreakpointTable::counts(const BreakpointLocation& location) con
   BreakpointCounts sum = location.counted;
   if (!location.record || !env_.inferior)
     return sum;
-  const RecordCounts live = env_.inferior->counts(*location.record);
+  const RecordCounts live = live_counts(*location.record);
   if (location.condition_place == ConditionPlace::kInDdbg) {
     sum.evaluations += live.hits;
   } else {
@@ -280,7 +285,7 @@ BreakpointInfo BreakpointTable::info(const Breakpoint& b) const {
     info.condition_place = std::max(info.condition_place, location.condition_place);
   }
   if (agent_ignores(b) && b.locations.front().record && env_.inferior)
-    info.ignore_left = env_.inferior->counts(*b.locations.front().record).ignore_left;
+    info.ignore_left = live_counts(*b.locations.front().record).ignore_left;
   return info;
 }
 
@@ -357,7 +362,10 @@ std::vector<std::string> BreakpointTable::reset() {
         location.place = {now.pc, now.module, now.source, now.function};
       }
     } else {
-      place(*b, resolve(*b).places);
+      // `*main` is elsewhere once the program is loaded; `*p` may have no value now.
+      const Linespec found = resolve(*b);
+      if (!found.places.empty() || b->spec[0] != '*')
+        place(*b, found.places);
       b->pending = b->locations.empty();
     }
     Checked<void> done = install(*b);
@@ -376,6 +384,12 @@ void BreakpointTable::target_gone(bool keep_local_watches) {
   }
   if (!keep_local_watches)
     std::erase_if(all_, [](const auto& b) { return b->watch_scope_cfa.value != 0; });
+}
+
+void BreakpointTable::target_execed(const std::map<RecordId, RecordCounts>& last_counts) {
+  last_counts_ = last_counts;
+  target_gone(false);
+  last_counts_.clear();
 }
 
 void BreakpointTable::clear_counts() {

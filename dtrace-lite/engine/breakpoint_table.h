@@ -43,8 +43,10 @@ public:
   // After birth, and after modules came or went: resolves everything again and sets what is new.
   // Sentences about what could not be set.
   std::vector<std::string> reset();
-  // The target is gone, or has become another by exec: its records are void.
+  // The target is gone, or has become another by exec: its records are void. After an exec their
+  // last counts are known only from the event.
   void target_gone(bool keep_local_watches);
+  void target_execed(const std::map<RecordId, RecordCounts>& last_counts);
   void clear_counts(); // `run` starts counting anew
 
   struct Hit {
@@ -78,11 +80,13 @@ private:
   void uninstall_location(Breakpoint&, BreakpointLocation&);
   Checked<void> evaluate_watch(Breakpoint&, expr::FrameContext& context, bool* is_local);
   BreakpointCounts counts(const BreakpointLocation&) const;
+  RecordCounts live_counts(RecordId id) const;
   bool agent_ignores(const Breakpoint&) const;
 
   BreakpointEnvironment env_;
   std::vector<std::unique_ptr<Breakpoint>> all_;
   unsigned next_number_ = 1;
+  std::map<RecordId, RecordCounts> last_counts_; // during target_execed()
   bool may_be_pending_ = false;
   std::map<unsigned, symbols::TypeRef> watch_types_;
 };

@@ -52,7 +52,7 @@ struct Breakpoint {
   std::optional<unsigned> thread; // number
   std::vector<std::string> commands;
   bool pending = false;    // no place yet; resolved when a module brings one
-  bool is_address = false; // `*ADDRESS`, or where the user was: not resolved again
+  bool is_address = false; // `*$pc`, or where the user was: not resolved again
   std::vector<BreakpointLocation> locations;
 
   // Watchpoints.

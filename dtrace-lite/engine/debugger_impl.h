@@ -67,7 +67,7 @@ struct Debugger::Impl {
   bool handle_records(const Event& event, StopReport& report);
   void handle_linker(StopReport& report);
   bool handle_scope(Breakpoint& watch, StopReport& report);
-  Checked<void> handle_exec(StopReport& report);
+  Checked<void> handle_exec(const Event& event, StopReport& report);
   void finish_report(StopReport& report, uint32_t stopped, Stepper* stepper);
   void say(StopReport& report, std::string message);
   void tell(StopReport& report, const NoticeView& notice);

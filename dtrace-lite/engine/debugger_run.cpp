@@ -157,7 +157,7 @@ Checked<bool> Debugger::Impl::handle(const Event& event, Stepper* stepper, StopR
     report.text = event.text;
     return true;
   case Event::Kind::kExeced: {
-    Checked<void> done = handle_exec(report);
+    Checked<void> done = handle_exec(event, report);
     if (!done)
       return done.error();
     return false;
@@ -271,8 +271,8 @@ bool Debugger::Impl::handle_scope(Breakpoint& watch, StopReport& report) {
   return static_cast<bool>(breakpoints.remove(watch.number));
 }
 
-Checked<void> Debugger::Impl::handle_exec(StopReport& report) {
-  breakpoints.target_gone(false);
+Checked<void> Debugger::Impl::handle_exec(const Event& event, StopReport& report) {
+  breakpoints.target_execed(event.last_counts);
   hidden_inlined.clear();
   Checked<Modules::Change> started = modules.start(*inferior, {});
   if (!started)

@@ -71,6 +71,9 @@ std::optional<Event> Inferior::Impl::take_news() {
     is_running = false;
     return e;
   case keeper::News::Kind::kExeced:
+    for (RecordId id = 0; id < kRecords; ++id)
+      if (sites->valid(id))
+        e.last_counts[id] = counts(id);
     if (auto ok = adopt(std::move(news->born)); !ok)
       return give_up(ok.error());
     e.kind = Event::Kind::kExeced;
