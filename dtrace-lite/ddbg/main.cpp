@@ -28,8 +28,10 @@ int main(int argc, char** argv) {
     output.write(options->help ? usage() : version_text());
     return 0;
   }
+  const auto inherited_signals = ddbg::engine::SignalState::own();
   signals::install();
   Context context(output);
+  context.debugger.settings().signals = inherited_signals;
   context.batch = options->batch;
   context.input_is_terminal = isatty(0);
   LineReader reader(context);

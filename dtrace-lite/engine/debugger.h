@@ -18,6 +18,7 @@
 namespace ddbg::engine {
 
 struct ValueStore; // context.h
+using keeper::SignalState;
 
 struct Settings {
   std::string args; // as typed, for the shell to split
@@ -30,6 +31,7 @@ struct Settings {
   bool past_main = false;                // `set backtrace past-main`
   std::string backend = "auto";          // by name, or chosen by measurement
   bool own_terminal_group = true;
+  SignalState signals; // that the program starts with
   symbols::DebugFileOptions debug_files;
 };
 

@@ -125,6 +125,7 @@ keeper::LaunchOptions Debugger::Impl::launch_options() const {
   options.disable_randomization = settings.disable_randomization;
   options.backend = settings.backend;
   options.own_terminal_group = settings.own_terminal_group;
+  options.signals = settings.signals;
   return options;
 }
 

@@ -114,6 +114,22 @@ Checked<Message> Client::Impl::request(MessageType type, const Writer& body) {
   }
 }
 
+SignalState SignalState::own() {
+  SignalState state;
+  sigset_t blocked;
+  sigprocmask(SIG_BLOCK, nullptr, &blocked);
+  for (int signal = 1; signal < NSIG; ++signal) {
+    struct sigaction action;
+    const uint64_t bit = uint64_t{1} << (signal - 1);
+    // Two of them are the C library's own, and refused.
+    if (sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_IGN)
+      state.ignored |= bit;
+    if (sigismember(&blocked, signal) == 1)
+      state.blocked |= bit;
+  }
+  return state;
+}
+
 Checked<std::unique_ptr<Client>> Client::start() {
   int pair[2];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
@@ -156,7 +172,7 @@ Checked<Born> Client::launch(const LaunchOptions& o) {
   body.string(o.program).string(o.shell_command).strings(o.arguments).strings(o.environment);
   body.string(o.working_directory);
   body.number<uint8_t>(o.disable_randomization).number<uint8_t>(o.own_terminal_group);
-  body.string(o.backend);
+  body.string(o.backend).number(o.signals.ignored).number(o.signals.blocked);
   auto answer = impl_->request(MessageType::kLaunch, body);
   if (!answer)
     return answer.error();

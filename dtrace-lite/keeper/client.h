@@ -17,6 +17,12 @@
 
 namespace ddbg::keeper {
 
+// What a program inherits: bit n - 1 stands for signal n.
+struct SignalState {
+  uint64_t ignored = 0, blocked = 0;
+  static SignalState own(); // of the calling process, and thread
+};
+
 struct LaunchOptions {
   std::string program;                  // absolute path
   std::string shell_command;            // what the shell runs after `exec`; empty: exec directly
@@ -25,6 +31,7 @@ struct LaunchOptions {
   std::string working_directory;        // empty: inherited
   bool disable_randomization = true;
   std::string backend = "auto";
+  SignalState signals;
   bool own_terminal_group = true; // own process group, given the terminal, as gdb does
 };
 

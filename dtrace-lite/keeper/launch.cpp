@@ -42,13 +42,18 @@ void take_terminal(pid_t frontend_pid) {
   };
   if (options.own_terminal_group)
     take_terminal(frontend_pid);
-  // The keeper ignores and blocks signals for its own sake; the program must not inherit that.
-  for (int signal = 1; signal < NSIG; ++signal)
+  // ddbg and the keeper ignore and block signals for their own sake; the program must inherit what
+  // ddbg did (nohup, a shell's background job).
+  sigset_t blocked;
+  sigemptyset(&blocked);
+  for (int signal = 1; signal < NSIG; ++signal) {
+    const uint64_t bit = uint64_t{1} << (signal - 1);
     if (signal != SIGKILL && signal != SIGSTOP)
-      ::signal(signal, SIG_DFL);
-  sigset_t none;
-  sigemptyset(&none);
-  sigprocmask(SIG_SETMASK, &none, nullptr);
+      ::signal(signal, options.signals.ignored & bit ? SIG_IGN : SIG_DFL);
+    if (options.signals.blocked & bit)
+      sigaddset(&blocked, signal);
+  }
+  sigprocmask(SIG_SETMASK, &blocked, nullptr);
   if (!options.working_directory.empty() && chdir(options.working_directory.c_str()) != 0)
     fail("Cannot change to the working directory");
   if (options.disable_randomization) {

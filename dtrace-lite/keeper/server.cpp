@@ -126,6 +126,8 @@ LaunchOptions read_launch(Reader& in) {
   o.disable_randomization = in.number<uint8_t>();
   o.own_terminal_group = in.number<uint8_t>();
   o.backend = in.string();
+  o.signals.ignored = in.number<uint64_t>();
+  o.signals.blocked = in.number<uint64_t>();
   return o;
 }
 
