@@ -25,6 +25,12 @@ Checked<void> step_by(Context& context, std::string_view args, engine::StepKind 
   return run_target(context, [&] { return context.debugger.step(request); });
 }
 
+Checked<void> advance_in(Context& context, std::string_view location,
+                         engine::Debugger::ReachedIn where) {
+  return run_target(context,
+                    [&] { return context.debugger.advance(std::string(location), where); });
+}
+
 } // namespace
 
 Checked<void> step(Context& context, std::string_view args) {
@@ -64,7 +70,7 @@ Checked<void> until(Context& context, std::string_view args) {
   if (auto there = require_target(context); !there)
     return there;
   if (!args.empty())
-    return run_target(context, [&] { return context.debugger.advance(std::string(args)); });
+    return advance_in(context, args, engine::Debugger::ReachedIn::kSelectedFrame);
   engine::StepRequest request;
   request.kind = engine::StepKind::kUntil;
   return run_target(context, [&] { return context.debugger.step(request); });
@@ -75,7 +81,7 @@ Checked<void> advance(Context& context, std::string_view args) {
     return there;
   if (args.empty())
     return Diagnostic{"Argument required (a location).", {}, {}};
-  return run_target(context, [&] { return context.debugger.advance(std::string(args)); });
+  return advance_in(context, args, engine::Debugger::ReachedIn::kAnyFrame);
 }
 
 } // namespace ddbg::ui::cmd

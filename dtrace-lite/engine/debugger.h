@@ -87,8 +87,9 @@ public:
   // --- Running; errors: "The program is not being run." ------------------------------------------
   Checked<StopReport> resume(const ContinueOptions& options = {});
   Checked<StopReport> step(const StepRequest& request);
-  // `until LOCATION`, `advance LOCATION`.
-  Checked<StopReport> advance(const std::string& location);
+  // `until LOCATION`, `advance LOCATION`: to there, or to the return of the selected frame.
+  enum class ReachedIn { kAnyFrame, kSelectedFrame };
+  Checked<StopReport> advance(const std::string& location, ReachedIn where);
   // `jump`, `return` and `call` are later.
 
   // --- Breakpoints ---------------------------------------------------------------------------

@@ -24,6 +24,7 @@ struct Debugger::Impl {
   Modules modules;
   FrameNames names{modules.map()};
   symbols::Unwinder unwinder;
+  Escapes escapes{modules.map()};
   VariableTables tables;
   ValueStore values;
   symbols::SourceCache sources;

@@ -57,7 +57,7 @@ Checked<StopReport> Debugger::step(const StepRequest& request) {
     return not_running();
   auto hidden = impl_->hidden_inlined.find(impl_->thread);
   Checked<std::unique_ptr<Stepper>> stepper = Stepper::begin(
-      {*impl_->inferior, impl_->modules, impl_->names, impl_->unwinder,
+      {*impl_->inferior, impl_->modules, impl_->names, impl_->unwinder, impl_->escapes,
        impl_->settings.step_stops_without_lines},
       impl_->thread, request, hidden == impl_->hidden_inlined.end() ? 0 : hidden->second);
   if (!stepper)
@@ -65,7 +65,7 @@ Checked<StopReport> Debugger::step(const StepRequest& request) {
   return impl_->run_until_stop({}, std::move(*stepper));
 }
 
-Checked<StopReport> Debugger::advance(const std::string& location) {
+Checked<StopReport> Debugger::advance(const std::string& location, ReachedIn where) {
   if (!impl_->inferior)
     return not_running();
   Linespec found = resolve(location);
@@ -73,6 +73,8 @@ Checked<StopReport> Debugger::advance(const std::string& location) {
     return found.problem;
   StepRequest request;
   request.kind = StepKind::kAdvance;
+  request.frame = impl_->level;
+  request.only_in_frame = where == ReachedIn::kSelectedFrame;
   for (const ResolvedPlace& place : found.places)
     request.places.push_back(place.address);
   return step(request);
@@ -110,8 +112,10 @@ Checked<StopReport> Debugger::Impl::run_until_stop(ResumePlan first,
     Checked<bool> users = handle(*event, stepper.get(), report);
     if (!users)
       return users.error();
-    if (event->kind == Event::Kind::kExeced)
-      stepper.reset(); // what it stepped through is no more
+    if (event->kind == Event::Kind::kExeced && stepper) {
+      stepper->forget_records(); // what it stepped through is no more
+      stepper.reset();
+    }
     if (!*users && event->interrupted) {
       report.why = StopWhy::kInterrupted;
       users = true;
@@ -302,6 +306,8 @@ void Debugger::Impl::finish_report(StopReport& report, uint32_t stopped, Stepper
     unsigned hidden = stepper ? stepper->hidden_inlined() : stack->enterable_inlined();
     for (const unsigned number : report.breakpoints)
       if (const Breakpoint* b = breakpoints.find(number)) {
+        if (!b->is_watch() && is_position(b->spec))
+          hidden = 0; // as gdb: it was set in the innermost body
         const auto& bodies = stack->innermost_name().inlined;
         for (unsigned i = 0; i < hidden && i < bodies.size(); ++i)
           if (bodies[i].function == b->spec)

@@ -87,11 +87,18 @@ const FrameNames::Name& Stack::innermost_name() {
   return names_.at(physical_.empty() ? TargetAddr() : physical_[0].lookup_pc());
 }
 
-FrameId Stack::physical_id() {
-  const symbols::UnwindFrame* innermost = physical(0);
-  if (!innermost)
+FrameId Stack::physical_id(unsigned index) {
+  const symbols::UnwindFrame* frame = physical(index);
+  if (!frame)
     return {};
-  return {innermost->cfa, innermost_name().function_entry, 0};
+  return {frame->cfa, names_.at(frame->lookup_pc()).function_entry, 0};
+}
+
+std::optional<unsigned> Stack::find_physical(const FrameId& id) {
+  for (unsigned index = 0; const symbols::UnwindFrame* frame = physical(index); ++index)
+    if (frame->cfa == id.cfa && physical_id(index) == id)
+      return index;
+  return std::nullopt;
 }
 
 // Turns the next physical frame into one frame for each inlined body and one for the function.

@@ -85,8 +85,10 @@ public:
   std::vector<const Frame*> frames(unsigned limit);
   // A physical frame (0 is the innermost) with its cfa; nullptr: there is none.
   const symbols::UnwindFrame* physical(unsigned index);
-  // The innermost physical frame, whatever is inlined there.
-  FrameId physical_id();
+  // A physical frame, whatever is inlined there; none: all zero.
+  FrameId physical_id(unsigned index = 0);
+  // Where a frame that was physical_id() is now; nullopt: it has been left.
+  std::optional<unsigned> find_physical(const FrameId& id);
   const FrameNames::Name& innermost_name();
 
   // "Backtrace stopped: ..." when the last frame known is not the outermost one; else empty.

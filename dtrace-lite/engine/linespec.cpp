@@ -305,6 +305,12 @@ Checked<BreakArguments> parse_break_arguments(std::string_view text) {
   return out;
 }
 
+bool is_position(std::string_view location) {
+  const std::string_view last = location.substr(location.rfind(':') + 1);
+  return location.empty() || location[0] == '*' ||
+         last.find_first_not_of("0123456789+- ") == std::string_view::npos;
+}
+
 Linespec resolve_linespec(ModuleSpan modules, const LinespecContext& context,
                           std::string_view text) {
   return Resolver(modules, context).run(text);

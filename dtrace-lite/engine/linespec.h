@@ -25,6 +25,8 @@ struct BreakArguments {
   bool force_condition = false;
 };
 Checked<BreakArguments> parse_break_arguments(std::string_view text);
+// A line, an address, or where the user is: no name of a function in it.
+bool is_position(std::string_view location);
 
 // What relative locations are relative to, and how *EXPR is evaluated.
 struct LinespecContext {

@@ -10,12 +10,25 @@ using dune::session::Action;
 
 Stepper::Stepper(StepEnvironment environment, uint32_t thread, const StepRequest& request,
                  unsigned hidden_inlined)
-    : env_(environment), thread_(thread), request_(request), left_(request.count),
+    : env_(environment), thread_(thread), tid_(view().tid), request_(request), left_(request.count),
       hidden_(hidden_inlined) {}
 
 Stepper::~Stepper() {
   drop_waits();
+  drop_landing();
   drop_return_records();
+  std::vector<RecordId> records;
+  for (const Escape& escape : escapes_)
+    records.push_back(escape.record);
+  if (!records.empty())
+    (void)env_.inferior.remove_records(records);
+}
+
+void Stepper::forget_records() {
+  waits_.clear();
+  landing_.reset();
+  return_records_.clear();
+  escapes_.clear();
 }
 
 Checked<std::unique_ptr<Stepper>> Stepper::begin(StepEnvironment environment, uint32_t thread,
@@ -83,6 +96,7 @@ Checked<void> Stepper::prepare_instruction() {
   stack.hide_inlined(std::exchange(hidden_, 0));
   const Frame* frame = stack.frame(0);
   origin_.frame = frame ? frame->id : FrameId();
+  origin_.physical = stack.physical_id();
   if (request_.kind == StepKind::kNexti)
     return go_next_instruction();
   // The last instruction is a step of its own: whether it entered or left a function is asked.
@@ -132,6 +146,14 @@ Checked<void> Stepper::prepare_line() {
   return go_range(origin_.range);
 }
 
+unsigned Stepper::physical_index(Stack& stack, unsigned level) {
+  unsigned index = 0;
+  for (unsigned inner = 0; inner < level; ++inner)
+    if (const Frame* frame = stack.frame(inner))
+      index += !frame->is_inlined;
+  return index;
+}
+
 Checked<void> Stepper::prepare_finish() {
   Stack stack = make_stack();
   stack.hide_inlined(hidden_);
@@ -139,9 +161,7 @@ Checked<void> Stepper::prepare_finish() {
   if (!selected || !stack.frame(request_.frame + 1))
     return Diagnostic{"\"finish\" not meaningful in the outermost frame.", {}, {}};
   const Frame frame = *stack.frame(request_.frame);
-  unsigned index = 0; // of the physical frame
-  for (unsigned level = 1; level <= request_.frame; ++level)
-    index += !stack.frame(level - 1)->is_inlined;
+  const unsigned index = physical_index(stack, request_.frame);
   finished_pc_ = frame.lookup_pc;
   if (frame.is_inlined) {
     const FrameNames::Name& name = env_.names.at(frame.lookup_pc);
@@ -154,32 +174,42 @@ Checked<void> Stepper::prepare_finish() {
     return wait_at(frame.pc, stack.physical(index - 1)->cfa.value, false);
   }
   has_return_value_ = true;
+  home_ = stack.physical_id(index + 1);
   return wait_at(stack.physical(index + 1)->pc(), stack.physical(index)->cfa.value, true);
 }
 
 Checked<void> Stepper::prepare_advance() {
+  Stack stack = make_stack();
+  stack.hide_inlined(hidden_);
+  const unsigned index = physical_index(stack, request_.frame);
+  home_ = stack.physical_id(index); // as gdb: a jump back into the frame itself ends it
   for (const TargetAddr place : request_.places) {
     Checked<void> set = wait_at(place, 0, true);
     if (!set)
       return set;
+    if (request_.only_in_frame)
+      waits_.back().frame = stack.physical_id(index);
   }
-  Stack stack = make_stack();
-  if (const symbols::UnwindFrame* caller = stack.physical(1))
-    return wait_at(caller->pc(), stack.physical(0)->cfa.value, true);
+  if (const symbols::UnwindFrame* caller = stack.physical(index + 1))
+    return wait_at(caller->pc(), stack.physical(index)->cfa.value, true);
   return {};
 }
 
 Checked<void> Stepper::halted() {
   if (done_)
     return {};
+  if (std::optional<Checked<void>> decided = halted_at_escape())
+    return std::move(*decided);
   if (!waits_.empty()) {
     auto arrived = std::find_if(waits_.begin(), waits_.end(), [&](const Wait& wait) {
-      return wait.address == pc() && sp() >= wait.min_sp;
+      return wait.address == pc() && sp() >= wait.min_sp &&
+             (!wait.frame || make_stack().physical_id() == *wait.frame);
     });
     if (arrived == waits_.end())
       return {}; // halted for something else on the way: run on
     const bool ends_step = arrived->ends_step;
     drop_waits();
+    drop_landing();
     if (ends_step)
       return one_done();
   }
@@ -236,6 +266,7 @@ std::optional<Checked<void>> Stepper::decide_subroutine(Stack& stack) {
   TargetAddr back;
   uint64_t back_sp = 0;
   bool handler = false;
+  bool halted_within = false; // deep in the call, for something that did not end the step
   uint64_t top = 0;
   const bool have_top = static_cast<bool>(env_.inferior.read_memory(
       TargetAddr(sp()), std::span(reinterpret_cast<uint8_t*>(&top), sizeof top)));
@@ -248,15 +279,18 @@ std::optional<Checked<void>> Stepper::decide_subroutine(Stack& stack) {
     back = caller->pc();
     back_sp = stack.physical(0)->cfa.value;
     handler = true;
-  } else if (caller && caller->cfa == origin_.physical.cfa &&
-             env_.names.at(caller->lookup_pc()).function_entry == origin_.physical.function) {
-    back = caller->pc();
-    back_sp = stack.physical(0)->cfa.value;
+  } else if (std::optional<unsigned> index = sp() < origin_.physical.cfa.value
+                                                 ? stack.find_physical(origin_.physical)
+                                                 : std::nullopt;
+             index && *index > 0) {
+    back = stack.physical(*index)->pc();
+    back_sp = stack.physical(*index - 1)->cfa.value;
+    halted_within = *index > 1;
   } else {
     return std::nullopt;
   }
 
-  if (over_calls() && !handler)
+  if (halted_within || (over_calls() && !handler))
     return wait_at(back, back_sp, false);
   TargetAddr entry = pc();
   if (std::optional<TargetAddr> target = plt_target(pc()))
@@ -295,14 +329,9 @@ std::optional<Checked<void>> Stepper::decide_inlined(Stack& stack) {
     const Frame* frame = outside.frame(0);
     if (frame && frame->id == origin_.frame) {
       const bool same_line = frame->source == origin_.line;
-      if (request_.kind == StepKind::kStep) {
-        hidden_ = same_line ? enterable - 1 : enterable;
-        return one_done();
-      }
-      if (same_line)
-        return go_range(here);
-      hidden_ = enterable;
-      return one_done();
+      if (request_.kind == StepKind::kStep)
+        return one_done(same_line ? 1 : 0);
+      return same_line ? go_range(here) : one_done();
     }
   }
   const Frame* frame = stack.frame(0);
@@ -362,8 +391,12 @@ Checked<void> Stepper::decide_inlined_finish() {
   return one_done();
 }
 
-Checked<void> Stepper::one_done() {
+// As gdb: the thread stands before the bodies that begin here, except after steps of instructions.
+Checked<void> Stepper::one_done(unsigned bodies_entered) {
   drop_waits();
+  const bool by_instruction =
+      request_.kind == StepKind::kStepi || request_.kind == StepKind::kNexti;
+  hidden_ = by_instruction ? 0 : make_stack().enterable_inlined() - bodies_entered;
   if (--left_ > 0 && request_.kind != StepKind::kFinish && request_.kind != StepKind::kAdvance)
     return prepare();
   drop_return_records();

@@ -4,6 +4,7 @@
 // themselves are the agent's.
 #pragma once
 
+#include "dtrace-lite/engine/escapes.h"
 #include "dtrace-lite/engine/frames.h"
 #include "dtrace-lite/engine/modules.h"
 
@@ -25,8 +26,9 @@ enum class StepKind {
 struct StepRequest {
   StepKind kind = StepKind::kStep;
   uint64_t count = 1;
-  unsigned frame = 0;               // kFinish: the frame to leave
+  unsigned frame = 0;               // kFinish, kAdvance: the frame whose return ends it
   std::vector<TargetAddr> places{}; // kAdvance
+  bool only_in_frame = false;       // kAdvance: `until`, which passes the places in other frames
 };
 
 // What a stepper works on; all outlive it.
@@ -35,6 +37,7 @@ struct StepEnvironment {
   Modules& modules;
   FrameNames& names;
   symbols::Unwinder& unwinder;
+  Escapes& escapes;
   bool stop_without_lines = false; // `set step-mode on`
 };
 
@@ -56,6 +59,8 @@ public:
   const ResumePlan& plan() const { return plan_; }
   // The thread has halted, and not for the user: decides again. An error ends the command.
   Checked<void> halted();
+  // An exec took its records along with the program.
+  void forget_records();
 
   // --- Once done -------------------------------------------------------------------------------
   // The thread stands before so many inlined bodies.
@@ -64,7 +69,7 @@ public:
   bool same_function();
   // kFinish: the function that returned, by a pc inside it.
   TargetAddr finished_pc() const { return finished_pc_; }
-  // kFinish: the frame returned (and was not left by an inlined body's end).
+  // kFinish: the frame returned (and was not left by an inlined body's end, nor by an exception).
   bool has_return_value() const { return has_return_value_; }
   // What there is to say at the beginning ("Single stepping until exit from function ...").
   const std::string& message() const { return message_; }
@@ -76,6 +81,15 @@ private:
     TargetAddr address;
     uint64_t min_sp;
     bool ends_step;
+    std::optional<FrameId> frame{}; // passed in others
+  };
+  struct Escape {
+    RecordId record;
+    EscapeSite site;
+  };
+  struct Landing {
+    RecordId record;
+    TargetAddr address;
   };
   struct Origin {
     FrameId frame; // as a person sees it
@@ -100,7 +114,16 @@ private:
   std::optional<Checked<void>> decide_subroutine(Stack& stack);
   std::optional<Checked<void>> decide_inlined(Stack& stack);
   Checked<void> enter_function(TargetAddr entry, TargetAddr back, uint64_t back_sp);
-  Checked<void> one_done();
+  Checked<void> one_done(unsigned bodies_entered = 0);
+
+  // nullopt: the thread is not on its way out of functions.
+  std::optional<Checked<void>> halted_at_escape();
+  Checked<void> landed();
+  // A jump or an exception that lands in this frame, or beyond it, ends the step.
+  const FrameId& home() const;
+  Checked<std::vector<RecordId>> add_with_escapes(std::vector<std::pair<TargetAddr, RecordSpec>>);
+  RecordSpec own_record() const;
+  void drop_landing();
 
   Checked<void> go_range(TargetRange range);
   Checked<void> go_steps(uint64_t count);
@@ -113,6 +136,8 @@ private:
 
   bool over_calls() const;
   Stack make_stack();
+  // The physical frame that a frame of the request is part of.
+  static unsigned physical_index(Stack& stack, unsigned level);
   const ThreadView& view();
   TargetAddr pc();
   uint64_t sp();
@@ -121,6 +146,7 @@ private:
 
   StepEnvironment env_;
   uint32_t thread_;
+  pid_t tid_;
   StepRequest request_;
   uint64_t left_;
   unsigned hidden_;
@@ -135,6 +161,10 @@ private:
   std::vector<Wait> waits_;
   TargetRange return_range_;
   std::vector<RecordId> return_records_;
+  FrameId home_; // kFinish: the caller; kAdvance: the selected frame; else none
+  std::vector<Escape> escapes_;
+  std::optional<uint64_t> escapes_of_; // generation of the modules that they are of
+  std::optional<Landing> landing_;
 };
 
 } // namespace ddbg::engine

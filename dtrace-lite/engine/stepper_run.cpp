@@ -43,14 +43,12 @@ Checked<void> Stepper::go_next_instruction() {
 }
 
 Checked<void> Stepper::wait_at(TargetAddr address, uint64_t min_sp, bool ends_step) {
-  RecordSpec spec;
-  spec.internal = true;
-  spec.only_tid = static_cast<uint32_t>(view().tid);
+  RecordSpec spec = own_record();
   spec.min_stack_pointer = min_sp;
-  Checked<RecordId> record = env_.inferior.add_record(address, spec);
-  if (!record)
-    return record.error();
-  waits_.push_back({*record, address, min_sp, ends_step});
+  Checked<std::vector<RecordId>> records = add_with_escapes({{address, spec}});
+  if (!records)
+    return records.error();
+  waits_.push_back({records->front(), address, min_sp, ends_step});
   run();
   return {};
 }
@@ -71,17 +69,15 @@ Checked<void> Stepper::set_return_records(TargetRange range) {
   std::vector<uint8_t> code(range.size());
   if (!env_.inferior.read_memory(range.begin, code))
     return {};
-  RecordSpec spec;
-  spec.internal = true;
+  RecordSpec spec = own_record();
   spec.park_only = true;
-  spec.only_tid = static_cast<uint32_t>(view().tid);
   std::vector<std::pair<TargetAddr, RecordSpec>> wanted;
   for (const auto& i : dune::disasm::decode_range(code, range.begin).instructions)
     if (i.is_call())
       wanted.emplace_back(i.end(), spec);
   if (wanted.empty())
     return {};
-  Checked<std::vector<RecordId>> records = env_.inferior.add_records(wanted);
+  Checked<std::vector<RecordId>> records = add_with_escapes(std::move(wanted));
   if (!records)
     return {}; // only slower: each call halts at its first instruction
   return_records_ = std::move(*records);
@@ -95,6 +91,19 @@ void Stepper::drop_waits() {
   waits_.clear();
 }
 
+void Stepper::drop_landing() {
+  if (landing_)
+    (void)env_.inferior.remove_record(landing_->record);
+  landing_.reset();
+}
+
+RecordSpec Stepper::own_record() const {
+  RecordSpec spec;
+  spec.internal = true;
+  spec.only_tid = static_cast<uint32_t>(tid_);
+  return spec;
+}
+
 void Stepper::drop_return_records() {
   if (!return_records_.empty())
     (void)env_.inferior.remove_records(return_records_);
@@ -102,18 +111,46 @@ void Stepper::drop_return_records() {
   return_range_ = {};
 }
 
-// Where a PLT entry leads, by its name: the dynamic linker's resolver need not be followed.
+// Where a PLT entry leads: what the dynamic linker has put into its slot, or will put there once
+// the entry is used for the first time. The linker's resolver need not be followed.
 std::optional<TargetAddr> Stepper::plt_target(TargetAddr a) {
-  const symbols::LoadedModule* module = env_.modules.map().find(a);
-  if (!module)
+  const symbols::ModuleMap& map = env_.modules.map();
+  const auto in_plt = [](const symbols::LoadedModule* module, TargetAddr at) {
+    const symbols::Section* section =
+        module ? module->module->elf().section_at(module->to_link(at)) : nullptr;
+    return section && section->name.starts_with(".plt");
+  };
+  const symbols::LoadedModule* module = map.find(a);
+  if (!in_plt(module, a))
     return std::nullopt;
+  const auto content = [&](TargetAddr slot) {
+    return symbols::read_value<TargetAddr>(memory_reader(env_.inferior), slot);
+  };
+  std::array<uint8_t, 16> entry; // the size of one, perhaps with an endbr64 before its jump
+  if (!env_.inferior.read_memory(a, entry))
+    return std::nullopt;
+  for (const auto& i : dune::disasm::decode_range(entry, a).instructions)
+    if (i.flow == dune::disasm::Flow::kIndirectJump && i.rip_operand) {
+      const std::optional<TargetAddr> bound = content(*i.rip_operand);
+      if (bound && *bound && !in_plt(map.find(*bound), *bound)) // else it leads back: not bound yet
+        return bound;
+      break;
+    }
   std::optional<symbols::Symbol> symbol = module->module->symbols().function_at(module->to_link(a));
   if (!symbol || !symbol->is_plt)
     return std::nullopt;
-  for (const symbols::LoadedModule& other : env_.modules.map().modules())
-    for (const symbols::Symbol& found : other.module->symbols().find(symbol->linkage_name))
-      if (found.is_code && !found.is_ifunc)
+  for (const symbols::LoadedModule& other : map.modules()) {
+    if (other.is_linker) // it has copies of some of the C library's functions, for itself
+      continue;
+    for (const symbols::Symbol& found : other.module->symbols().find(symbol->linkage_name)) {
+      if (!found.is_code)
+        continue;
+      if (!found.is_ifunc)
         return other.to_target(found.address);
+      if (std::optional<dune::LinkAddr> slot = other.module->symbols().ifunc_slot(found.address))
+        return content(other.to_target(*slot));
+    }
+  }
   return std::nullopt;
 }
 

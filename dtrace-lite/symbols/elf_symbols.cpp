@@ -133,6 +133,18 @@ struct ElfSymbols::Impl {
       }
   }
 
+  template <class F> void each_relocation(F f) const {
+    for (const Section& s : file.sections()) {
+      if (s.type != SHT_RELA)
+        continue;
+      for (uint64_t at = 0; at + sizeof(Elf64_Rela) <= s.data.size(); at += sizeof(Elf64_Rela)) {
+        Elf64_Rela r;
+        std::memcpy(&r, s.data.data() + at, sizeof r);
+        f(r);
+      }
+    }
+  }
+
   void read_plt() {
     plt.emplace();
     const auto dynsym = table_of(file, SHT_DYNSYM);
@@ -140,17 +152,11 @@ struct ElfSymbols::Impl {
       return;
     // Which symbol each slot of the GOT is for.
     std::unordered_map<uint64_t, std::string_view> slots;
-    for (const Section& s : file.sections()) {
-      if (s.type != SHT_RELA)
-        continue;
-      for (uint64_t at = 0; at + sizeof(Elf64_Rela) <= s.data.size(); at += sizeof(Elf64_Rela)) {
-        Elf64_Rela r;
-        std::memcpy(&r, s.data.data() + at, sizeof r);
-        const uint64_t type = ELF64_R_TYPE(r.r_info), index = ELF64_R_SYM(r.r_info);
-        if ((type == R_X86_64_JUMP_SLOT || type == R_X86_64_GLOB_DAT) && index < dynsym->count())
-          slots.emplace(r.r_offset, without_version(dynsym->name(dynsym->raw(index))));
-      }
-    }
+    each_relocation([&](const Elf64_Rela& r) {
+      const uint64_t type = ELF64_R_TYPE(r.r_info), index = ELF64_R_SYM(r.r_info);
+      if ((type == R_X86_64_JUMP_SLOT || type == R_X86_64_GLOB_DAT) && index < dynsym->count())
+        slots.emplace(r.r_offset, without_version(dynsym->name(dynsym->raw(index))));
+    });
     for (const Section& s : file.sections()) {
       const bool eight = s.name == ".plt.got" && s.entry_size == 8;
       if (!eight && s.name != ".plt" && s.name != ".plt.sec" && s.name != ".plt.got")
@@ -426,6 +432,16 @@ std::string ElfSymbols::nearest_name(std::string_view typed) const {
     }
   }
   return result;
+}
+
+std::optional<LinkAddr> ElfSymbols::ifunc_slot(LinkAddr resolver) const {
+  std::optional<LinkAddr> slot;
+  impl_->each_relocation([&](const Elf64_Rela& r) {
+    if (ELF64_R_TYPE(r.r_info) == R_X86_64_IRELATIVE &&
+        static_cast<uint64_t>(r.r_addend) == resolver.value)
+      slot = LinkAddr(r.r_offset);
+  });
+  return slot;
 }
 
 void ElfSymbols::for_each(const std::function<void(const Symbol&)>& f) const {

@@ -46,6 +46,8 @@ public:
   // Data symbols by linkage name or demangled name.
   std::vector<Symbol> find_variables(std::string_view typed) const;
   std::optional<Symbol> find_plt(std::string_view name) const;
+  // Where the module itself keeps what the resolver of an ifunc has answered; nullopt: nowhere.
+  std::optional<LinkAddr> ifunc_slot(LinkAddr resolver) const;
 
   // The symbol that an address belongs to, by gdb's preference: the last one at or below; among
   // those at one address a global function first; not one whose size says that it ended before,

@@ -1,5 +1,7 @@
 """ddbg -batch against gdb -batch on the same commands."""
 import re
+import signal
+import subprocess
 import unittest
 
 from support import GDB, ddbg, gdb, normal, program
@@ -38,6 +40,38 @@ class SameAsGdb(unittest.TestCase):
         self.same(["break main", "run"] + ["stepi"] * 8 + ["stepi 3", "bt", "nexti", "nexti"],
                   program("inlined"), "4")
 
+    def test_step_through_a_jump_to_an_inlined_body(self):
+        for commands in (["step"] * 6, ["step", "next", "next", "next"], ["next", "next"],
+                         ["stepi", "stepi"], ["finish"]):
+            self.same(["break jumps_on", "run", *commands], program("inlined"))
+
+    def test_step_over_the_dynamic_linker(self):
+        self.same(["break main", "run"] + ["next"] * 5, program("loads"))
+        self.same(["break load", "run"] + ["next"] * 4, program("loads"))
+        self.same(["break load", "run", "finish", "next", "step", "finish"], program("loads"))
+
+    def test_step_into_library_functions(self):
+        self.same(["break main", "run"] + ["step"] * 6, program("loads"))
+
+    def test_next_over_exec(self):
+        self.same(["break main", "break after", "run"] + ["next"] * 4 + ["info breakpoints", "next"],
+                  program("execs"))
+
+    def test_breakpoint_on_a_line_of_the_prologue(self):
+        self.same([f"break {line}" for line in range(6, 30)] + ["info breakpoints"], program("steps"))
+
+    def test_address_of_a_function_moves_with_the_program(self):
+        self.same(["break *main", "break *main+4", "break *add", "info breakpoints", "run", "info breakpoints",
+                   "continue", "continue", "bt"], program("steps"))
+
+    def test_position_in_an_inlined_body(self):
+        self.same(["break *scaled", "run", "step", "step"], program("inlined"))
+        self.same([f"break {line}" for line in (6, 9, 10)] + ["run"] + ["continue"] * 3, program("inlined"))
+
+    def test_until_passes_other_frames(self):
+        self.same(["break factorial if n == 3", "run", "until factorial", "until 17"], program("steps"))
+        self.same(["break main", "run", "until add", "next"], program("steps"))
+
     def test_no_breakpoint_at_all(self):
         outcome = ddbg(["run"], [program("inlined")])
         self.assertRegex(outcome.out, r"\[Inferior 1 \(process [1-9]\d*\) exited normally\]")
@@ -52,6 +86,11 @@ class SameAsGdb(unittest.TestCase):
         self.same(["break main", "run", "watch counter", "continue", "continue", "delete",
                    "continue"], program("steps"))
 
+    def test_read_and_access_watchpoints(self):
+        for kind in ("rwatch", "awatch"):
+            self.same(["break main", "run", f"{kind} counter"] + ["continue"] * 7 +
+                      ["info watchpoints", "delete", "continue"], program("steps"))
+
     def test_fault(self):
         self.same(["run", "bt", "print nowhere", "print p", "continue", "bt"], program("steps"), "c")
 
@@ -62,9 +101,16 @@ class SameAsGdb(unittest.TestCase):
                    "up", "ptype p", "whatis p", "print p", "set var p.y = 7", "print p.y",
                    "x/4xb &p", "x/2dw &p", "info symbol main", "print $nothing"], program("steps"))
 
+    def test_type_with_an_enumeration_without_name(self):
+        self.same(["ptype lamp", "whatis lamp.state", "print lamp"], program("execs"))
+
     def test_list(self):
         self.same(["list add", "list", "list -", "list 5,7", "list steps.c:1,3", "info line 10",
                    "list 500"], program("steps"))
+
+    def test_info_line_and_address(self):
+        self.same(["info address add", "info address counter", "info line 8", "break add", "run", "info line", "up",
+                   "info line", "down", "info line"], program("steps"))
 
     def test_disassemble(self):
         self.same(["break add", "run", "disassemble", "x/3i $pc"], program("steps"))
@@ -84,6 +130,19 @@ class SameAsGdb(unittest.TestCase):
         self.assertIn("[Switching to Thread", ours.out)
         self.assertIn("total=4000", ours.out)
         self.assertIn("exited normally]", ours.out)
+
+
+class Signals(unittest.TestCase):
+    def test_the_program_inherits_what_ddbg_did(self):
+        def dispose():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2, signal.SIGRTMAX})
+
+        command = ["/usr/bin/grep", "^Sig[BI]", "/proc/self/status"]
+        expected = subprocess.run(command, preexec_fn=dispose, capture_output=True, check=True).stdout.decode()
+        outcome = ddbg(["run"], command, preexec_fn=dispose)
+        self.assertTrue(outcome.out.startswith(expected), msg=expected + outcome.out + outcome.err)
 
 
 class ExitStatus(unittest.TestCase):
