@@ -189,18 +189,25 @@ Checked<void> info_line(Context& context, std::string_view args) {
     where = *resolved;
   } else if (context.list_cursor.file) {
     where = {context.list_cursor.file, context.list_cursor.last};
+  } else if (auto frame = context.debugger.selected_frame(); frame && frame->source) {
+    where = frame->source;
   }
   if (!where)
     return Diagnostic{"No line number information available.", {}, {}};
   bool found = false;
   for (const symbols::LoadedModule& loaded : context.debugger.module_map().modules()) {
     auto& lines = loaded.module->lines();
+    std::vector<dune::LinkAddr> shown;
     for (const symbols::CodePlace& place : lines.places(where.file->name, where.line)) {
       // A function's line is where its code begins, not where a breakpoint goes.
       dune::LinkAddr at = place.address;
       if (auto f = loaded.module->functions().at(at))
-        if (auto first = lines.find(f->entry); first && first->line == where.line)
+        if (auto first = lines.find(f->entry);
+            first && first->line >= where.line && at == lines.after_prologue(f->entry))
           at = f->entry;
+      if (std::find(shown.begin(), shown.end(), at) != shown.end())
+        continue;
+      shown.push_back(at);
       found |= show_span(context, loaded, at, where);
     }
   }
@@ -276,7 +283,8 @@ Checked<void> info_address(Context& context, std::string_view args) {
     return Diagnostic{"Argument required.", {}, {}};
   for (const symbols::LoadedModule& loaded : context.debugger.module_map().modules()) {
     for (const symbols::Function& f : loaded.module->functions().find(args)) {
-      const char* format = f.source == symbols::Function::Source::kDwarf
+      const auto described = loaded.module->functions().at(f.entry);
+      const char* format = described && described->source == symbols::Function::Source::kDwarf
                                ? "Symbol \"{}\" is a function at address 0x{:x}.\n"
                                : "Symbol \"{}\" is at 0x{:x} in a file compiled without "
                                  "debugging.\n";

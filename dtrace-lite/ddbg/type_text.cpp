@@ -13,6 +13,7 @@ using symbols::TypeRef;
 constexpr int kMaxDepth = 16; // of anonymous records in each other
 
 std::string record_body(const Type& type, int depth);
+std::string enumerators(const Type& type);
 
 // A member's declaration: anonymous records are spelled out, others named.
 std::string member_text(const symbols::Member& member, int depth) {
@@ -26,6 +27,8 @@ std::string member_text(const symbols::Member& member, int depth) {
     const char* keyword = type->kind() == TypeKind::kUnion ? "union" : "struct";
     text += std::string(keyword) + " " + record_body(*type, depth) +
             (member.name.empty() ? "" : " " + member.name);
+  } else if (type->kind() == TypeKind::kEnum && type->own_name().empty()) {
+    text += "enum " + enumerators(*type) + (member.name.empty() ? "" : " " + member.name);
   } else {
     text += type->name_around(member.name);
   }
