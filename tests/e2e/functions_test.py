@@ -107,13 +107,17 @@ def parse_counts(text, addresses):
     return counts if set(addresses) <= set(counts) else {}
 
 
-# gdb makes up frames for calls that were jumps, from DWARF's call sites; ddbg shows what is on the stack.
+# gdb makes up frames for calls that were jumps, from DWARF's call sites; ddbg shows what is on the stack. A word of the stack
+# that leads to no code ends a backtrace for ddbg; gdb calls it by the data symbol that it finds there, and goes on.
 LIST_TAIL_FRAMES = """python
 def tails():
     try: frame, level = gdb.newest_frame(), 0
     except gdb.error: return
+    maps = [line.split() for line in open("/proc/%d/maps" % gdb.selected_inferior().pid)]
+    code = [tuple(int(a, 16) for a in m[0].split("-")) for m in maps if "x" in m[1]]
     while frame and level < 40:
         if frame.type() == gdb.TAILCALL_FRAME: print("TAIL %d" % level)
+        if not any(begin <= frame.pc() < end for begin, end in code): print("DATA %d" % level)
         frame, level = frame.older(), level + 1
 end
 define list-tail-frames
@@ -134,8 +138,9 @@ def frames(text):
     for block in text.split("BACKTRACE\n")[1:]:
         names = []
         tails = set(re.findall(r"^TAIL (\d+)$", block, re.M))
+        data = set(re.findall(r"^DATA (\d+)$", block, re.M))
         for level, name in re.findall(r"^#(\d+)\s+(?:0x[0-9a-f]+ in )?(.*?)(?: \(| at | from |$)", block, re.M):
-            if name == "??":
+            if name == "??" or level in data:
                 names.append(GAVE_UP)
                 break
             if level not in tails:

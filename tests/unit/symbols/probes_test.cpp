@@ -1,9 +1,9 @@
 #include "dtrace-lite/symbols/probes.h"
 #include "tests/unit/symbols/sample.h"
 
-#include <cstring>
-#include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <iomanip>
+#include <sstream>
 
 namespace ddbg::symbols {
 namespace {
@@ -72,12 +72,13 @@ TEST(Probes, AgreeWithReadelf) {
   const std::string path = output_of("readlink -fn /usr/lib/x86_64-linux-gnu/libstdc++.so.6");
   auto file = ElfFile::open(path);
   ASSERT_TRUE(file) << file.error().message;
-  std::string ours;
+  std::ostringstream text;
   for (const Probe& probe : read_probes(**file))
-    ours += fmt::format("{} {} {:#018x} {}\n", probe.provider, probe.name, probe.address.value,
-                        probe.arguments);
+    text << probe.provider << ' ' << probe.name << " 0x" << std::hex << std::setw(16)
+         << std::setfill('0') << probe.address.value << ' ' << probe.arguments << '\n';
+  const std::string ours = text.str();
   EXPECT_EQ(ours, output_of("readelf -nW " + path + R"( | awk '
-      /Provider:/ {provider = $2} /Name:/ {name = $2} /Location:/ {sub(",", "", $2); place = $2}
+      /Provider:/ {provider = $NF} /Name:/ {name = $2} /Location:/ {sub(",", "", $2); place = $2}
       /Arguments:/ {sub(/ *Arguments: /, ""); print provider, name, place, $0}')"));
   EXPECT_NE(ours.find("libstdcxx throw"), std::string::npos);
 }
