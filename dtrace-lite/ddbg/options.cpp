@@ -155,11 +155,11 @@ Checked<void> apply_positional(Options& o, const std::vector<std::string>& words
 Checked<Options> parse_options(const std::vector<std::string>& arguments) {
   static const Spellings spellings;
   Options options;
-  size_t split = find_args(spellings, arguments);
-  std::vector<std::string> ours(arguments.begin(), arguments.begin() + static_cast<long>(split));
-
+  size_t split = 0;
   std::vector<std::string> positional;
   try { // the library's border: everything it throws is about what was typed
+    split = find_args(spellings, arguments);
+    std::vector<std::string> ours(arguments.begin(), arguments.begin() + static_cast<long>(split));
     using namespace po::command_line_style;
     po::parsed_options parsed = po::basic_command_line_parser<char>(ours)
                                     .options(spellings.description)

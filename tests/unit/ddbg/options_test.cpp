@@ -84,6 +84,7 @@ TEST(Options, MistakesAreSentences) {
   EXPECT_NE(error_of({"-badopt"}).find("badopt"), std::string::npos);
   EXPECT_NE(error_of({"-ex"}).find("ex"), std::string::npos);
   EXPECT_NE(error_of({"--args"}), "");
+  EXPECT_NE(error_of({"--i"}).find("ambiguous"), std::string::npos);
   EXPECT_NE(error_of({"prog", "core.1"}).find("Core files"), std::string::npos);
   EXPECT_NE(error_of({"a", "1", "b"}).find("Excess"), std::string::npos);
 }
