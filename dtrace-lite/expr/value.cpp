@@ -26,7 +26,8 @@ Value Value::integer(TypeRef type, Wide number) {
   std::vector<std::byte> bytes(std::min<uint64_t>(type->size(), 16));
   if (type->stripped()->kind() == TypeKind::kBool)
     number = number != 0;
-  std::memcpy(bytes.data(), &number, bytes.size());
+  if (!bytes.empty()) // of a type that damage has made empty
+    std::memcpy(bytes.data(), &number, bytes.size());
   return of(type, std::move(bytes));
 }
 

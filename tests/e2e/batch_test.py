@@ -184,7 +184,7 @@ class Counts(unittest.TestCase):
 
 class Damage(unittest.TestCase):
     def test_a_value_larger_than_memory_is_an_error(self):
-        ours = ddbg(["break f", "run", "print h", "info locals", "continue"], program("huge"))
+        ours = ddbg(["break f", "run", "print h", "info locals", "continue"], [program("huge")])
         self.assertIn("value requires 1099511627776 bytes", ours.out + ours.err)
         self.assertIn("exited normally", ours.out)
 
