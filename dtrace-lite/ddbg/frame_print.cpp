@@ -45,7 +45,8 @@ std::string frame_line(Context& context, const engine::Frame& frame, FrameStyle 
   line += " (" + arguments_of(context, frame) + ")";
   if (frame.source)
     line += fmt::format(" at {}:{}", frame.source.file->name, frame.source.line);
-  else if (!frame.module.empty() && !(context.debugger.program() == frame.module))
+  else if (const symbols::LoadedModule* main = context.debugger.module_map().main();
+           !frame.module.empty() && (!main || main->path != frame.module))
     line += " from " + frame.module;
   return line + "\n";
 }
