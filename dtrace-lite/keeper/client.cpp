@@ -89,7 +89,7 @@ void Client::Impl::take_news(Message& message) {
 
 Checked<Message> Client::Impl::request(MessageType type, const Writer& body) {
   const Diagnostic gone{"The keeper process has died; the program runs on by itself.",
-                        "Restart ddbg; attach to the program with -p if it is still running.",
+                        "A part of ddbg stays in it: restart the program to debug it again.",
                         {}};
   if (lost)
     return gone;

@@ -196,33 +196,48 @@ std::vector<dune::KernelSiginfo> discard_ours(const Injected& in, const Tracee& 
   return others;
 }
 
-// What the program has set up for this thread, back to the kernel.
-void give_back_thread(Injected& in, const Tracee& thread, Detour& detour) {
+std::optional<ThreadBlock> block_of_thread(const Injected& in, const Tracee& thread,
+                                           TargetAddr& at) {
   const uint32_t slot = slot_of_thread(in, thread.tid());
-  auto mask = thread.signal_mask();
-  if (slot == kNone || !mask)
-    return;
-  const TargetAddr at(dune::agent::block_of_slot(in.map.agent_stacks, slot));
   ThreadBlock block;
-  if (!in.memory->read(at, &block, sizeof block))
+  at = TargetAddr(dune::agent::block_of_slot(in.map.agent_stacks, slot));
+  if (slot == kNone || !in.memory->read(at, &block, sizeof block))
+    return std::nullopt;
+  return block;
+}
+
+// The signals that wait in the agent, back to the kernel; should the keeper die, the agent gets
+// them again. By the thread itself: from another process the kernel does not take every siginfo.
+void give_back_pending(Injected& in, const Tracee& thread, Detour& detour) {
+  TargetAddr at;
+  auto block = block_of_thread(in, thread, at);
+  if (!block)
     return;
-  const TargetAddr altstack = at + offsetof(ThreadBlock, altstack);
-  (void)!thread.system_call(detour, SYS_sigaltstack, std::array<uint64_t, 2>{altstack.value, 0});
-  const TargetAddr room(in.map.agent_stacks + slot * kAgentStackSize); // it has left this stack
+  // The thread has left this stack.
+  const TargetAddr room(at.value + sizeof(ThreadBlock) - kAgentStackSize);
   std::vector<dune::KernelSiginfo> signals;
   for (size_t i = 0; i < std::size(dune::agent::kOwnedSignals); ++i)
-    if (block.pending & in.config.owned & dune::signal_bit(dune::agent::kOwnedSignals[i]))
-      signals.push_back(block.pending_info[i]);
+    if (block->pending & in.config.owned & dune::signal_bit(dune::agent::kOwnedSignals[i]))
+      signals.push_back(block->pending_info[i]);
   const auto later = discard_ours(in, thread, detour, room);
   signals.insert(signals.end(), later.begin(), later.end());
-  // By the thread itself: from another process the kernel does not take every siginfo.
   for (const dune::KernelSiginfo& info : signals)
     if (in.memory->write(room, &info, sizeof info))
       (void)!thread.system_call(
           detour, SYS_rt_tgsigqueueinfo,
           std::array<uint64_t, 4>{innermost_pid(in.pid), innermost_pid(thread.tid()),
                                   static_cast<uint64_t>(info.signal), room.value});
-  (void)!thread.set_signal_mask((*mask & ~in.config.owned) | block.blocked);
+}
+
+void give_back_stack_and_mask(Injected& in, const Tracee& thread, Detour& detour) {
+  TargetAddr at;
+  auto block = block_of_thread(in, thread, at);
+  auto mask = thread.signal_mask();
+  if (!block || !mask)
+    return;
+  const TargetAddr altstack = at + offsetof(ThreadBlock, altstack);
+  (void)!thread.system_call(detour, SYS_sigaltstack, std::array<uint64_t, 2>{altstack.value, 0});
+  (void)!thread.set_signal_mask((*mask & ~in.config.owned) | block->blocked);
 }
 
 void give_back_dispositions(Injected& in, const Tracee& thread, Detour& detour) {
@@ -306,10 +321,12 @@ std::vector<std::string> take_out(Injected& in, StoppedProcess& process, Detour&
   // With a thread that needs the agent the others keep it, too: the handlers are the process's.
   if (!left.empty() || process.threads().empty())
     return left;
+  for (pid_t tid : process.threads())
+    give_back_pending(in, Tracee(tid), detour);
   remove_sites(in, [](uint32_t) { return true; });
   remove_jumps(in);
   for (pid_t tid : process.threads())
-    give_back_thread(in, Tracee(tid), detour);
+    give_back_stack_and_mask(in, Tracee(tid), detour);
   const Tracee thread(process.threads().front());
   give_back_dispositions(in, thread, detour);
   unmap_agent(in, thread, detour);
