@@ -136,6 +136,8 @@ uint32_t Inferior::capabilities() const { return impl_->capability_bits; }
 const BackendInfo& Inferior::backend() const { return impl_->backend; }
 const MemoryMap& Inferior::memory_map() const { return impl_->map; }
 
+void Inferior::begin_serving() { impl_->header().serving = 1; }
+
 bool Inferior::is_ours(TargetAddr a) const {
   const MemoryMap& m = impl_->map;
   return (a.value >= m.agent_text && a.value < m.agent_end) ||
@@ -277,10 +279,11 @@ void Inferior::set_signal_policy(int signal, uint8_t policy) {
 void Inferior::Impl::abandon() {
   // The agent stays, and with it what it has to see. So do jumps: taking one away takes a moment at
   // which no thread is near it. They lead to what they replaced.
+  const bool serving = header().serving;
   std::vector<uint32_t> removed;
   sites->each_patched({TargetAddr(0), TargetAddr(~0ull)}, [&](const SitePool::Place& p) {
     const uint8_t byte = p.first_byte();
-    if (p.installed() && !(p.flags & kSiteSyscall) &&
+    if (p.installed() && !(serving && (p.flags & kSiteSyscall)) &&
         pwrite(born.memory.get(), &byte, 1, static_cast<off_t>(p.address.value)) == 1)
       removed.push_back(p.index);
   });

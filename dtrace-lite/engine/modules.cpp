@@ -63,6 +63,7 @@ Checked<Modules::Change> Modules::start(Inferior& inferior, const std::string& p
   Checked<void> sites = set_syscall_sites(inferior);
   if (!sites)
     return sites.error();
+  inferior.begin_serving();
   Checked<void> hook = set_linker_record(inferior);
   if (!hook)
     return hook.error();

@@ -149,6 +149,10 @@ void step_out(ThreadBlock*, KernelUcontext*);
 void step_out_with(ThreadBlock*, KernelUcontext*, const KernelSiginfo&);
 void end_step_out(ThreadBlock*, KernelUcontext*);
 
+// enter.cpp
+bool cannot_serve();
+void give_back(ThreadBlock*, KernelUcontext*, const KernelSiginfo* undelivered = nullptr);
+
 // stop.cpp
 bool claim_stop(ThreadBlock*);
 bool stop_wanted(const ThreadBlock*); // somebody's stop is on, and this thread has to park
@@ -195,5 +199,7 @@ void set_program_mask(ThreadBlock*, KernelUcontext*, SignalSet);
 void handle_syscall(ThreadBlock*, session::Site*, KernelUcontext*);
 bool signal_call(ThreadBlock*, KernelUcontext*, long* result); // true: done, result in *result
 bool process_call(ThreadBlock*, KernelUcontext*);              // true: uc->rip was set
+// Removes every site from this process's text. False: some could not be removed.
+bool remove_sites(ThreadBlock*);
 
 } // namespace dune::agent

@@ -49,34 +49,6 @@ ThreadBlock* prepare_child(const ThreadBlock* t) {
   return child;
 }
 
-// Removes every site from this process's text. False: some could not be removed.
-bool remove_sites(ThreadBlock* t) {
-  SiteTable& table = site_table();
-  const uint32_t count = table.count.load();
-  bool all = true;
-  for (uint32_t i = 0; i < count && i < kSites; ++i) {
-    // Whatever its flags say: the table is shared with the parent, whose front end may have taken
-    // the site out since, and it may not be in the parent's text yet either.
-    const Site& site = table.sites[i];
-    const bool jump = site.flags.load(std::memory_order_relaxed) & kSiteJump;
-    const uint64_t size = jump ? kJumpLength : 1;
-    uint8_t now;
-    if (!read_user(t, &now, site.address, 1) || site.original[0] == kInt3 ||
-        (now != kInt3 && !(jump && now == kJumpOpcode)))
-      continue; // not written, or unmapped or replaced since
-    const uint64_t page = site.address & ~(kPageSize - 1);
-    const uint64_t pages = ((site.address + size - 1) & ~(kPageSize - 1)) - page + kPageSize;
-    constexpr long kReadWriteExecute = 7, kReadExecute = 5;
-    if (is_errno(syscall_of(__NR_mprotect, page, pages, kReadWriteExecute))) {
-      all = false;
-      continue;
-    }
-    memcpy(reinterpret_cast<void*>(site.address), site.original, size);
-    syscall_of(__NR_mprotect, page, pages, kReadExecute);
-  }
-  return all;
-}
-
 // The child of a fork: sites, dispositions, mask and alternate stack as the program set them. The
 // agent stays mapped, but nothing leads to it any more, unless a site could not be removed: then it
 // goes on serving the copies.
@@ -120,6 +92,33 @@ void begin_thread(ThreadBlock* t) {
 }
 
 } // namespace
+
+bool remove_sites(ThreadBlock* t) {
+  SiteTable& table = site_table();
+  const uint32_t count = table.count.load();
+  bool all = true;
+  for (uint32_t i = 0; i < count && i < kSites; ++i) {
+    // Whatever its flags say: the table is shared with the parent, whose front end may have taken
+    // the site out since, and it may not be in the parent's text yet either.
+    const Site& site = table.sites[i];
+    const bool jump = site.flags.load(std::memory_order_relaxed) & kSiteJump;
+    const uint64_t size = jump ? kJumpLength : 1;
+    uint8_t now;
+    if (!read_user(t, &now, site.address, 1) || site.original[0] == kInt3 ||
+        (now != kInt3 && !(jump && now == kJumpOpcode)))
+      continue; // not written, or unmapped or replaced since
+    const uint64_t page = site.address & ~(kPageSize - 1);
+    const uint64_t pages = ((site.address + size - 1) & ~(kPageSize - 1)) - page + kPageSize;
+    constexpr long kReadWriteExecute = 7, kReadExecute = 5;
+    if (is_errno(syscall_of(__NR_mprotect, page, pages, kReadWriteExecute))) {
+      all = false;
+      continue;
+    }
+    memcpy(reinterpret_cast<void*>(site.address), site.original, size);
+    syscall_of(__NR_mprotect, page, pages, kReadExecute);
+  }
+  return all;
+}
 
 bool process_call(ThreadBlock* t, KernelUcontext* uc) {
   const KernelSigcontext& m = uc->mcontext;

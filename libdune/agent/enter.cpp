@@ -37,7 +37,28 @@ extern "C" void agent_on_enter(KernelUcontext* uc) {
   const uint64_t rip = uc->mcontext.rip;
   park(t, uc, StopReason::kRequested);
   t->stop_rip = rip; // shown to the user, like a stop of its own
+  if (cannot_serve())
+    return give_back(t, uc);
   go_on_after_stop(t, uc, 0);
+}
+
+// The front end, or the keeper before one had come, died without the sites by which the agent
+// learns of the program's masks.
+bool cannot_serve() { return header().abandoned.load() && !header().serving.load(); }
+
+// The thread goes on without us: the kernel gets back what is the program's, and a signal that the
+// program has not had yet. (The handlers stay ours; to them it is a thread without a slot from now
+// on.)
+void give_back(ThreadBlock* t, KernelUcontext* uc, const KernelSiginfo* undelivered) {
+  set_kernel_mask(~SignalSet{0});
+  remove_sites(t); // those that had come already
+  for (int i = 0; i < 5; ++i)
+    if (t->pending & signal_bit(kOwnedSignals[i]))
+      send_to_self(t->pending_info[i]);
+  if (undelivered)
+    send_to_self(*undelivered);
+  uc->sigmask = program_mask(t, uc->sigmask);
+  uc->stack = t->altstack;
 }
 
 } // namespace dune::agent

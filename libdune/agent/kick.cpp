@@ -101,11 +101,13 @@ void on_kick(ThreadBlock* t, KernelUcontext* uc, KickedBy by) {
   if (by == KickedBy::kSignal)
     repair_interrupted_call(t, uc);
   const uint64_t rip = uc->mcontext.rip;
-  if (stop_wanted(t)) {
+  const bool stopped = stop_wanted(t);
+  if (stopped)
     park(t, uc, StopReason::kRequested);
-    if (slot_of(t).signal || uc->mcontext.rip != rip)
-      return go_on_after_stop(t, uc, counted);
-  }
+  if (cannot_serve())
+    return give_back(t, uc);
+  if (stopped && (slot_of(t).signal || uc->mcontext.rip != rip))
+    return go_on_after_stop(t, uc, counted);
   if (by == KickedBy::kSignal && !counted && continue_short_call(t, uc))
     return;
   go_on(t, uc, counted);

@@ -145,14 +145,15 @@ SignalSet blocked_now(ThreadBlock* t, const KernelUcontext* uc) {
 bool enter_handler(ThreadBlock* t, KernelUcontext* uc, const KernelSiginfo* info,
                    const KernelSigaction& action, uint64_t counted) {
   KernelSigcontext& m = uc->mcontext;
-  KernelStack altstack{0, kSsDisable, 0, 0};
-  if (t)
-    altstack = t->altstack;
+  KernelStack altstack = t ? t->altstack : uc->stack;
+  altstack.flags &= ~kSsOnstack;
   uint64_t sp = m.rsp - 128; // the red zone
   const bool on_alt = !(altstack.flags & (kSsDisable | kSsAutodisarm)) && m.rsp > altstack.sp &&
                       m.rsp - altstack.sp <= altstack.size;
   if ((action.flags & kSaOnstack) && !(altstack.flags & kSsDisable) && !on_alt)
-    sp = altstack.sp + altstack.size;
+    // Without a slot we are on the program's stack ourselves, with room for what is still to come.
+    sp = t ? altstack.sp + altstack.size
+           : reinterpret_cast<uint64_t>(__builtin_frame_address(0)) - 2048;
 
   KernelSigframe frame;
   memset(&frame, 0, sizeof frame);
@@ -372,13 +373,29 @@ void send_to_self(const KernelSiginfo& info) {
              reinterpret_cast<uint64_t>(&info));
 }
 
+namespace {
+
+// A signal at a place where the program's state is known. Its handler is the program's own code: it
+// runs after a stop that is on.
+void arrived(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info, uint64_t counted) {
+  if (stop_wanted(t))
+    park(t, uc, StopReason::kRequested);
+  if (takes_part(t) && cannot_serve()) {
+    const bool fault = info->code > 0 && (kSynchronous & signal_bit(info->signal));
+    return give_back(t, uc, fault ? nullptr : info); // a fault will happen again
+  }
+  signal_at_program(t, uc, info, counted);
+}
+
+} // namespace
+
 void on_asynchronous_signal(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
   const KernelSigcontext found = uc->mcontext;
   uint64_t counted;
   if (to_program(t, uc, &counted) == Place::kProgram) {
     const bool stepping = t && t->action != Action::kRun;
     if (!counted || stepping || (find_site(counted)->flags.load() & kSiteInterruptible))
-      return signal_at_program(t, uc, info, counted);
+      return arrived(t, uc, info, counted);
     // Behind the instruction, not before it: a handler may leave for elsewhere, come back to its
     // address by a way that is not sigreturn (Go's preemption), and hit the site twice.
     uc->mcontext = found;
@@ -410,7 +427,7 @@ extern "C" void agent_on_signal(int signal, KernelSiginfo* info, KernelUcontext*
   uint64_t counted;
   if (to_program(t, uc, &counted) == Place::kUnclear)
     return step_out_with(t, uc, *info);
-  signal_at_program(t, uc, info, counted);
+  arrived(t, uc, info, counted);
 }
 
 } // namespace dune::agent

@@ -90,10 +90,12 @@ void on_int3(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
     leave_stepped_call(t, uc);
     if (was_step && takes_part(t) && steps(t))
       return step_landed(t, uc);
-    if (!stop_wanted(t))
-      return go_on(t, uc, 0);
-    park(t, uc, StopReason::kRequested);
-    return go_on_after_stop(t, uc, 0);
+    const bool stopped = stop_wanted(t);
+    if (stopped)
+      park(t, uc, StopReason::kRequested);
+    if (cannot_serve()) // it was in this call when the keeper attached
+      return give_back(t, uc);
+    return stopped ? go_on_after_stop(t, uc, 0) : go_on(t, uc, 0);
   }
   Site* site = find_site(address);
   if (!site)
@@ -118,10 +120,12 @@ void stepped_out(ThreadBlock* t, KernelUcontext* uc, uint64_t counted) {
     KernelSiginfo info = t->deferred_info;
     return signal_at_program(t, uc, &info, counted);
   }
-  if (!stop_wanted(t))
-    return go_on(t, uc, counted);
-  park(t, uc, StopReason::kRequested);
-  go_on_after_stop(t, uc, counted);
+  const bool stopped = stop_wanted(t);
+  if (stopped)
+    park(t, uc, StopReason::kRequested);
+  if (cannot_serve())
+    return give_back(t, uc);
+  stopped ? go_on_after_stop(t, uc, counted) : go_on(t, uc, counted);
 }
 
 // In the middle of a copy of several instructions (a displaced call), which could still be taken
