@@ -89,6 +89,10 @@ class Rounds(unittest.TestCase):
         self.rounds(["read", "tick", "vdso"], [NOTHING, HIT_A, HIT_B, COUNT, FALSE, WATCH, LOOK])
 
     def test_time_limits(self):
+        # A sleep that ends while the program is stopped takes as long as the stop; how long that is on a machine with
+        # more to do than it can is not the debugger's affair.
+        busy = os.getloadavg()[0] > os.cpu_count()
+        os.environ["ATTACHED_LATE_US"] = "60000000" if busy else "250000"
         self.rounds(["sleeps", "condition", "sigtimedwait", "receive"], [NOTHING, LOOK])
 
     def test_handler_that_blocks(self):

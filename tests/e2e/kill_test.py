@@ -1,0 +1,228 @@
+"""kill -9 of ddbg, of the keeper, of both, at random moments: the program goes on as if nothing had been. Without ddbg its
+text is its own again within a second; without the keeper it may keep the agent. DDBG_TEST_SEED repeats a run, DDBG_TEST_ROUNDS
+says how many kills of each kind."""
+import ctypes
+import os
+import random
+import signal
+import subprocess
+import time
+import unittest
+
+import process_state
+from support import ATTACHED, DDBG, PATIENCE, Target, environment
+
+ROUNDS = int(os.environ.get("DDBG_TEST_ROUNDS", "2"))
+SEED = int(os.environ.get("DDBG_TEST_SEED", random.SystemRandom().randrange(1 << 32)))
+CASES = ["read", "tick", "vdso", "masked_pending", "futex", "churn"]
+EXPECTED = sorted([f"{case}: as it should be" for case in CASES] + ["main: read returned 1, no error"])
+QUIET = ["handle SIGUSR1 nostop noprint", "set confirm off", "set pagination off"]
+
+# A program whose debugger was killed has a new parent: us, who know its exit status then.
+PR_SET_CHILD_SUBREAPER = 36
+ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def children(pid):
+    try:
+        return [int(child) for tid in process_state.threads(pid)
+                for child in process_state.read(f"/proc/{pid}/task/{tid}/children").split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def name(pid):
+    try:
+        return process_state.read(f"/proc/{pid}/comm").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def wait_until(what, condition, seconds=PATIENCE):
+    """Returns what the condition did, and how long that took."""
+    begin = time.monotonic()
+    while True:
+        result = condition()
+        took = time.monotonic() - begin
+        if result or took > seconds:
+            return result, took
+        time.sleep(0.005)
+
+
+class Session:
+    """A ddbg that reads commands; the program it launches, if any, has the same standard output."""
+
+    def __init__(self, options, commands, stdin=subprocess.PIPE):
+        arguments = [DDBG, "-q", "-nx", *(word for line in QUIET for word in ("-iex", line))]
+        for command in commands:
+            arguments += ["-ex", command]
+        self.process = subprocess.Popen([*arguments, *options], stdin=stdin, stdout=subprocess.PIPE,
+                                        stderr=subprocess.STDOUT, env=environment())
+        self.pid = self.process.pid
+        self.output = b""
+        os.set_blocking(self.process.stdout.fileno(), False)
+
+    def keeper(self):
+        return next((child for child in children(self.pid) if name(child) == "ddbg-keeper"), None)
+
+    def shown(self):
+        self.output += self.process.stdout.read() or b""
+        return self.output.decode(errors="replace")
+
+    def kill(self, victims):
+        """In the order given."""
+        pids = {"ddbg": self.pid, "keeper": self.keeper()}
+        for victim in victims:
+            if pids[victim]:
+                os.kill(pids[victim], signal.SIGKILL)
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        if self.process.stdin:
+            try:
+                self.process.stdin.close()
+            except BrokenPipeError:
+                pass
+        self.process.stdout.close()
+
+
+def at_home():
+    """What a killed debugger could leave behind outside of processes."""
+    return sorted(os.listdir("/dev/shm")), sorted(os.listdir(os.environ.get("TMPDIR", "/tmp")))
+
+
+class Kills(unittest.TestCase):
+    def setUp(self):
+        self.random = random.Random(f"{SEED} {self.id()}")
+        print(f"DDBG_TEST_SEED={SEED}", flush=True)
+
+    def each(self, one):
+        for round in range(ROUNDS):
+            for victims in (["ddbg"], ["keeper"], ["ddbg", "keeper"], ["keeper", "ddbg"]):
+                with self.subTest(seed=SEED, round=round, victims=victims):
+                    before = at_home()
+                    one(victims)
+                    self.assertEqual(at_home(), before)
+                if not self._outcome.success:
+                    return
+
+    def check_text(self, pid, victims):
+        if victims != ["ddbg"]:
+            return
+        clean, took = wait_until("clean text", lambda: process_state.changed_text(pid) == [])
+        self.assertTrue(clean, msg=process_state.changed_text(pid))
+        if os.getloadavg()[0] <= 2 * os.cpu_count(): # else it is the other programs' time
+            self.assertLess(took, 1)
+        gone, _ = wait_until("no agent", lambda: not process_state.left_behind(pid))
+        self.assertTrue(gone)
+
+    # ddbg attaches to a program of ours.
+    def attached(self, commands, least, most):
+        def one(victims):
+            target = Target([ATTACHED, *CASES])
+            session = Session(["-p", str(target.pid)], [])
+            try:
+                os.write(session.process.stdin.fileno(),
+                         "".join(f"{c}\n" for c in commands(target.pid)).encode())
+                time.sleep(self.random.uniform(least, most))
+                session.kill(victims)
+                self.check_text(target.pid, victims)
+                session.process.stdin.close() # a ddbg that is left quits, and lets the program go
+                out, status = target.ended()
+                self.assertEqual((sorted(out.splitlines()), status), (EXPECTED, 6), msg=session.shown())
+            finally:
+                session.close()
+                target.close()
+            self.nobody_left()
+        self.each(one)
+
+    # ddbg starts it: what is killed before the program has begun may take it along.
+    def launched(self, command_line, commands, least, most):
+        def one(victims):
+            session = Session(["--args", *command_line], [*commands, "run", "quit"])
+            try:
+                time.sleep(self.random.uniform(least, most))
+                program = next((pid for pid in children(session.keeper() or 0) if name(pid) == "attached"), None)
+                session.kill(victims)
+                if program is None:
+                    return
+                self.check_text_of_launched(program, victims)
+                session.process.stdin.write(b"\n")
+                session.process.stdin.close()
+                status = self.status_of(program, session)
+                if "started" in session.shown():
+                    lines = session.shown().split("started\n")[-1].splitlines()
+                    for line in EXPECTED:
+                        self.assertIn(line, lines, msg=session.shown())
+                    if status is not None:
+                        self.assertEqual(status, 6)
+                else: # not through its execve yet, and traced with it
+                    self.assertIn(status, (None, -signal.SIGKILL), msg=session.shown())
+            finally:
+                session.process.stdin = None
+                session.close()
+            self.nobody_left()
+        self.each(one)
+
+    def check_text_of_launched(self, program, victims):
+        try:
+            self.check_text(program, victims)
+        except (FileNotFoundError, ProcessLookupError):
+            pass # it has ended: its output and status are looked at
+
+    def status_of(self, program, session):
+        """None: ddbg had it, who does not tell."""
+        ended, _ = wait_until("the program's end", lambda: not os.path.exists(f"/proc/{program}")
+                              or process_state.fields(f"/proc/{program}/status", ["State"])["State"][0] == "Z")
+        self.assertTrue(ended, msg=session.shown())
+        try:
+            return os.waitstatus_to_exitcode(os.waitpid(program, 0)[1])
+        except ChildProcessError:
+            return None
+
+    def nobody_left(self):
+        """Of ddbg and keeper; whoever lost a parent is our child now."""
+        def only_zombies():
+            left = [pid for pid in children(os.getpid()) if name(pid) in ("ddbg", "ddbg-keeper", "attached")]
+            for pid in left:
+                os.waitpid(pid, os.WNOHANG)
+            return not left
+        self.assertTrue(wait_until("no process", only_zombies)[0])
+
+    def test_attaching_and_detaching(self):
+        self.attached(lambda pid: ["detach", *[f"attach {pid}", "detach"] * 40], 0.02, 0.6)
+
+    def test_stopped(self):
+        self.attached(lambda pid: ["break hit_a", "continue"], 0.1, 0.4)
+
+    def test_running(self):
+        self.attached(lambda pid: ["continue"], 0.1, 0.4)
+
+    def test_conditions(self):
+        self.attached(lambda pid: ["break hit_a if counted_a < 0", "break hit_b", "ignore 2 1000000000", "continue"],
+                      0.1, 0.5)
+
+    def test_breakpoint_storm(self):
+        self.attached(lambda pid: ["break hit_a", "commands", "silent", "continue", "end", "break hit_b", "commands",
+                                   "silent", "continue", "end", "continue"], 0.1, 0.6)
+
+    def test_stepping(self):
+        self.attached(lambda pid: ["tbreak hit_b", "continue", "stepi 100000000"], 0.1, 0.5)
+
+    def test_watchpoint(self):
+        self.attached(lambda pid: ["watch counted_a if counted_a < 0", "continue"], 0.1, 0.5)
+
+    def test_launching(self):
+        self.launched([ATTACHED, *CASES], [], 0.0, 0.15)
+
+    def test_launched(self):
+        self.launched([ATTACHED, *CASES], ["break hit_a if counted_a < 0"], 0.2, 0.5)
+
+    def test_exec(self):
+        self.launched([ATTACHED, "again", "60", *CASES], ["break hit_a if counted_a < 0"], 0.1, 1.5)
+
+
+if __name__ == "__main__":
+    unittest.main()
