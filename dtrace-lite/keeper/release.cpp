@@ -128,6 +128,16 @@ bool leave(const Injected& in, const Tracee& thread, user_regs_struct& regs) {
   return original != 0;
 }
 
+std::optional<ThreadBlock> block_of_thread(const Injected& in, const Tracee& thread,
+                                           TargetAddr& at) {
+  const uint32_t slot = slot_of_thread(in, thread.tid());
+  ThreadBlock block;
+  at = TargetAddr(dune::agent::block_of_slot(in.map.agent_stacks, slot));
+  if (slot == kNone || !in.memory->read(at, &block, sizeof block))
+    return std::nullopt;
+  return block;
+}
+
 enum class Way { kOut, kInside, kStuck };
 
 // One attempt to bring a stopped thread to an instruction of the program's own; one that has ended
@@ -144,6 +154,10 @@ Way bring_out(Injected& in, StoppedProcess& process, const Tracee& thread) {
       return stay_before_call(thread, *regs) ? Way::kInside : Way::kOut;
     }
     if (outside) {
+      TargetAddr at;
+      const auto block = block_of_thread(in, thread, at);
+      if (block && block->action != Action::kRun)
+        regs->eflags &= ~uint64_t{0x100}; // it was being stepped: nobody takes the next trap
       (void)!thread.set_registers(*regs);
       return Way::kOut;
     }
@@ -194,16 +208,6 @@ std::vector<dune::KernelSiginfo> discard_ours(const Injected& in, const Tracee& 
         others.push_back(info);
   }
   return others;
-}
-
-std::optional<ThreadBlock> block_of_thread(const Injected& in, const Tracee& thread,
-                                           TargetAddr& at) {
-  const uint32_t slot = slot_of_thread(in, thread.tid());
-  ThreadBlock block;
-  at = TargetAddr(dune::agent::block_of_slot(in.map.agent_stacks, slot));
-  if (slot == kNone || !in.memory->read(at, &block, sizeof block))
-    return std::nullopt;
-  return block;
 }
 
 // The signals that wait in the agent, back to the kernel; should the keeper die, the agent gets
