@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import subprocess
+import tempfile
 import time
 import unittest
 
@@ -88,9 +89,14 @@ class Session:
         self.process.stdout.close()
 
 
+# Of our own: other tests run meanwhile.
+SCRATCH = tempfile.TemporaryDirectory()
+os.environ["TMPDIR"] = SCRATCH.name
+
+
 def at_home():
     """What a killed debugger could leave behind outside of processes."""
-    return sorted(os.listdir("/dev/shm")), sorted(os.listdir(os.environ.get("TMPDIR", "/tmp")))
+    return sorted(os.listdir("/dev/shm")), sorted(os.listdir(SCRATCH.name))
 
 
 class Kills(unittest.TestCase):
@@ -174,8 +180,12 @@ class Kills(unittest.TestCase):
 
     def status_of(self, program, session):
         """None: ddbg had it, who does not tell."""
-        ended, _ = wait_until("the program's end", lambda: not os.path.exists(f"/proc/{program}")
-                              or process_state.fields(f"/proc/{program}/status", ["State"])["State"][0] == "Z")
+        def has_ended():
+            session.shown() # a full pipe would hold it
+            return (not os.path.exists(f"/proc/{program}")
+                    or process_state.fields(f"/proc/{program}/status", ["State"])["State"][0] == "Z")
+
+        ended, _ = wait_until("the program's end", has_ended)
         self.assertTrue(ended, msg=session.shown())
         try:
             return os.waitstatus_to_exitcode(os.waitpid(program, 0)[1])
