@@ -8,11 +8,19 @@
 #include <gtest/gtest.h>
 #include <map>
 #include <set>
+#include <unistd.h>
 
 namespace ddbg::engine {
 namespace {
 
 using dune::LinkAddr;
+
+// The build folder, or in another user's run a temporary one.
+std::string work_folder() {
+  return ::access(ENGINE_TEST_BINARY_DIR, W_OK) == 0
+             ? ENGINE_TEST_BINARY_DIR
+             : std::filesystem::temp_directory_path().string();
+}
 
 // All `syscall` instructions by objdump; the number where a `mov $n,%eax` stands right before.
 std::map<uint64_t, std::optional<uint32_t>> objdump_syscalls(const std::string& path) {
@@ -63,7 +71,7 @@ TEST(SyscallSites, OfTheDynamicLinkerAgreeWithObjdump) {
 }
 
 TEST(SyscallSites, OfAStaticMuslProgramAgreeWithObjdump) {
-  const std::string program = ENGINE_TEST_BINARY_DIR "/musl_static";
+  const std::string program = work_folder() + "/musl_static";
   if (std::system(
           ("echo 'int main(){return 0;}' | musl-gcc -static -x c - -o " + program + " 2>/dev/null")
               .c_str()) != 0)
@@ -72,7 +80,7 @@ TEST(SyscallSites, OfAStaticMuslProgramAgreeWithObjdump) {
 }
 
 TEST(SyscallSites, OfAGoProgramAgreeWithObjdump) {
-  const std::string folder = ENGINE_TEST_BINARY_DIR "/go_sample";
+  const std::string folder = work_folder() + "/go_sample";
   std::filesystem::create_directories(folder);
   FILE* source = fopen((folder + "/main.go").c_str(), "w");
   fputs("package main\nfunc main() { println(1) }\n", source);

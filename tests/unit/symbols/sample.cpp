@@ -42,6 +42,15 @@ std::string read_file(const std::string& path) {
   return out.str();
 }
 
+namespace {
+// In the build folder, so that samples are compiled once; another user's run has a temporary one.
+std::string work_folder() {
+  return ::access(SYMBOLS_TEST_BINARY_DIR, W_OK) == 0
+             ? SYMBOLS_TEST_BINARY_DIR
+             : std::filesystem::temp_directory_path().string();
+}
+} // namespace
+
 void write_file(const std::string& path, const std::string& content) {
   std::ofstream(path, std::ios::binary) << content;
 }
@@ -51,7 +60,7 @@ std::string compiled(const std::string& command, const std::string& source,
   const bool is_name = source.find('\n') == std::string::npos;
   const std::string text = is_name ? read_file(source_file(source)) : source;
   const size_t hash = std::hash<std::string>()(command + "|" + extension + "|" + text);
-  const std::string folder = std::string(SYMBOLS_TEST_BINARY_DIR) + "/samples";
+  const std::string folder = work_folder() + "/samples";
   std::filesystem::create_directories(folder);
   const std::string base = folder + "/" + std::to_string(hash);
   if (::access(base.c_str(), X_OK) == 0)
@@ -72,7 +81,7 @@ std::string compiled(const std::string& command, const std::string& source,
 }
 
 ScratchFolder::ScratchFolder() {
-  std::string path = std::string(SYMBOLS_TEST_BINARY_DIR) + "/scratch-XXXXXX";
+  std::string path = work_folder() + "/scratch-XXXXXX";
   path_ = ::mkdtemp(path.data()) ? path : std::string();
 }
 ScratchFolder::~ScratchFolder() {
