@@ -24,8 +24,7 @@ extern "C" void agent_take_process() {
   kick.signal = kKickSignal;
   kick.code = kSiQueue;
   kick.rt.value = kKickValue;
-  syscall_of(__NR_rt_tgsigqueueinfo, syscall_of(__NR_getpid), syscall_of(__NR_gettid), kKickSignal,
-             reinterpret_cast<uint64_t>(&kick));
+  send_to_self(kick);
 }
 
 // rsp points at the KernelSigframe that the keeper built on this block's stack; returning goes to
