@@ -45,7 +45,7 @@ bool agent_makes(uint64_t number) {
   }
 }
 
-Checked<void> adopt_threads(Injected& in, const StoppedProcess& stopped, Detour& detour) {
+Checked<void> adopt_threads(Injected& in, const StoppedProcess& stopped) {
   uint32_t slot = 0;
   for (pid_t tid : stopped.threads()) {
     const Tracee thread(tid);
@@ -60,8 +60,7 @@ Checked<void> adopt_threads(Injected& in, const StoppedProcess& stopped, Detour&
         return to_diagnostic(ok.error());
       in_call = false;
     }
-    auto ok = in_call ? enter_agent_after_call(in, thread, detour, slot)
-                      : enter_agent(in, thread, detour, slot);
+    auto ok = in_call ? enter_agent_after_call(in, thread, slot) : enter_agent(in, thread, slot);
     if (!ok)
       return ok;
     ++slot;
@@ -88,7 +87,7 @@ Checked<Injected> attach(pid_t pid, const dune::backend::Choice& choice) {
   auto in = inject_agent(pid, Tracee(stopped->threads().front()), *detour, choice);
   if (!in)
     return in.error();
-  if (auto ok = adopt_threads(*in, *stopped, *detour); !ok) {
+  if (auto ok = adopt_threads(*in, *stopped); !ok) {
     abandon(*in);
     (void)take_out(*in, *stopped, *detour);
     return ok.error();

@@ -12,10 +12,7 @@ using dune::Error;
 
 namespace {
 
-struct Saved {
-  user_regs_struct registers; // popped in this order
-  uint64_t mask;
-};
+using Saved = Detour::Saved; // the registers are popped in the order of their structure
 static_assert(offsetof(user_regs_struct, r15) == 0 &&
               offsetof(user_regs_struct, orig_rax) == 15 * 8 &&
               offsetof(user_regs_struct, rip) == 16 * 8);
@@ -38,7 +35,7 @@ constexpr uint8_t kCode[] = {
     0x41,    0xba,
     8,       0,
     0,       0,    // mov $8, %r10d
-    0x0f,    0x05, // syscall
+    0x0f,    0x05, // syscall: kMaskRestoredAt is behind it
     0x41,    0x5f,
     0x41,    0x5e,
     0x41,    0x5d,
@@ -55,7 +52,8 @@ constexpr uint8_t kCode[] = {
     0xc4,    8,    // add $8, %rsp: orig_rax
     0x48,    0xcf, // iretq: rip, cs, eflags, rsp, ss
 };
-constexpr uint64_t kWayBackAt = 2;
+constexpr uint64_t kWayBackAt = 2, kMaskRestoredAt = 30;
+static_assert(kCode[kMaskRestoredAt - 2] == 0x0f && kCode[kMaskRestoredAt - 1] == 0x05);
 constexpr uint64_t kSavedAt = (sizeof kCode + 15) & ~uint64_t{15};
 constexpr uint64_t kSize = kSavedAt + sizeof(Saved);
 
@@ -102,12 +100,13 @@ Detour::~Detour() {
     (void)!memory_.write(at_, before_.data(), before_.size()); // fails if the process is gone
 }
 
-dune::Status Detour::save(const user_regs_struct& registers, uint64_t signal_mask) {
-  const Saved saved{as_restarted(registers), signal_mask};
-  return memory_.write(at_ + kSavedAt, &saved, sizeof saved);
+dune::Status Detour::save(const user_regs_struct& registers, uint64_t mask, TargetAddr at) {
+  const Saved saved{as_restarted(registers), mask};
+  return memory_.write(at, &saved, sizeof saved);
 }
 
 TargetAddr Detour::way_back() const { return at_ + kWayBackAt; }
+TargetAddr Detour::mask_restored() const { return at_ + kMaskRestoredAt; }
 TargetAddr Detour::saved() const { return at_ + kSavedAt; }
 
 user_regs_struct as_restarted(user_regs_struct r) {

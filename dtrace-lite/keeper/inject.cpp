@@ -318,13 +318,20 @@ Checked<void> bring_up(Injected& in, const Tracee& thread, Detour& detour,
       !ok)
     return to_diagnostic(ok.error());
   fill_header(in, choice);
-  const TargetAddr stack(dune::agent::block_of_slot(in.map.agent_stacks, 0) - 64);
-  if (auto ok = thread.run_take(detour, TargetAddr(in.map.agent_text + in.image.take), stack); !ok)
+  if (auto ok = thread.run_take(detour, errand_of(in, 0, in.image.take)); !ok)
     return to_diagnostic(ok.error());
   return {};
 }
 
 } // namespace
+
+Errand errand_of(const Injected& in, uint32_t slot, uint64_t function) {
+  Errand errand;
+  errand.run = TargetAddr(in.map.agent_text + in.image.run);
+  errand.function = TargetAddr(in.map.agent_text + function);
+  errand.stack = TargetAddr(dune::agent::block_of_slot(in.map.agent_stacks, slot) - 64);
+  return errand;
+}
 
 Checked<Injected> inject_agent(pid_t pid, const Tracee& thread, Detour& detour,
                                const dune::backend::Choice& choice) {
@@ -361,84 +368,57 @@ void unmap_agent(const Injected& in, const Tracee& thread, Detour& detour) {
       (void)!thread.system_call(detour, SYS_munmap, std::array<uint64_t, 2>{address, size});
 }
 
-bool take_signal(const Injected& in, const Tracee& thread, Detour& detour, TargetAddr room,
-                 int signal, dune::KernelSiginfo& info) {
-  struct {
-    uint64_t set;
-    timespec no_time{};
-    dune::KernelSiginfo info{};
-  } wait;
-  wait.set = dune::signal_bit(signal);
-  if (!(read_signal_set(thread.tid(), "SigPnd") & wait.set) ||
-      !in.memory->write(room, &wait, sizeof wait))
-    return false;
-  const TargetAddr info_at = room + offsetof(decltype(wait), info);
-  auto r = thread.system_call(
-      detour, SYS_rt_sigtimedwait,
-      std::array<uint64_t, 4>{room.value, info_at.value,
-                              room.value + offsetof(decltype(wait), no_time), sizeof wait.set});
-  return r && *r > 0 && in.memory->read(info_at, &info, sizeof info);
-}
-
 namespace {
 
-dune::KernelStack agent_stack(const Injected& in, uint32_t slot) {
-  return {in.map.agent_stacks + slot * kAgentStackSize, 0, 0,
-          kAgentStackSize - sizeof(ThreadBlock)};
-}
-
-// What waits for the thread to unblock it waits in the agent from now on: in the kernel, where
-// these signals are not blocked any more, it would interrupt the thread's system call.
-void take_pending(Injected& in, const Tracee& thread, Detour& detour, TargetAddr room,
-                  ThreadBlock& block) {
-  for (size_t i = 0; i < std::size(dune::agent::kOwnedSignals); ++i) {
-    const int signal = dune::agent::kOwnedSignals[i];
-    if ((block.blocked & dune::signal_bit(signal)) &&
-        take_signal(in, thread, detour, room, signal, block.pending_info[i]))
-      block.pending |= dune::signal_bit(signal);
-  }
-}
-
-// Slot, block and signal stack of a thread that did not start under the agent. Returns the mask the
-// kernel is to have for it.
-Checked<uint64_t> adopt(Injected& in, const Tracee& thread, Detour& detour, uint32_t slot) {
+// Writes the block of a thread that did not start under the agent, less its slot's number and what
+// it blocks. Returns the mask that the kernel is to have for it.
+Checked<uint64_t> adopt(Injected& in, const Tracee& thread, uint32_t slot, ThreadBlock block) {
   if (slot >= kThreadSlots)
     return Diagnostic{fmt::format("The process has more than {} threads.", kThreadSlots), {}, {}};
   auto mask = thread.signal_mask();
   if (!mask)
     return to_diagnostic(mask.error());
-  const dune::KernelStack ours = agent_stack(in, slot);
-  const TargetAddr room(ours.sp); // still unused
-  const auto altstack_call = [&](uint64_t set, uint64_t get) {
-    auto r = thread.system_call(detour, SYS_sigaltstack, std::array<uint64_t, 2>{set, get});
-    return r && *r == 0;
-  };
-  ThreadBlock block{};
   block.slot = slot;
   block.blocked = *mask & in.config.owned;
-  take_pending(in, thread, detour, room, block);
-  if (!altstack_call(0, room.value) ||
-      !in.memory->read(room, &block.altstack, sizeof block.altstack))
-    return Diagnostic{"A thread's signal stack cannot be read.", {}, {}};
+  block.call_mask = *mask & ~in.config.owned;
   const TargetAddr block_at(dune::agent::block_of_slot(in.map.agent_stacks, slot));
   if (auto ok = in.memory->write(block_at, &block, sizeof block); !ok)
     return to_diagnostic(ok.error());
   Header& h = in.session().header;
   ThreadSlot& s = in.session().threads[slot];
   s.tid = innermost_pid(thread.tid());
-  s.state = static_cast<uint32_t>(ThreadState::kRunning);
+  s.state = static_cast<uint32_t>(ThreadState::kStarting);
   h.live_threads++;
   h.slots_in_use = std::max(h.slots_in_use.load(), slot + 1);
-  // Last, so that a thread on this stack has a block whenever the keeper may die.
-  if (!in.memory->write(room, &ours, sizeof ours) || !altstack_call(room.value, 0))
-    return Diagnostic{"A thread cannot be given the agent's signal stack.", {}, {}};
-  return *mask & ~in.config.owned;
+  return block.call_mask;
+}
+
+// From the first of the two on the thread is the agent's, whether we live or not: the agent begins
+// by blocking the signals, and means every one that comes before to be had later.
+Checked<void> send(const Injected& in, const Tracee& thread, const user_regs_struct& entry) {
+  uint64_t mask;
+  if (auto ok = in.memory->read(TargetAddr(in.map.agent_text + in.image.mask), &mask, sizeof mask);
+      !ok)
+    return to_diagnostic(ok.error());
+  if (auto ok = thread.set_registers(entry); !ok)
+    return to_diagnostic(ok.error());
+  if (auto ok = thread.set_signal_mask(mask); !ok)
+    return to_diagnostic(ok.error());
+  return {};
+}
+
+// The registers that sigcontext and the session's form have in common.
+template <class To> void copy_registers(To& to, const user_regs_struct& r) {
+  to.r8 = r.r8, to.r9 = r.r9, to.r10 = r.r10, to.r11 = r.r11, to.r12 = r.r12, to.r13 = r.r13;
+  to.r14 = r.r14, to.r15 = r.r15, to.rdi = r.rdi, to.rsi = r.rsi, to.rbp = r.rbp, to.rbx = r.rbx;
+  to.rdx = r.rdx, to.rax = r.rax, to.rcx = r.rcx, to.rsp = r.rsp, to.rip = r.rip;
+  to.eflags = r.eflags;
 }
 
 } // namespace
 
-Checked<void> enter_agent(Injected& in, const Tracee& thread, Detour& detour, uint32_t slot) {
-  auto mask = adopt(in, thread, detour, slot);
+Checked<void> enter_agent(Injected& in, const Tracee& thread, uint32_t slot) {
+  auto mask = adopt(in, thread, slot, {});
   if (!mask)
     return mask.error();
   auto regs = thread.registers();
@@ -466,13 +446,11 @@ Checked<void> enter_agent(Injected& in, const Tracee& thread, Detour& detour, ui
   dune::KernelSigframe frame{};
   frame.return_address = in.map.agent_text + in.image.restorer;
   frame.uc.flags = dune::kUcFpXstate | dune::kUcSigcontextSs | dune::kUcStrictRestoreSs;
-  frame.uc.stack = agent_stack(in, slot);
+  frame.uc.stack = dune::agent::stack_of_slot(in.map.agent_stacks, slot);
   frame.uc.sigmask = *mask;
   auto& m = frame.uc.mcontext;
   const user_regs_struct& r = *regs;
-  m.r8 = r.r8, m.r9 = r.r9, m.r10 = r.r10, m.r11 = r.r11, m.r12 = r.r12, m.r13 = r.r13;
-  m.r14 = r.r14, m.r15 = r.r15, m.rdi = r.rdi, m.rsi = r.rsi, m.rbp = r.rbp, m.rbx = r.rbx;
-  m.rdx = r.rdx, m.rax = r.rax, m.rcx = r.rcx, m.rsp = r.rsp, m.rip = r.rip, m.eflags = r.eflags;
+  copy_registers(m, r);
   m.cs = static_cast<uint16_t>(r.cs), m.ss = static_cast<uint16_t>(r.ss);
   m.fpstate = fp;
   if (auto ok = in.memory->write(TargetAddr(fp), image.data(), image.size()); !ok)
@@ -486,36 +464,27 @@ Checked<void> enter_agent(Injected& in, const Tracee& thread, Detour& detour, ui
   entry.rsp = frame_at;
   entry.orig_rax = ~0ull;
   entry.eflags &= ~0x500ull; // DF, TF
-  constexpr uint64_t kSynchronous = dune::signal_bit(SIGSEGV) | dune::signal_bit(SIGBUS) |
-                                    dune::signal_bit(SIGFPE) | dune::signal_bit(SIGILL);
-  if (auto ok = thread.set_registers(entry); !ok)
-    return to_diagnostic(ok.error());
-  if (auto ok = thread.set_signal_mask(~kSynchronous); !ok)
-    return to_diagnostic(ok.error());
-  return {};
+  return send(in, thread, entry);
 }
 
-Checked<void> enter_agent_after_call(Injected& in, const Tracee& thread, Detour& detour,
-                                     uint32_t slot) {
+Checked<void> enter_agent_after_call(Injected& in, const Tracee& thread, uint32_t slot) {
   auto regs = thread.registers();
   if (!regs)
     return to_diagnostic(regs.error());
-  auto mask = adopt(in, thread, detour, slot);
-  if (!mask)
+  const uint64_t back = regs->rip;
+  *regs = as_restarted(*regs);
+  ThreadBlock block{};
+  copy_registers(block.call_regs, *regs);
+  block.call_regs.eflags = 0; // it is not being stepped
+  block.call_regs.rip = in.map.agent_text + in.image.stepped_call;
+  block.stepped_call = regs->rip;
+  if (auto mask = adopt(in, thread, slot, block); !mask)
     return mask.error();
-  // The kernel makes the call again at the `syscall` in front of rip: there it has an int3 behind.
-  const uint64_t call = regs->rip - 2;
-  const TargetAddr block(dune::agent::block_of_slot(in.map.agent_stacks, slot));
-  if (auto ok = in.memory->write(block + offsetof(ThreadBlock, stepped_call), &call, sizeof call);
-      !ok)
-    return to_diagnostic(ok.error());
-  in.session().threads[slot].regs.rip = regs->rip; // where it is, for a stop meanwhile
-  regs->rip = in.map.agent_text + in.image.stepped_call + 2;
-  if (auto ok = thread.set_registers(*regs); !ok)
-    return to_diagnostic(ok.error());
-  if (auto ok = thread.set_signal_mask(*mask); !ok)
-    return to_diagnostic(ok.error());
-  return {};
+  in.session().threads[slot].regs.rip = back; // where it is, for a stop meanwhile
+  regs->rip = in.map.agent_text + in.image.enter_call;
+  regs->rsp = dune::agent::block_of_slot(in.map.agent_stacks, slot);
+  regs->orig_rax = ~0ull;
+  return send(in, thread, *regs);
 }
 
 } // namespace ddbg::keeper

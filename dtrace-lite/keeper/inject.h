@@ -38,16 +38,15 @@ Checked<Injected> inject_agent(pid_t pid, const Tracee& thread, Detour&,
 
 // Gives the stopped thread a slot and makes it run the agent when it is resumed: it parks there
 // with its present registers as the program's. Errors: pool full, ptrace.
-Checked<void> enter_agent(Injected&, const Tracee&, Detour&, uint32_t slot);
+Checked<void> enter_agent(Injected&, const Tracee&, uint32_t slot);
 
-// The same for a thread inside a system call, which goes on undisturbed: the thread enters the
-// agent at its end, before anything of the program.
-Checked<void> enter_agent_after_call(Injected&, const Tracee&, Detour&, uint32_t slot);
+// The same for a thread inside a system call, which goes on undisturbed: the thread passes through
+// the agent on its way back into it, and comes there to stay at its end, before anything of the
+// program.
+Checked<void> enter_agent_after_call(Injected&, const Tracee&, uint32_t slot);
 
-// Takes a signal that is pending for the thread alone away from it. `room`: memory of the target's
-// that nobody uses.
-bool take_signal(const Injected&, const Tracee&, Detour&, TargetAddr room, int signal,
-                 dune::KernelSiginfo&);
+// For the thread that has this slot, on the slot's stack.
+Errand errand_of(const Injected&, uint32_t slot, uint64_t function);
 
 // The agent's memory; nobody may be in there any more.
 void unmap_agent(const Injected&, const Tracee&, Detour&);

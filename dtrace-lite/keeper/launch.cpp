@@ -135,7 +135,7 @@ Checked<Injected> inject_first_thread(pid_t pid, const dune::backend::Choice& ch
   const Tracee thread(pid);
   auto injected = inject_agent(pid, thread, *detour, choice);
   if (injected)
-    if (auto ok = enter_agent(*injected, thread, *detour, 0); !ok) {
+    if (auto ok = enter_agent(*injected, thread, 0); !ok) {
       unmap_agent(*injected, thread, *detour);
       return ok.error();
     }

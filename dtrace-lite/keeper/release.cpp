@@ -13,6 +13,7 @@
 namespace ddbg::keeper {
 
 using namespace dune::session;
+using dune::agent::AgentConfig;
 using dune::agent::ThreadBlock;
 
 namespace {
@@ -186,62 +187,36 @@ std::vector<pid_t> bring_all_out(Injected& in, StoppedProcess& process) {
   return stuck;
 }
 
-// Only the agent could make sense of these: a kick, the trap of a watchpoint.
-bool is_ours(const dune::KernelSiginfo& info) {
-  if (info.signal == SIGTRAP && info.code == dune::kTrapPerf)
-    return true;
-  return info.code == SI_QUEUE && info.rt.value == kKickValue;
-}
+struct Leaving {
+  Tracee thread;
+  user_regs_struct registers; // the program's
+};
 
-// Discards what of that came to the thread while it was on an errand. Returns the program's own
-// signals among it.
-std::vector<dune::KernelSiginfo> discard_ours(const Injected& in, const Tracee& thread,
-                                              Detour& detour, TargetAddr room) {
-  constexpr int kMost = 64; // somebody may send them without end
-  std::vector<dune::KernelSiginfo> others;
-  for (int signal : {SIGTRAP, kKickSignal}) {
-    dune::KernelSiginfo info;
-    for (int i = 0; i < kMost && (in.config.owned & dune::signal_bit(signal)) &&
-                    take_signal(in, thread, detour, room, signal, info);
-         ++i)
-      if (!is_ours(info))
-        others.push_back(info);
+// Every thread that has a slot, to the agent's agent_leave; it begins when it is resumed, by us or
+// by our death.
+std::vector<Leaving> send_out(const Injected& in, const StoppedProcess& process, Detour& detour) {
+  std::vector<Leaving> result;
+  for (pid_t tid : process.threads()) {
+    const Tracee thread(tid);
+    const uint32_t slot = slot_of_thread(in, tid);
+    if (slot == kNone)
+      continue;
+    // The bottom of the stack that the errand runs on.
+    const TargetAddr saved_at(in.map.agent_stacks + slot * kAgentStackSize);
+    Errand errand = errand_of(in, slot, in.image.leave);
+    errand.arguments[0] = (saved_at + offsetof(Detour::Saved, mask)).value;
+    errand.arguments[1] = read_signal_set(tid, "SigPnd");
+    if (auto registers = thread.send(detour, errand, saved_at))
+      result.push_back({thread, *registers}); // else it has ended
   }
-  return others;
+  return result;
 }
 
-// The signals that wait in the agent, back to the kernel; should the keeper die, the agent gets
-// them again. By the thread itself: from another process the kernel does not take every siginfo.
-void give_back_pending(Injected& in, const Tracee& thread, Detour& detour) {
-  TargetAddr at;
-  auto block = block_of_thread(in, thread, at);
-  if (!block)
-    return;
-  // The thread has left this stack.
-  const TargetAddr room(at.value + sizeof(ThreadBlock) - kAgentStackSize);
-  std::vector<dune::KernelSiginfo> signals;
-  for (size_t i = 0; i < std::size(dune::agent::kOwnedSignals); ++i)
-    if (block->pending & in.config.owned & dune::signal_bit(dune::agent::kOwnedSignals[i]))
-      signals.push_back(block->pending_info[i]);
-  const auto later = discard_ours(in, thread, detour, room);
-  signals.insert(signals.end(), later.begin(), later.end());
-  for (const dune::KernelSiginfo& info : signals)
-    if (in.memory->write(room, &info, sizeof info))
-      (void)!thread.system_call(
-          detour, SYS_rt_tgsigqueueinfo,
-          std::array<uint64_t, 4>{innermost_pid(in.pid), innermost_pid(thread.tid()),
-                                  static_cast<uint64_t>(info.signal), room.value});
-}
-
-void give_back_stack_and_mask(Injected& in, const Tracee& thread, Detour& detour) {
-  TargetAddr at;
-  auto block = block_of_thread(in, thread, at);
-  auto mask = thread.signal_mask();
-  if (!block || !mask)
-    return;
-  const TargetAddr altstack = at + offsetof(ThreadBlock, altstack);
-  (void)!thread.system_call(detour, SYS_sigaltstack, std::array<uint64_t, 2>{altstack.value, 0});
-  (void)!thread.set_signal_mask((*mask & ~in.config.owned) | block->blocked);
+// In the configuration that the agent has.
+void tell_agent(Injected& in, uint32_t AgentConfig::*what) {
+  in.config.*what = 1;
+  (void)!in.memory->write(TargetAddr(in.map.agent_text + in.image.config), &in.config,
+                          sizeof in.config);
 }
 
 void give_back_dispositions(Injected& in, const Tracee& thread, Detour& detour) {
@@ -325,12 +300,13 @@ std::vector<std::string> take_out(Injected& in, StoppedProcess& process, Detour&
   // With a thread that needs the agent the others keep it, too: the handlers are the process's.
   if (!left.empty() || process.threads().empty())
     return left;
-  for (pid_t tid : process.threads())
-    give_back_pending(in, Tracee(tid), detour);
+  const std::vector<Leaving> leaving = send_out(in, process, detour);
+  tell_agent(in, &AgentConfig::leaving); // from here on they do it without us, too
   remove_sites(in, [](uint32_t) { return true; });
   remove_jumps(in);
-  for (pid_t tid : process.threads())
-    give_back_stack_and_mask(in, Tracee(tid), detour);
+  tell_agent(in, &AgentConfig::sites_removed);
+  for (const Leaving& each : leaving)
+    (void)!each.thread.fetch(detour, each.registers); // fails if it has ended
   const Tracee thread(process.threads().front());
   give_back_dispositions(in, thread, detour);
   unmap_agent(in, thread, detour);

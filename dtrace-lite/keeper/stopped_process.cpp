@@ -1,5 +1,7 @@
 #include "dtrace-lite/keeper/stopped_process.h"
 
+#include "libdune/arch/signal_frame.h"
+
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
@@ -28,13 +30,14 @@ Diagnostic explain_refusal(pid_t pid, int error) {
       {}};
 }
 
-// The next change of the thread's state; nothing within a second. Every one of them comes with a
+constexpr timespec kSecond{1, 0}, kMoment{0, 10'000'000};
+
+// The next change of the thread's state; nothing within that time. Every one of them comes with a
 // SIGCHLD, which this process blocks.
-std::optional<int> wait_status(pid_t tid) {
+std::optional<int> wait_status(pid_t tid, const timespec& limit) {
   sigset_t child;
   sigemptyset(&child);
   sigaddset(&child, SIGCHLD);
-  const timespec second{1, 0};
   for (;;) {
     int status;
     const pid_t got = waitpid(tid, &status, __WALL | WNOHANG);
@@ -42,17 +45,32 @@ std::optional<int> wait_status(pid_t tid) {
       return status;
     if (got < 0)
       return 0; // it has gone
-    if (sigtimedwait(&child, nullptr, &second) < 0 && errno == EAGAIN)
+    if (sigtimedwait(&child, nullptr, &limit) < 0 && errno == EAGAIN)
       return std::nullopt;
   }
 }
 
+// Signals that mean nothing to the process. The kernel drops them at once, except where a thread is
+// traced: that one it wakes up, and a system call may end.
+uint64_t ignored_signals(pid_t tid) {
+  const uint64_t by_default = dune::signal_bit(SIGCHLD) | dune::signal_bit(SIGCONT) |
+                              dune::signal_bit(SIGURG) | dune::signal_bit(SIGWINCH);
+  return read_signal_set(tid, "SigIgn") | (by_default & ~read_signal_set(tid, "SigCgt"));
+}
+
 // A signal of the program's own is about to be handled: then EINTR is its doing.
 bool has_signal_waiting(const Tracee& thread) {
+  const pid_t tid = thread.tid();
   auto mask = thread.signal_mask();
-  return mask &&
-         ((read_signal_set(thread.tid(), "SigPnd") | read_signal_set(thread.tid(), "ShdPnd")) &
-          ~*mask) != 0;
+  const uint64_t waiting = read_signal_set(tid, "SigPnd") | read_signal_set(tid, "ShdPnd");
+  const uint64_t open = mask ? waiting & ~*mask : 0;
+  return open && (open & ~ignored_signals(tid));
+}
+
+// Whether the call is made again is the kernel's to say, when it delivers the signal.
+bool a_signal_ends_its_call(const Tracee& thread) {
+  auto regs = thread.registers();
+  return regs && in_system_call(*regs) && has_signal_waiting(thread);
 }
 
 // These return EINTR for any wake-up, a ptrace interrupt included; calling again is what the
@@ -82,8 +100,14 @@ void call_again(const Tracee& thread) {
 // `request`: how the thread goes on from a stop that is none of ours.
 void StoppedProcess::wait_for(pid_t tid, int request) {
   const Tracee thread(tid);
+  const timespec* limit = &kSecond;
   for (;;) {
-    auto status = wait_status(tid);
+    auto status = wait_status(tid, *limit);
+    if (!status && limit == &kMoment) { // another thread got the signal
+      limit = &kSecond;
+      ptrace(PTRACE_INTERRUPT, tid, nullptr, nullptr);
+      continue;
+    }
     if (!status) {
       if (thread_state(tid) != 'Z') // the main thread's end is told after all others'
         stragglers_.push_back(tid);
@@ -92,19 +116,31 @@ void StoppedProcess::wait_for(pid_t tid, int request) {
     const Stop stop = thread.stop_of(*status);
     if (stop.kind == Stop::Kind::kGone)
       return;
-    if (stop.kind != Stop::Kind::kSignal) {
-      is_suspended_ |= stop.kind == Stop::Kind::kEvent && stop.signal != SIGTRAP;
-      threads_.push_back(tid);
-      return call_again(thread);
+    if (stop.kind == Stop::Kind::kSignal) {
+      // A signal was on its way to the thread: it gets it, and is stopped right behind.
+      if (request == PTRACE_CONT)
+        ptrace(PTRACE_INTERRUPT, tid, nullptr, nullptr);
+      if (ignored_signals(tid) & dune::signal_bit(stop.signal))
+        call_again(thread);
+      limit = &kSecond;
+      ptrace(static_cast<__ptrace_request>(request), tid, nullptr, stop.signal);
+      continue;
     }
-    // A signal was on its way to the thread: it gets it; the interrupt comes right behind.
-    ptrace(static_cast<__ptrace_request>(request), tid, nullptr, stop.signal);
+    const bool suspended = stop.kind == Stop::Kind::kEvent && stop.signal != SIGTRAP;
+    if (request == PTRACE_CONT && !suspended && a_signal_ends_its_call(thread)) {
+      limit = &kMoment;
+      ptrace(PTRACE_CONT, tid, nullptr, nullptr);
+      continue;
+    }
+    is_suspended_ |= suspended;
+    threads_.push_back(tid);
+    return call_again(thread);
   }
 }
 
-// Seizes what was not there before.
-Checked<std::vector<pid_t>> StoppedProcess::seize_new(pid_t pid) {
-  std::vector<pid_t> fresh;
+// Seizes and stops what was not there before. False: there was nothing.
+Checked<bool> StoppedProcess::stop_new(pid_t pid) {
+  std::vector<pid_t> running, waiting;
   for (pid_t tid : read_tasks(pid)) {
     if (std::find(seen_.begin(), seen_.end(), tid) != seen_.end())
       continue;
@@ -116,27 +152,36 @@ Checked<std::vector<pid_t>> StoppedProcess::seize_new(pid_t pid) {
       const char state = thread_state(tid);
       if (error == ESRCH || state == 'Z' || state == 'X' || state == 0)
         continue; // it has ended
-      for (pid_t other : fresh)
-        wait_for(other, PTRACE_CONT);
+      running.insert(running.end(), waiting.begin(), waiting.end());
+      stop_all(running);
       return explain_refusal(pid, error);
     }
-    ptrace(PTRACE_INTERRUPT, tid, nullptr, nullptr);
     seen_.push_back(tid);
-    fresh.push_back(tid);
+    (thread_state(tid) == 'R' ? running : waiting).push_back(tid);
   }
-  return fresh;
+  // Those that want the processor together. The others one by one: should we die, those between
+  // their interruption and the correction of what their call returns would notice.
+  stop_all(running);
+  for (pid_t tid : waiting)
+    stop_all({tid});
+  return !running.empty() || !waiting.empty();
+}
+
+void StoppedProcess::stop_all(const std::vector<pid_t>& tids) {
+  for (pid_t tid : tids)
+    ptrace(PTRACE_INTERRUPT, tid, nullptr, nullptr);
+  for (pid_t tid : tids)
+    wait_for(tid, PTRACE_CONT);
 }
 
 Checked<StoppedProcess> StoppedProcess::stop(pid_t pid) {
   StoppedProcess result;
   // Twice: a thread that ends while the list is read can hide another.
   for (int quiet = 0; quiet < 2; ++quiet) {
-    auto fresh = result.seize_new(pid);
+    auto fresh = result.stop_new(pid);
     if (!fresh)
       return fresh.error();
-    for (pid_t tid : *fresh)
-      result.wait_for(tid, PTRACE_CONT);
-    if (!fresh->empty())
+    if (*fresh)
       quiet = -1;
   }
   if (result.threads_.empty() && result.stragglers_.empty())

@@ -28,7 +28,8 @@ public:
 
 private:
   StoppedProcess() = default;
-  Checked<std::vector<pid_t>> seize_new(pid_t pid);
+  Checked<bool> stop_new(pid_t pid);
+  void stop_all(const std::vector<pid_t>& seized);
   void wait_for(pid_t tid, int request);
 
   std::vector<pid_t> seen_, threads_, stragglers_;

@@ -112,14 +112,13 @@ dune::Status Tracee::run_until(int request, const Wanted& wanted) const {
   }
 }
 
-dune::Result<user_regs_struct> Tracee::excursion(Detour& detour, user_regs_struct start,
-                                                 uint64_t blocked, int request,
-                                                 const Wanted& wanted) const {
-  auto saved = registers();
+dune::Result<Detour::Saved> Tracee::depart(Detour& detour, user_regs_struct start, uint64_t blocked,
+                                           TargetAddr saved_at) const {
+  auto before = registers();
   auto mask = signal_mask();
-  if (!saved || !mask)
-    return !saved ? saved.error() : mask.error();
-  if (auto ok = detour.save(*saved, *mask); !ok)
+  if (!before || !mask)
+    return !before ? before.error() : mask.error();
+  if (auto ok = detour.save(*before, *mask, saved_at); !ok)
     return ok.error();
   start.orig_rax = ~0ull;    // or the kernel would take it for a call to restart
   start.eflags &= ~0x500ull; // DF, TF
@@ -129,16 +128,13 @@ dune::Result<user_regs_struct> Tracee::excursion(Detour& detour, user_regs_struc
     return ok.error();
   if (auto ok = set_signal_mask(blocked); !ok)
     return ok.error();
-  if (auto ok = run_until(request, wanted); !ok)
-    return ok.error();
-  auto there = registers();
-  if (!there)
-    return there.error();
-  if (auto ok = set_signal_mask(*mask); !ok)
-    return ok.error();
-  if (auto ok = set_registers(*saved); !ok)
-    return ok.error();
-  return there;
+  return Detour::Saved{*before, *mask};
+}
+
+dune::Status Tracee::put_back(const Detour::Saved& before) const {
+  if (auto ok = set_signal_mask(before.mask); !ok)
+    return ok;
+  return set_registers(before.registers);
 }
 
 dune::Result<int64_t> Tracee::system_call(Detour& detour, long number,
@@ -156,35 +152,73 @@ dune::Result<int64_t> Tracee::system_call(Detour& detour, long number,
     *slots[i] = arguments[i];
   // By its entry and exit stops, not by single-stepping: a step's SIGTRAP would be forced, which
   // resets the program's disposition where it is blocked or ignored.
+  auto before = depart(detour, *start, ~0ull, detour.saved());
+  if (!before)
+    return before.error();
   int stops = 0;
-  auto after = excursion(detour, *start, ~0ull, PTRACE_SYSCALL, [&](const Stop& stop) {
+  const auto is_made = [&](const Stop& stop) {
     return stop.kind == Stop::Kind::kSystemCall && ++stops == 2;
-  });
+  };
+  if (auto ok = run_until(PTRACE_SYSCALL, is_made); !ok)
+    return ok.error();
+  auto after = registers();
   if (!after)
     return after.error();
+  if (auto ok = put_back(*before); !ok)
+    return ok.error();
   return static_cast<int64_t>(after->rax);
 }
 
-dune::Status Tracee::run_take(Detour& detour, TargetAddr entry, TargetAddr stack) const {
+dune::Result<Detour::Saved> Tracee::depart(Detour& detour, const Errand& errand, uint64_t blocked,
+                                           TargetAddr saved_at) const {
+  auto before = registers();
+  if (!before)
+    return before.error();
+  user_regs_struct start = *before; // what is not named below stays, fs_base above all
+  start.rip = errand.run.value;
+  start.rsp = errand.stack.value;
+  start.rax = errand.function.value;
+  start.rdi = errand.arguments[0];
+  start.rsi = errand.arguments[1];
+  start.rbx = saved_at.value;
+  start.r12 = detour.way_back().value;
+  return depart(detour, start, blocked, saved_at);
+}
+
+dune::Status Tracee::run_take(Detour& detour, const Errand& take) const {
   using namespace dune::session;
-  auto start = registers();
-  if (!start)
-    return start.error();
-  start->rip = entry.value;
-  start->rsp = stack.value;
-  start->rbx = detour.saved().value;
-  start->r12 = detour.way_back().value;
   const auto its_kick = [&](const Stop& stop) {
     siginfo_t info;
     return stop.kind == Stop::Kind::kSignal && stop.signal == kKickSignal &&
            ptrace(PTRACE_GETSIGINFO, tid_, nullptr, &info) == 0 && info.si_code == SI_QUEUE &&
            reinterpret_cast<uint64_t>(info.si_value.sival_ptr) == kKickValue;
   };
-  auto there =
-      excursion(detour, *start, ~(uint64_t{1} << (kKickSignal - 1)), PTRACE_CONT, its_kick);
-  if (!there)
-    return there.error();
-  return {};
+  auto before = depart(detour, take, ~(uint64_t{1} << (kKickSignal - 1)), detour.saved());
+  if (!before)
+    return before.error();
+  if (auto ok = run_until(PTRACE_CONT, its_kick); !ok)
+    return ok;
+  return put_back(*before);
+}
+
+dune::Result<user_regs_struct> Tracee::send(Detour& detour, const Errand& errand,
+                                            TargetAddr saved_at) const {
+  auto before = depart(detour, errand, ~0ull, saved_at);
+  if (!before)
+    return before.error();
+  return before->registers;
+}
+
+dune::Status Tracee::fetch(const Detour& detour, const user_regs_struct& before) const {
+  int stops = 0; // where the call begins, and where it has been made
+  const auto has_its_mask = [&](const Stop& stop) {
+    auto there = registers();
+    return stop.kind == Stop::Kind::kSystemCall && there &&
+           there->rip == detour.mask_restored().value && ++stops == 2;
+  };
+  if (auto ok = run_until(PTRACE_SYSCALL, has_its_mask); !ok)
+    return ok;
+  return set_registers(before);
 }
 
 } // namespace ddbg::keeper

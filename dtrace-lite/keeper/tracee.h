@@ -30,6 +30,12 @@ extern const int kTraceOptions;
 // before it, and are then gone.
 dune::Result<int> wait_for(pid_t tid);
 
+// A function of the agent's for a thread to run (agent/entry.S, agent_run).
+struct Errand {
+  TargetAddr run, function, stack;
+  uint64_t arguments[2] = {};
+};
+
 // The thread is in a ptrace stop for as long as this object is used.
 class Tracee {
 public:
@@ -60,14 +66,22 @@ public:
   dune::Result<int64_t> system_call(Detour&, long number,
                                     std::span<const uint64_t> arguments) const;
 
-  // Runs the agent's agent_take (agent/entry.S) on `stack`, then puts registers and mask back.
-  dune::Status run_take(Detour&, TargetAddr entry, TargetAddr stack) const;
+  // Runs the agent's agent_take_process, then puts registers and mask back.
+  dune::Status run_take(Detour&, const Errand&) const;
+
+  // In two steps, so that others can be sent meanwhile. From the first on the thread is on its
+  // errand, whether we live or not; it begins when it is resumed. The second waits until it is back
+  // from there, with the mask that the errand left for it.
+  dune::Result<user_regs_struct> send(Detour&, const Errand&, TargetAddr saved_at) const;
+  dune::Status fetch(const Detour&, const user_regs_struct& sent) const;
 
 private:
-  // Sends the thread to where `start` says and fetches it at the stop wanted. Returns the registers
-  // it had there.
-  dune::Result<user_regs_struct> excursion(Detour&, user_regs_struct start, uint64_t blocked,
-                                           int request, const Wanted&) const;
+  // Puts the thread to where `start` says, or on an errand. Returns what it has to get back.
+  dune::Result<Detour::Saved> depart(Detour&, user_regs_struct start, uint64_t blocked,
+                                     TargetAddr saved_at) const;
+  dune::Result<Detour::Saved> depart(Detour&, const Errand&, uint64_t blocked,
+                                     TargetAddr saved_at) const;
+  dune::Status put_back(const Detour::Saved&) const;
   pid_t tid_;
 };
 

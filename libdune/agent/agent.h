@@ -94,8 +94,8 @@ extern "C" Guarded agent_guarded_call(uint64_t function, const void* argument, T
 // Hidden, here and at the handlers: the address of a function that could be elsewhere is read
 // through the GOT, and in this image the linker would make that an absolute address.
 extern "C" [[gnu::visibility("hidden")]] void agent_restorer();
-// sigaltstack(stack, null), made with another stack pointer: the call is refused on the very stack.
-extern "C" long agent_set_altstack(const KernelStack*);
+// sigaltstack, made with another stack pointer: the call is refused on the very stack.
+extern "C" long agent_set_altstack(const KernelStack*, KernelStack* before);
 // One per slot, kTrampolineSize each: for calls of the slot's own thread, and for the call that
 // makes the slot's thread.
 extern "C" char agent_own_trampolines[], agent_child_trampolines[];
@@ -151,6 +151,7 @@ void end_step_out(ThreadBlock*, KernelUcontext*);
 
 // enter.cpp
 bool cannot_serve();
+// The thread goes on without us. The handlers stay ours; to them it has no slot from now on.
 void give_back(ThreadBlock*, KernelUcontext*, const KernelSiginfo* undelivered = nullptr);
 
 // stop.cpp

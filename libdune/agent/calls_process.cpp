@@ -64,16 +64,14 @@ void become_native(ThreadBlock* t) {
   if (!clean)
     return;
   t->call_mask = program_mask(t, t->call_mask);
-  agent_set_altstack(&t->altstack);
+  agent_set_altstack(&t->altstack, nullptr);
 }
 
 void begin_thread(ThreadBlock* t) {
   ThreadSlot& slot = slot_of(t);
   slot.tid = static_cast<uint32_t>(syscall_of(__NR_gettid));
-  KernelStack stack{};
-  stack.sp = agent_config.stacks + t->slot * kAgentStackSize;
-  stack.size = kAgentStackSize - sizeof(ThreadBlock);
-  agent_set_altstack(&stack);
+  const KernelStack stack = stack_of_slot(agent_config.stacks, t->slot);
+  agent_set_altstack(&stack, nullptr);
   if (t->passthrough) {
     t->child_pid = static_cast<uint32_t>(syscall_of(__NR_getpid));
     slot.state.store(static_cast<uint32_t>(ThreadState::kLeaving)); // until its process is gone

@@ -1,4 +1,5 @@
-// How a thread comes under the agent: brought by the keeper at birth or attach.
+// How a thread comes under the agent, brought by the keeper at birth or attach, and how it leaves:
+// at release by the keeper's doing, or by itself when there is nobody any more.
 #include "libdune/agent/agent.h"
 
 namespace dune::agent {
@@ -27,12 +28,45 @@ extern "C" void agent_take_process() {
   send_to_self(kick);
 }
 
+namespace {
+
+SignalSet waiting_signals() {
+  SignalSet set = 0;
+  syscall_of(__NR_rt_sigpending, reinterpret_cast<uint64_t>(&set), sizeof set);
+  return set;
+}
+
+bool take_from_kernel(int signal, KernelSiginfo& info) {
+  const SignalSet set = signal_bit(signal);
+  constexpr uint64_t kNoTime[2] = {};
+  return !is_errno(syscall_of(__NR_rt_sigtimedwait, reinterpret_cast<uint64_t>(&set),
+                              reinterpret_cast<uint64_t>(&info),
+                              reinterpret_cast<uint64_t>(&kNoTime), sizeof set));
+}
+
+// The first that a thread does under the agent. What the kernel keeps for it changes here, by the
+// thread's own hand, and not before: wherever the keeper dies, a thread has all of it or nothing.
+void come_in(ThreadBlock* t) {
+  set_kernel_mask(agent_mask());
+  const KernelStack stack = stack_of_slot(agent_config.stacks, t->slot);
+  agent_set_altstack(&stack, &t->altstack);
+  // What waits for the thread to unblock it waits here from now on: in the kernel, where these
+  // signals are not blocked any more, it would interrupt the thread's system call.
+  const SignalSet waiting = waiting_signals() & t->blocked;
+  for (int i = 0; i < 5; ++i)
+    if ((waiting & signal_bit(kOwnedSignals[i])) &&
+        take_from_kernel(kOwnedSignals[i], t->pending_info[i]))
+      t->pending |= signal_bit(kOwnedSignals[i]);
+  slot_of(t).state.store(static_cast<uint32_t>(ThreadState::kRunning));
+}
+
+} // namespace
+
 // rsp points at the KernelSigframe that the keeper built on this block's stack; returning goes to
-// agent_restorer. The keeper has filled in block.slot, block.blocked and block.altstack, the slot's
-// tid, the kernel's alternate stack, and has set the kernel's mask to block everything.
+// agent_restorer. The keeper has filled in block.slot and block.blocked, and the slot's tid.
 extern "C" void agent_on_enter(KernelUcontext* uc) {
   ThreadBlock* t = current();
-  set_kernel_mask(agent_mask());
+  come_in(t);
   const uint64_t rip = uc->mcontext.rip;
   park(t, uc, StopReason::kRequested);
   t->stop_rip = rip; // shown to the user, like a stop of its own
@@ -41,23 +75,86 @@ extern "C" void agent_on_enter(KernelUcontext* uc) {
   go_on_after_stop(t, uc, 0);
 }
 
+// From the middle of a system call (entry.S). The keeper has filled in call_regs, call_mask and
+// stepped_call, too.
+extern "C" void agent_on_enter_call(ThreadBlock* t) {
+  come_in(t);
+  if (!cannot_serve())
+    return;
+  KernelUcontext uc{};
+  uc.sigmask = t->call_mask;
+  give_back(t, &uc);
+  t->call_mask = uc.sigmask;
+  t->call_regs.rip = t->stepped_call;
+  t->stepped_call = 0;
+}
+
 // The front end, or the keeper before one had come, died without the sites by which the agent
 // learns of the program's masks.
 bool cannot_serve() { return header().abandoned.load() && !header().serving.load(); }
 
-// The thread goes on without us: the kernel gets back what is the program's, and a signal that the
-// program has not had yet. (The handlers stay ours; to them it is a thread without a slot from now
-// on.)
-void give_back(ThreadBlock* t, KernelUcontext* uc, const KernelSiginfo* undelivered) {
-  set_kernel_mask(~SignalSet{0});
-  remove_sites(t); // those that had come already
+namespace {
+
+// Only the agent could make sense of these: a kick, the trap of a watchpoint.
+bool is_ours(const KernelSiginfo& info) {
+  return (info.signal == kSigTrap && info.code == kTrapPerf) || is_queued_kick(info);
+}
+
+// To the kernel, what has come for the program and what it has not had yet; it is blocked then.
+// `waiting`: what the kernel has for the thread already. A signal of ours among that would take the
+// place of another.
+void hand_back_signals(ThreadBlock* t, SignalSet waiting, const KernelSiginfo* undelivered) {
+  constexpr int kMost = 16; // somebody may send them without end
+  KernelSiginfo others[kMost];
+  int count = 0;
+  for (int signal : {kSigTrap, kKickSignal})
+    for (int i = 0; i < (signal == kSigTrap ? 1 : kMost - 1); ++i)
+      if ((owned() & waiting & signal_bit(signal)) && take_from_kernel(signal, others[count]) &&
+          !is_ours(others[count]))
+        ++count;
+  set_kernel_mask(agent_mask() | owned());
   for (int i = 0; i < 5; ++i)
     if (t->pending & signal_bit(kOwnedSignals[i]))
       send_to_self(t->pending_info[i]);
+  t->pending = 0;
+  for (int i = 0; i < count; ++i)
+    send_to_self(others[i]);
   if (undelivered)
     send_to_self(*undelivered);
+}
+
+// By whoever is the first to leave, if the keeper has not come to it.
+void remove_sites_once(ThreadBlock* t) {
+  SpinLock lock(process.lock);
+  if (!agent_config.sites_removed)
+    remove_sites(t);
+  agent_config.sites_removed = 1;
+}
+
+} // namespace
+
+void give_back(ThreadBlock* t, KernelUcontext* uc, const KernelSiginfo* undelivered) {
+  remove_sites_once(t);
+  hand_back_signals(t, waiting_signals(), undelivered);
   uc->sigmask = program_mask(t, uc->sigmask);
+  // Some kernels restore it from the frame before they leave this stack, and refuse then.
+  agent_set_altstack(&t->altstack, nullptr);
   uc->stack = t->altstack;
+  free_slot(t->slot); // to the keeper, too
+}
+
+// At release, on the block's stack (entry.S, agent_run); the mask is what the thread will get on
+// its way back. Where the keeper dies before all threads have been sent here they go on as they
+// were: the sites are still there for them.
+extern "C" void agent_leave(SignalSet* mask, SignalSet waiting) {
+  if (!agent_config.leaving)
+    return;
+  ThreadBlock* t = current();
+  set_kernel_mask(agent_mask());
+  remove_sites_once(t);
+  hand_back_signals(t, waiting, nullptr);
+  *mask = program_mask(t, *mask);
+  agent_set_altstack(&t->altstack, nullptr);
 }
 
 } // namespace dune::agent

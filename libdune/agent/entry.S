@@ -18,13 +18,13 @@ agent_restorer:
     syscall
     ud2
 
-// Run by the keeper under ptrace on slot 0's stack: r12 is the way back (keeper/detour.h), which
-// wants rsp = rbx.
-    .globl agent_take
+// Where the keeper sends a thread to run the function in rax, on a slot's stack: r12 is the way back
+// (keeper/detour.h), which wants rsp = rbx.
+    .globl agent_run
     .balign 16
-agent_take:
+agent_run:
     cld
-    call agent_take_process
+    call *%rax
     mov %rbx, %rsp
     jmp *%r12
 
@@ -36,6 +36,16 @@ agent_enter:
     cld
     lea 8(%rsp), %rdi
     jmp agent_on_enter
+
+// A thread that the keeper brings in from the middle of a system call starts here, with rsp = its
+// block. It makes the rest of that call at agent_stepped_call, and has to get there without
+// rt_sigreturn: that would end a call which the kernel goes on with by restart_syscall.
+    .globl agent_enter_call
+    .balign 16
+agent_enter_call:
+    mov %rsp, %r11
+    lea agent_on_enter_call(%rip), %rcx
+    jmp call_and_restore
 
 // Guarded agent_guarded_call(uint64_t function, const void* argument, ThreadBlock*)
 // Calls function(argument). A fault inside it arrives at 1: (see recover_guard in signals.cpp).
@@ -71,13 +81,12 @@ agent_guarded_call:
     pop %rbp
     ret
 
-// long agent_set_altstack(const KernelStack*)
+// long agent_set_altstack(const KernelStack*, KernelStack* before)
     .globl agent_set_altstack
     .balign 16
 agent_set_altstack:
     mov %rsp, %rdx
     xor %esp, %esp                // no signal can arrive: all are blocked
-    xor %esi, %esi
     mov $__NR_sigaltstack, %eax
     syscall
     mov %rdx, %rsp
@@ -155,6 +164,7 @@ save_and_call:                                // r11 = block, rcx = function(blo
     mov %r13, CALL_REG(r13)(%r11)
     mov %r14, CALL_REG(r14)(%r11)
     mov %r15, CALL_REG(r15)(%r11)
+call_and_restore:
     mov %r11, %rsp                            // the block is 64-byte aligned
     mov %r11, %rbx
     cld

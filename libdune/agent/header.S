@@ -1,14 +1,20 @@
 // The image's header, image.h's ImageHeader.
+#include "agent_offsets.h"
+
     .section .header, "a"
     .quad 0x746e656761646462
     .quad agent_text_size
     .quad agent_image_size
     .quad agent_total_size
     .quad agent_config
-    .quad agent_take
+    .quad agent_run
+    .quad agent_take_process
+    .quad agent_leave
     .quad agent_enter
+    .quad agent_enter_call
     .quad agent_restorer
     .quad agent_quick_call
     .quad agent_process               // actions come first
+    .quad agent_process + Process_mask
     .quad agent_stepped_call
     .section .note.GNU-stack, "", @progbits

@@ -19,15 +19,19 @@ struct ImageHeader {
   uint64_t image_size;   // bytes in the file; data beyond it is zero
   uint64_t total_size;   // text and data with zeroed part, page-rounded
   uint64_t config;       // AgentConfig, in the data part
-  uint64_t take;         // run once, before any thread enters: takes the signal handlers
+  uint64_t run;          // where the keeper sends a thread to call one of the next two
+  uint64_t take;         // once, before any thread enters: takes the signal handlers
+  uint64_t leave;        // for every thread, at release: gives back what is the program's
   uint64_t enter;        // entry for a thread brought in by the keeper, rsp = its KernelSigframe
+  uint64_t enter_call;   // the same for one inside a system call, rsp = its ThreadBlock
   uint64_t restorer;     // rt_sigreturn stub
   uint64_t quick_call;   // where trampolines of jump sites lead
   uint64_t actions;      // KernelSigaction[kSignalCount + 1]: the program's dispositions
+  uint64_t mask;         // SignalSet: what a thread blocks while it runs the agent
   uint64_t stepped_call; // `syscall; int3`: for a call of the program's that is to end in the agent
 };
 
-// Filled in by the keeper before any thread enters.
+// Filled in by the keeper before any thread enters, but for `leaving` and `sites_removed`.
 struct AgentConfig {
   uint64_t session;    // Session*
   uint64_t code_table; // SiteTable*, read only
@@ -39,6 +43,8 @@ struct AgentConfig {
   uint32_t target_pid;  // in the target's own pid namespace
   uint32_t xstate_size; // bytes of the XSAVE image in a signal frame, magic2 included
   uint32_t has_fsgsbase;
+  uint32_t leaving; // all threads are on their way out: each is to go it to the end
+  uint32_t sites_removed;
   uint32_t reserved;
   SignalSet owned; // the signals the agent keeps deliverable, whatever the program's mask says
 };
@@ -118,6 +124,10 @@ struct alignas(64) ThreadBlock {
 
 constexpr uint64_t block_of_slot(uint64_t stacks, uint64_t slot) {
   return stacks + (slot + 1) * session::kAgentStackSize - sizeof(ThreadBlock);
+}
+constexpr KernelStack stack_of_slot(uint64_t stacks, uint64_t slot) {
+  return {stacks + slot * session::kAgentStackSize, 0, 0,
+          session::kAgentStackSize - sizeof(ThreadBlock)};
 }
 
 // What AgentConfig::owned can hold. The kick's signal is the program's own where kicks come as perf

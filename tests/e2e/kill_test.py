@@ -15,8 +15,13 @@ from support import ATTACHED, DDBG, PATIENCE, Target, environment
 
 ROUNDS = int(os.environ.get("DDBG_TEST_ROUNDS", "2"))
 SEED = int(os.environ.get("DDBG_TEST_SEED", random.SystemRandom().randrange(1 << 32)))
-CASES = ["read", "tick", "vdso", "masked_pending", "futex", "churn"]
-EXPECTED = sorted([f"{case}: as it should be" for case in CASES] + ["main: read returned 1, no error"])
+CASES = ["read", "tick", "vdso", "handler_read", "handler_again", "masked_read", "masked_pending", "futex", "condition",
+         "churn"]
+# ptrace ends these with EINTR, in the kernel; the keeper makes it undone some microseconds later, if it lives.
+ENDED_BY_PTRACE = ["epoll", "receive", "sigtimedwait"]
+# Not beside those: fork blocks the signals in its thread, and the SIGCHLD that comes then ends calls of other threads with
+# EINTR, without any debugger too.
+WITH_CHILDREN = ["spawn"]
 QUIET = ["handle SIGUSR1 nostop noprint", "set confirm off", "set pagination off"]
 
 # A program whose debugger was killed has a new parent: us, who know its exit status then.
@@ -89,6 +94,10 @@ class Session:
         self.process.stdout.close()
 
 
+def expected(cases):
+    return sorted([f"{case}: as it should be" for case in cases] + ["main: read returned 1, no error"])
+
+
 # Of our own: other tests run meanwhile.
 SCRATCH = tempfile.TemporaryDirectory()
 os.environ["TMPDIR"] = SCRATCH.name
@@ -99,7 +108,9 @@ def at_home():
     return sorted(os.listdir("/dev/shm")), sorted(os.listdir(SCRATCH.name))
 
 
-class Victims(unittest.TestCase):
+class Kills(unittest.TestCase):
+    maxDiff = None
+
     def setUp(self):
         self.random = random.Random(f"{SEED} {self.id()}")
         print(f"DDBG_TEST_SEED={SEED}", flush=True)
@@ -127,7 +138,8 @@ class Victims(unittest.TestCase):
     # ddbg attaches to a program of ours.
     def attached(self, commands, least, most):
         def one(victims):
-            target = Target([ATTACHED, *CASES])
+            cases = CASES + (ENDED_BY_PTRACE if victims == ["ddbg"] else WITH_CHILDREN)
+            target = Target([ATTACHED, *cases])
             session = Session(["-p", str(target.pid)], [])
             try:
                 os.write(session.process.stdin.fileno(),
@@ -137,7 +149,7 @@ class Victims(unittest.TestCase):
                 self.check_text(target.pid, victims)
                 session.process.stdin.close() # a ddbg that is left quits, and lets the program go
                 out, status = target.ended()
-                self.assertEqual((sorted(out.splitlines()), status), (EXPECTED, 6), msg=session.shown())
+                self.assertEqual((sorted(out.splitlines()), status), (expected(cases), 6), msg=session.shown())
             finally:
                 session.close()
                 target.close()
@@ -160,7 +172,7 @@ class Victims(unittest.TestCase):
                 status = self.status_of(program, session)
                 if "started" in session.shown():
                     lines = session.shown().split("started\n")[-1].splitlines()
-                    for line in EXPECTED:
+                    for line in expected(CASES):
                         self.assertIn(line, lines, msg=session.shown())
                     if status is not None:
                         self.assertEqual(status, 6)
@@ -201,8 +213,6 @@ class Victims(unittest.TestCase):
             return not left
         self.assertTrue(wait_until("no process", only_zombies)[0])
 
-
-class Kills(Victims):
     def test_stopped(self):
         self.attached(lambda pid: ["break hit_a", "continue"], 0.1, 0.4)
 
@@ -231,11 +241,6 @@ class Kills(Victims):
 
     def test_exec(self):
         self.launched([ATTACHED, "again", "60", *CASES], ["break hit_a if counted_a < 0"], 0.1, 1.5)
-
-
-class KillsWhileAttaching(Victims):
-    """About one in thirty fails: a waiting signal can be lost, or a thread stay parked (docs/architecture.md, "Known gaps").
-    So this is not among the tests that run by default."""
 
     def test_attaching_and_detaching(self):
         self.attached(lambda pid: ["detach", *[f"attach {pid}", "detach"] * 40], 0.02, 0.6)
