@@ -57,9 +57,9 @@ void print_source_line(Context& context, const engine::SourceLine& source, dune:
   auto text = context.debugger.sources().line(*source.file, source.line);
   bool failed_before = context.source_that_failed == source.file;
   context.source_that_failed = text ? nullptr : source.file;
+  if (show_address && context.settings.flag(Setting::kPrintAddress))
+    context.out.print("0x{:016x}\t", pc.value);
   if (text) {
-    if (show_address && context.settings.flag(Setting::kPrintAddress))
-      context.out.print("0x{:016x}\t", pc.value);
     context.out.print("{}\t{}\n", source.line, *text);
   } else if (auto lines = context.debugger.sources().line_count(*source.file); lines) {
     context.out.print("{}\tin {}\n", source.line, source.file->name); // past the file's end
