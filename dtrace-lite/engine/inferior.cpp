@@ -141,7 +141,7 @@ void Inferior::begin_serving() { impl_->header().serving = 1; }
 bool Inferior::is_ours(TargetAddr a) const {
   const MemoryMap& m = impl_->map;
   return (a.value >= m.agent_text && a.value < m.agent_end) ||
-         (m.code_near_main && a.value - m.code_near_main < kCodeNearMainSize);
+         a.value - m.code_near_main < m.code_near_main_size;
 }
 
 // --- Threads -------------------------------------------------------------------------------------

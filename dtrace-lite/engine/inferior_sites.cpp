@@ -16,7 +16,8 @@ SitePool::SitePool(Session& session, std::byte* code, const MemoryMap& map)
       site_of_(kRecords, kNone), used_(kRecords, false) {
   windows_.push_back({map.code_near_libs, kCodeNearLibsSize, kCodeNearLibsOffset, 0});
   if (map.code_near_main)
-    windows_.push_back({map.code_near_main, kCodeNearMainSize, kCodeNearMainOffset, 0});
+    windows_.push_back({map.code_near_main, std::min(map.code_near_main_size, kCodeNearMainSize),
+                        kCodeNearMainOffset, 0});
   for (RecordId i = 0; i < kRecords; ++i)
     free_records_.push_back(i);
 }

@@ -114,10 +114,14 @@ Checked<MemoryMap> plan_addresses(pid_t pid, uint64_t image_size) {
   // The window near the main program goes below it: its heap grows above.
   if (!maps.empty()) {
     const uint64_t main_begin = maps[0].range.begin.value;
-    const uint64_t wanted = kCodeNearMainSize + 64 * 1024;
+    // Pages that null pointers reach stay what they are. A jump from the beginning of a program at
+    // 4 MiB that is to have 0xcc in the third byte of its displacement leads to just above them.
+    constexpr uint64_t kLowest = 0xc0000, kGap = 64 * 1024;
     const bool far = base - main_begin > (uint64_t{1} << 30);
-    if (far && main_begin > wanted + kMegabyte)
-      map.code_near_main = TargetAddr(main_begin - wanted).align_down(dune::kPageSize).value;
+    if (far && main_begin > kLowest + kGap + kMegabyte) {
+      map.code_near_main_size = std::min(kCodeNearMainSize, main_begin - kGap - kLowest);
+      map.code_near_main = main_begin - kGap - map.code_near_main_size;
+    }
   }
   return map;
 }
@@ -240,7 +244,7 @@ Checked<void> map_everything(Injected& in, Remote& remote) {
       {m.code_table, kCodeTableSize, PROT_READ, MAP_SHARED, code_fd, 0},
       {m.code_near_libs, kCodeNearLibsSize, PROT_READ | PROT_EXEC, MAP_SHARED, code_fd,
        kCodeNearLibsOffset},
-      {m.code_near_main, kCodeNearMainSize, PROT_READ | PROT_EXEC, MAP_SHARED, code_fd,
+      {m.code_near_main, m.code_near_main_size, PROT_READ | PROT_EXEC, MAP_SHARED, code_fd,
        kCodeNearMainOffset},
   };
   for (const Step& s : steps)
@@ -309,6 +313,7 @@ Checked<void> bring_up(Injected& in, const Tracee& thread, Detour& detour,
   c.text_end = in.map.agent_text + in.image.text_size;
   c.code_near_libs = in.map.code_near_libs;
   c.code_near_main = in.map.code_near_main;
+  c.code_near_main_size = in.map.code_near_main_size;
   c.target_pid = innermost_pid(in.pid);
   c.xstate_size = xstate_format().extended_size;
   in.capabilities = capabilities_for(thread, choice);
@@ -356,7 +361,7 @@ Checked<Injected> inject_agent(pid_t pid, const Tracee& thread, Detour& detour,
 
 void unmap_agent(const Injected& in, const Tracee& thread, Detour& detour) {
   const std::pair<uint64_t, uint64_t> mappings[] = {
-      {in.map.code_near_main, kCodeNearMainSize},
+      {in.map.code_near_main, in.map.code_near_main_size},
       {in.map.code_near_libs, kCodeNearLibsSize},
       {in.map.code_table, kCodeTableSize},
       {in.map.session, kSessionSize},

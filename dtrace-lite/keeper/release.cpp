@@ -27,7 +27,7 @@ bool in_agent(const Injected& in, const user_regs_struct& r) {
 
 bool in_arena(const Injected& in, uint64_t rip) {
   return within(rip, in.map.code_near_libs, kCodeNearLibsSize) ||
-         (in.map.code_near_main && within(rip, in.map.code_near_main, kCodeNearMainSize));
+         within(rip, in.map.code_near_main, in.map.code_near_main_size);
 }
 
 // The program's address for an exact place in a copy or in a jump site's trampoline; 0 if there is

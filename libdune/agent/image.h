@@ -40,6 +40,7 @@ struct AgentConfig {
   uint64_t text_end;
   uint64_t code_near_libs;
   uint64_t code_near_main;
+  uint64_t code_near_main_size;
   uint32_t target_pid;  // in the target's own pid namespace
   uint32_t xstate_size; // bytes of the XSAVE image in a signal frame, magic2 included
   uint32_t has_fsgsbase;

@@ -59,7 +59,7 @@ bool leave_quick_call(KernelUcontext* uc) {
 
 bool in_arena(uint64_t address) {
   return address - agent_config.code_near_libs < kCodeNearLibsSize ||
-         (agent_config.code_near_main && address - agent_config.code_near_main < kCodeNearMainSize);
+         address - agent_config.code_near_main < agent_config.code_near_main_size;
 }
 
 } // namespace

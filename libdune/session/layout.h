@@ -27,7 +27,7 @@
 namespace dune::session {
 
 inline constexpr uint64_t kSessionMagic = 0x31676264656e7564; // "dunedbg1"
-inline constexpr uint32_t kSessionVersion = 2;
+inline constexpr uint32_t kSessionVersion = 3;
 
 // Pools. What happens when one is full: threads: the thread runs without a slot, its stops are
 // counted in Header::missed_stops; sites, records, arena: the front end refuses the breakpoint and
@@ -288,8 +288,9 @@ struct MemoryMap {
   uint64_t code_table;     // the code memfd's offset 0, read only
   uint64_t code_near_libs; // a window of the arena close to the shared libraries, read+execute
   uint64_t code_near_main; // a window close to the main program; 0: the same as near_libs
-  uint64_t agent_end;      // end of the block that starts at agent_text
-  uint64_t quick_call;     // in agent_text: where the trampolines of jump sites lead
+  uint64_t code_near_main_size;
+  uint64_t agent_end;  // end of the block that starts at agent_text
+  uint64_t quick_call; // in agent_text: where the trampolines of jump sites lead
 };
 
 // A word with the thread id of a process in it, which the kernel itself changes when that process
@@ -352,9 +353,11 @@ struct Session {
 inline constexpr uint64_t page_round(uint64_t n) { return (n + 4095) & ~uint64_t{4095}; }
 inline constexpr uint64_t kSessionSize = page_round(sizeof(Session));
 inline constexpr uint64_t kCodeTableSize = page_round(sizeof(SiteTable));
-// The window near a non-PIE program has to fit below 4 MiB, hence its size.
-inline constexpr uint64_t kCodeNearLibsSize = 16ull << 20;
-inline constexpr uint64_t kCodeNearMainSize = 2ull << 20;
+// More than 16 MiB hold a place for a jump that has to have a certain byte in its displacement,
+// wherever it comes from. The window near the program is as large as that where there is room:
+// below a non-PIE one are 4 MiB.
+inline constexpr uint64_t kCodeNearLibsSize = 17ull << 20;
+inline constexpr uint64_t kCodeNearMainSize = 17ull << 20;
 inline constexpr uint64_t kCodeNearLibsOffset = kCodeTableSize;
 inline constexpr uint64_t kCodeNearMainOffset = kCodeNearLibsOffset + kCodeNearLibsSize;
 inline constexpr uint64_t kCodeSize = kCodeNearMainOffset + kCodeNearMainSize;
