@@ -17,7 +17,6 @@ namespace ddbg::engine {
 using namespace dune::session;
 using keeper::Client;
 
-inline constexpr uint8_t kInt3 = 0xcc;
 using Clock = std::chrono::steady_clock;
 
 long futex(std::atomic<uint32_t>& word, int operation, uint32_t value, const timespec* timeout);

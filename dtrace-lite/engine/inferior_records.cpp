@@ -158,7 +158,8 @@ Checked<void> Inferior::add_syscall_sites(std::span<const SyscallSpot> spots) {
 }
 
 // No thread executes program code meanwhile: all are parked, or in the kernel and come back behind
-// these instructions.
+// these instructions. Whoever stands on the `syscall`, or has it in a saved context, comes to its
+// int3, in a jmp too.
 Checked<void> Inferior::Impl::install_jumps(std::span<const SyscallSpot> spots) {
   std::vector<keeper::TextWrite> writes;
   std::vector<uint32_t> written;
@@ -172,8 +173,13 @@ Checked<void> Inferior::Impl::install_jumps(std::span<const SyscallSpot> spots) 
     const auto jump = sites->plan_jump(*index, spot.jump, *bytes, TargetAddr(map.quick_call));
     if (!jump)
       continue;
-    for (size_t i = jump->size(); i-- > 0;) // the first byte last
-      writes.push_back({spot.before + i, (*jump)[i], sites->place(*index).original[i]});
+    // Whoever dies in between: the tail stands behind an int3 at a known site until it is whole.
+    const SitePool::Place& place = sites->place(*index);
+    writes.push_back({spot.before, kInt3, place.original[0]});
+    for (size_t i = 1; i < jump->size(); ++i)
+      if (spot.before + i != spot.address) // there the int3 stands already
+        writes.push_back({spot.before + i, (*jump)[i], place.original[i]});
+    writes.push_back({spot.before, (*jump)[0], place.original[0]});
     sites->set_flag(*index, kSiteJump, true);
     written.push_back(*index);
   }

@@ -22,7 +22,24 @@ SitePool::SitePool(Session& session, std::byte* code, const MemoryMap& map)
     free_records_.push_back(i);
 }
 
-Checked<std::pair<uint64_t, std::byte*>> SitePool::allocate(size_t size, TargetAddr near) {
+namespace {
+Diagnostic arena_full() {
+  return {"There is no room left for breakpoint code in the program.",
+          "Delete breakpoints and restart the program.",
+          {}};
+}
+} // namespace
+
+uint64_t SitePool::Window::free_from(uint64_t from, size_t size) const {
+  const auto round = [](uint64_t n) { return (n + 15) & ~uint64_t{15}; };
+  uint64_t at = round(std::max(from, used));
+  for (const auto& [begin, end] : islands)
+    if (at < end && begin < at + size)
+      at = round(end);
+  return at;
+}
+
+std::vector<SitePool::Window*> SitePool::nearest_first(TargetAddr near) {
   auto distance = [&](const Window& w) {
     return w.address > near.value ? w.address - near.value : near.value - w.address;
   };
@@ -31,16 +48,37 @@ Checked<std::pair<uint64_t, std::byte*>> SitePool::allocate(size_t size, TargetA
     order.push_back(&w);
   std::sort(order.begin(), order.end(),
             [&](Window* a, Window* b) { return distance(*a) < distance(*b); });
-  for (Window* w : order) {
-    const uint64_t at = (w->used + 15) & ~uint64_t{15};
+  return order;
+}
+
+Checked<std::pair<uint64_t, std::byte*>>
+SitePool::allocate_with_third_byte(size_t size, TargetAddr near, uint8_t third) {
+  constexpr int64_t kStretch = 1 << 16, kPeriod = 1 << 24;
+  for (Window* w : nearest_first(near)) {
+    const uint64_t first = near.value + third * kStretch - w->address;
+    // One stretch may have begun before the window.
+    for (int64_t begin = static_cast<int64_t>(first % kPeriod) - kPeriod;
+         begin < static_cast<int64_t>(w->size); begin += kPeriod) {
+      const uint64_t at = w->free_from(static_cast<uint64_t>(std::max<int64_t>(begin, 0)), size);
+      const int64_t end = std::min(begin + kStretch, static_cast<int64_t>(w->size));
+      if (static_cast<int64_t>(at + size) > end)
+        continue;
+      w->islands[at] = at + size;
+      return std::pair{w->address + at, code_ + w->offset + at};
+    }
+  }
+  return arena_full();
+}
+
+Checked<std::pair<uint64_t, std::byte*>> SitePool::allocate(size_t size, TargetAddr near) {
+  for (Window* w : nearest_first(near)) {
+    const uint64_t at = w->free_from(0, size);
     if (at + size > w->size)
       continue;
     w->used = at + size;
     return std::pair{w->address + at, code_ + w->offset + at};
   }
-  return Diagnostic{"There is no room left for breakpoint code in the program.",
-                    "Delete breakpoints and restart the program.",
-                    {}};
+  return arena_full();
 }
 
 Checked<uint32_t> SitePool::site_at(TargetAddr address, std::span<const uint8_t> original,

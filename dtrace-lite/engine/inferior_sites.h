@@ -86,9 +86,17 @@ private:
   Checked<TargetAddr> gate_table();
   struct Window {
     uint64_t address, size, offset, used;
+    std::map<uint64_t, uint64_t> islands{}; // taken beyond `used`: begin and end
+
+    // Where `size` bytes are free, from `from` on and behind `used`.
+    uint64_t free_from(uint64_t from, size_t size) const;
   };
+  std::vector<Window*> nearest_first(TargetAddr near);
   // Room for `size` bytes near `near`; target address and our own. Errors: arena full.
   Checked<std::pair<uint64_t, std::byte*>> allocate(size_t size, TargetAddr near);
+  // The same where the displacement counted from `near` has the byte `third` as its third.
+  Checked<std::pair<uint64_t, std::byte*>> allocate_with_third_byte(size_t size, TargetAddr near,
+                                                                    uint8_t third);
   Checked<RecordId> take_record();
 
   void publish(uint32_t index, const dune::disasm::Relocated& copy);

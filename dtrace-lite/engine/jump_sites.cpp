@@ -1,11 +1,11 @@
-// Jump sites: a jmp in place of the instruction before a `syscall` that the agent has to see, where
-// that instruction is long enough to hold one (tier A of the patching rules: no thread can be
-// inside). The `syscall` keeps its int3, for what comes there another way or is not dealt with on
-// this one.
+// Jump sites: a jmp in place of the instruction before a `syscall` that the agent has to see (tier
+// A of the patching rules: no thread can be inside). The `syscall` keeps its int3, for what comes
+// there another way or is not dealt with on this one. An instruction of three bytes holds a jmp
+// together with the `syscall`, as in Go's generic call: the trampoline is then where the
+// displacement has that very int3 as its third byte.
 //
-//   quick  `mov $nr,%eax` before a call that the agent answers itself: the trampoline leads into
-//   the
-//          agent (agent/entry.S, agent_quick_call).
+//   quick  before a call that the agent answers itself: the trampoline leads into the agent
+//          (agent/entry.S, agent_quick_call).
 //   gate   before a call whose number is only known when it is made, as in libc's syscall(): the
 //          trampoline makes the call itself unless its number may be one that the agent wants.
 #include "dtrace-lite/engine/inferior_sites.h"
@@ -13,6 +13,7 @@
 #include "disasm/relocate.h"
 #include "dtrace-lite/engine/syscall_sites.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace ddbg::engine {
@@ -79,12 +80,21 @@ std::optional<std::array<uint8_t, kJumpLength>>
 SitePool::plan_jump(uint32_t index, JumpKind kind, std::span<const uint8_t> original,
                     TargetAddr quick_entry) {
   const TargetAddr address = places_[index].address;
-  const TargetAddr call = address + places_[index].original_length;
+  const uint64_t length = places_[index].original_length;
+  const TargetAddr call = address + length;
   const uint32_t count = table_->jump_count;
   auto plan = dune::disasm::plan_relocation(original, address);
   auto table = gate_table();
-  auto room = allocate(kMaxTrampoline, address);
-  if (!plan || plan->source_length() < kJumpLength || !table || !room || count >= kJumpSites)
+  const bool alone = holds_jump_alone(length);
+  // The program may have changed its code since it was read from the file.
+  constexpr uint8_t kSyscall[kSyscallLength] = {0x0f, 0x05};
+  if (!plan || !table || count >= kJumpSites || !(alone || holds_jump_with_call(length)) ||
+      original.size() < length + kSyscallLength ||
+      !std::equal(kSyscall, std::end(kSyscall), original.begin() + length))
+    return std::nullopt;
+  const auto room = alone ? allocate(kMaxTrampoline, address)
+                          : allocate_with_third_byte(kMaxTrampoline, address + kJumpLength, kInt3);
+  if (!room)
     return std::nullopt;
   const auto displaced = plan->commit(TargetAddr(room->first), dune::disasm::Tail::kNone);
   if (displaced.boundaries.size() != 2) // one instruction for one: there is nothing in between
@@ -104,7 +114,8 @@ SitePool::plan_jump(uint32_t index, JumpKind kind, std::span<const uint8_t> orig
     code.bytes({0xe3, kJumpLength}).jump(call);  // jrcxz over the jump to the int3
     code.bytes({0x0f, 0x05});                    // syscall
     behind = code.all().size();
-    code.jump(call + 2);
+    code.bytes({0x48, 0xb9}).quad((call + kSyscallLength).value); // movabs, as it leaves %rcx
+    code.jump(call + kSyscallLength);
   }
   Code jump(address);
   jump.jump(TargetAddr(room->first));

@@ -98,9 +98,10 @@ public:
 
   // The instruction before the `syscall`, if a jump fits over it.
   const Instruction* room_before(size_t index) const {
+    using namespace dune::session;
     const Instruction* one = index > 0 ? &instructions_[index - 1] : nullptr;
-    const bool fits =
-        one && one->flow == Flow::kSequential && one->length >= dune::session::kJumpLength;
+    const bool fits = one && one->flow == Flow::kSequential &&
+                      (holds_jump_alone(one->length) || holds_jump_with_call(one->length));
     return fits ? one : nullptr;
   }
 
@@ -266,7 +267,7 @@ private:
     SyscallSite site{address, number};
     if (before && !number)
       site.jump = JumpKind::kGate;
-    else if (before && wanted->quick && before->eax_constant == number)
+    else if (before && wanted->quick)
       site.jump = JumpKind::kQuick;
     if (before)
       site.before = LinkAddr(before->address.value);

@@ -16,8 +16,8 @@ namespace ddbg::engine {
 struct SyscallSite {
   dune::LinkAddr address;         // of the `syscall` instruction
   std::optional<uint32_t> number; // nullopt: not in sight, the agent looks at rax
-  // A jump can take the place of the instruction before: it is one of five bytes or more, which
-  // control only leaves by falling into the `syscall`.
+  // A jump can take the place of the instruction before, which control only leaves by falling into
+  // the `syscall`.
   JumpKind jump = JumpKind::kNone;
   dune::LinkAddr before{};
 };

@@ -124,6 +124,8 @@ bool leave(const Injected& in, const Tracee& thread, user_regs_struct& regs) {
   if (!in_arena(in, regs.rip))
     return true;
   const uint64_t original = original_of(in, regs.rip);
+  if (original && regs.rcx == regs.rip)
+    regs.rcx = original; // right behind a system call
   if (original)
     regs.rip = original; // orig_rax stays: a call to restart is restarted at the original
   return original != 0;
@@ -238,7 +240,7 @@ template <class Which> void remove_sites(Injected& in, Which which) {
     if (!(flags & kSiteInstalled) || !which(flags))
       continue;
     uint8_t now;
-    if (in.memory->read(TargetAddr(s.address), &now, 1) && now == 0xcc)
+    if (in.memory->read(TargetAddr(s.address), &now, 1) && now == kInt3)
       (void)!in.memory->write(TargetAddr(s.address),
                               flags & kSiteJump ? &kJumpOpcode : &s.original[0], 1);
     s.flags.fetch_and(~kSiteInstalled);
@@ -302,8 +304,8 @@ std::vector<std::string> take_out(Injected& in, StoppedProcess& process, Detour&
     return left;
   const std::vector<Leaving> leaving = send_out(in, process, detour);
   tell_agent(in, &AgentConfig::leaving); // from here on they do it without us, too
+  remove_jumps(in); // with the int3s that some of them hold
   remove_sites(in, [](uint32_t) { return true; });
-  remove_jumps(in);
   tell_agent(in, &AgentConfig::sites_removed);
   for (const Leaving& each : leaving)
     (void)!each.thread.fetch(detour, each.registers); // fails if it has ended

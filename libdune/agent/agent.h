@@ -106,7 +106,6 @@ extern "C" char agent_quick_call[], agent_quick_saved[], agent_quick_blocked[],
 // `syscall; int3`: see step_system_call in trap.cpp.
 extern "C" char agent_stepped_call[];
 inline constexpr uint64_t kTrampolineSize = 16;
-inline constexpr uint64_t kSyscallLength = 2;
 inline uint64_t own_trampoline(const ThreadBlock* t) {
   return reinterpret_cast<uint64_t>(agent_own_trampolines) + t->slot * kTrampolineSize;
 }

@@ -9,7 +9,6 @@ using namespace session;
 
 namespace {
 
-constexpr uint8_t kInt3 = 0xcc;
 constexpr uint64_t kCloneVm = 0x100, kCloneVfork = 0x4000, kCloneThread = 0x10000;
 
 // Sends the thread through a trampoline: its own (`child` null), or that of a new thread's slot.

@@ -101,8 +101,11 @@ Place to_program(ThreadBlock* t, KernelUcontext* uc, uint64_t* counted) {
     return Place::kUnclear;
   auto* site = reinterpret_cast<const Site*>(t->copy_site);
   if (!site || rip - site->copy >= site->copy_size) {
-    if (in_arena(rip)) // a jump site's trampoline is entered without the agent's knowing
+    if (in_arena(rip)) { // a jump site's trampoline is entered without the agent's knowing
       uc->mcontext.rip = out_of_trampoline(site_table(), rip);
+      if (uc->mcontext.rcx == rip)
+        uc->mcontext.rcx = uc->mcontext.rip; // right behind the call
+    }
     return Place::kProgram;
   }
   uint32_t count = site->boundary_count < kMaxBoundaries ? site->boundary_count : kMaxBoundaries;
@@ -119,6 +122,8 @@ Place to_program(ThreadBlock* t, KernelUcontext* uc, uint64_t* counted) {
         return Place::kUnclear;
     r.rsp += static_cast<uint64_t>(static_cast<int64_t>(b.rsp_add));
     r.rip = b.original;
+    if (r.rcx == rip)
+      r.rcx = r.rip; // right behind a system call
     registers_to(uc->mcontext, r);
     if (b.original == site->address)
       *counted = site->address;

@@ -75,6 +75,15 @@ enum SiteFlags : uint32_t {
 
 inline constexpr uint32_t kJumpLength = 5; // e9 rel32
 inline constexpr uint8_t kJumpOpcode = 0xe9;
+inline constexpr uint8_t kInt3 = 0xcc;
+inline constexpr uint64_t kSyscallLength = 2;
+
+// Whether an instruction of this length before a `syscall` that is a site holds a jmp: alone, or
+// together with the `syscall`, whose int3 is a byte of the jmp then.
+constexpr bool holds_jump_alone(uint64_t length) { return length >= kJumpLength; }
+constexpr bool holds_jump_with_call(uint64_t length) {
+  return length + kSyscallLength == kJumpLength;
+}
 
 // Of a jump site. A thread at its first byte is before the instruction that the jmp replaces, one
 // at or behind `behind` is behind the `syscall`, any other is between the two.
@@ -86,7 +95,6 @@ struct Trampoline {
   bool contains(uint64_t rip) const { return rip - address < size; }
   // The program's address for one of ours; `syscall` is that of the call.
   uint64_t original(uint64_t rip, uint64_t jump, uint64_t syscall) const {
-    constexpr uint64_t kSyscallLength = 2;
     return rip == address ? jump : rip - address < behind ? syscall : syscall + kSyscallLength;
   }
 };

@@ -17,6 +17,8 @@ COUNT = (["break hit_a", "ignore 1 20", "continue", "info breakpoints"],
          r"already hit 21 times")
 FALSE = (["break hit_a if counted_a < 0", "tbreak hit_b", "continue"], r"hit Temporary breakpoint 2")
 WATCH = (["watch counted_a", "continue", "continue"], r"Hardware watchpoint 1: counted_a.*New value")
+GENERIC = (["break *generic_mov", "continue", "delete", "break *generic_syscall", "continue", "continue", "bt 1"],
+           r"reakpoint 1,.*reakpoint 2,.*reakpoint 2,")
 NOTHING = ([], r"$")
 LOOK = (["info threads", "thread apply all bt 2"], r"Thread \d")
 
@@ -103,6 +105,9 @@ class Rounds(unittest.TestCase):
         busy = os.getloadavg()[0] > os.cpu_count()
         os.environ["ATTACHED_LATE_US"] = "60000000" if busy else "250000"
         self.rounds(["sleeps", "condition", "sigtimedwait", "receive"], [NOTHING, LOOK])
+
+    def test_generic_calls(self):
+        self.rounds(["generic", "generic_read"], [NOTHING, GENERIC, LOOK])
 
     def test_handler_that_blocks(self):
         self.rounds(["handler_read", "handler_same_stack"], [NOTHING, LOOK])

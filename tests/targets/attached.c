@@ -239,6 +239,34 @@ static void sleeps(void) {
   }
 }
 
+// --- System calls through a function that does not know their numbers, as Go makes them ----------
+
+__attribute__((noinline, noclone)) static long generic_call(long number, long a, void* b, long c) {
+  long result;
+  __asm__ volatile(".globl generic_mov\ngeneric_mov: mov %%rbx, %%rdi\n"
+                   ".globl generic_syscall\ngeneric_syscall: syscall\n"
+                   : "=a"(result)
+                   : "a"(number), "b"(a), "S"(b), "d"(c)
+                   : "rdi", "rcx", "r11", "memory");
+  return result;
+}
+static void generic(void) {
+  int ends[2];
+  expect(pipe(ends) == 0, "pipe");
+  for (long i = 0; !done; ++i) {
+    long back = 0;
+    struct timespec moment = {0, 300000};
+    expect(generic_call(SYS_write, ends[1], &i, sizeof i) == sizeof i, "a generic write");
+    expect(generic_call(SYS_nanosleep, (long)&moment, NULL, 0) == 0, "a generic nanosleep");
+    expect(generic_call(SYS_read, ends[0], &back, sizeof back) == sizeof back, "a generic read");
+    expect(back == i, "what a generic read read");
+  }
+}
+static void generic_read(void) {
+  char byte;
+  expect(generic_call(SYS_read, ended[0], &byte, 1) == 0, "the blocking generic read");
+}
+
 // --- Threads and processes -----------------------------------------------------------------------
 
 static void* short_life(void* unused) {
@@ -303,6 +331,8 @@ static struct job jobs[] = {
     {.name = "epoll", .run = epoll},
     {.name = "receive", .run = receive},
     {.name = "sleeps", .run = sleeps},
+    {.name = "generic", .run = generic},
+    {.name = "generic_read", .run = generic_read},
     {.name = "churn", .run = churn},
     {.name = "spawn", .run = spawn},
     {.name = "vfork", .run = vfork_},

@@ -160,6 +160,23 @@ TEST(SyscallSites, OfAGenericFunctionIsTaken) {
   const auto sites = sites_in({0x48, 0x89, 0xf8, 0x48, 0x89, 0xf7, 0x0f, 0x05, 0xc3});
   ASSERT_EQ(sites.size(), 1u);
   EXPECT_EQ(sites[0].number, std::nullopt);
+  EXPECT_EQ(sites[0].jump, JumpKind::kGate);
+  EXPECT_EQ(sites[0].before, LinkAddr(0x1003));
+}
+
+TEST(SyscallSites, BehindTooShortAnInstructionHoldNoJump) {
+  // mov %rdi,%rax ; mov %edx,%edi ; syscall ; ret
+  const auto sites = sites_in({0x48, 0x89, 0xf8, 0x89, 0xd7, 0x0f, 0x05, 0xc3});
+  ASSERT_EQ(sites.size(), 1u);
+  EXPECT_EQ(sites[0].jump, JumpKind::kNone);
+}
+
+TEST(SyscallSites, AnsweredByTheAgentNeedNoNumberRightBefore) {
+  // mov $14,%eax ; mov %rsi,%rdi ; syscall ; ret
+  const auto sites = sites_in({0xb8, 14, 0, 0, 0, 0x48, 0x89, 0xf7, 0x0f, 0x05, 0xc3});
+  ASSERT_EQ(sites.size(), 1u);
+  EXPECT_EQ(sites[0].jump, JumpKind::kQuick);
+  EXPECT_EQ(sites[0].before, LinkAddr(0x1005));
 }
 
 TEST(SyscallSites, WithoutFunctionBoundsIsFoundByNeighbours) {
