@@ -1,4 +1,4 @@
-// Goroutines on several threads, preempted by signals, with timers and a child process.
+// Goroutines on several threads, preempted by signals, with timers, files, pipes and a child process.
 package main
 
 import (
@@ -19,6 +19,57 @@ var counted int64
 func Hit(i int) int {
 	atomic.AddInt64(&counted, 1)
 	return i ^ 1
+}
+
+// Bytes through a file and a pipe in whose reads threads wait, while others only compute and have to
+// be preempted: how many came back as they were.
+func transfer() int64 {
+	var same, spun int64
+	var done int32
+	var spinning, group sync.WaitGroup
+	for s := 0; s < 2; s++ {
+		spinning.Add(1)
+		go func() {
+			defer spinning.Done()
+			for atomic.LoadInt32(&done) == 0 {
+				spun++
+			}
+		}()
+	}
+	for g := 0; g < 8; g++ {
+		file, err := os.CreateTemp("", "goroutines")
+		if err != nil {
+			panic(err)
+		}
+		os.Remove(file.Name())
+		var ends [2]int
+		if err := syscall.Pipe(ends[:]); err != nil {
+			panic(err)
+		}
+		group.Add(2)
+		go func() {
+			defer group.Done()
+			for i := 0; i < 1000; i++ {
+				file.WriteAt([]byte{byte(i), byte(i >> 8)}, int64(2*i))
+				syscall.Write(ends[1], []byte{byte(i)})
+			}
+		}()
+		go func() {
+			defer group.Done()
+			from_pipe, from_file := make([]byte, 1), make([]byte, 2)
+			for i := 0; i < 1000; i++ {
+				n, err := syscall.Read(ends[0], from_pipe)
+				m, _ := file.ReadAt(from_file, int64(2*i))
+				if err == nil && n == 1 && m == 2 && from_pipe[0] == byte(i) && from_file[0] == byte(i) && from_file[1] == byte(i>>8) {
+					atomic.AddInt64(&same, 1)
+				}
+			}
+		}()
+	}
+	group.Wait()
+	atomic.StoreInt32(&done, 1)
+	spinning.Wait()
+	return same
 }
 
 func main() {
@@ -48,6 +99,7 @@ func main() {
 	for g := 0; g < 64; g++ {
 		total += <-sums
 	}
+	fmt.Println("transferred", transfer())
 	syscall.Kill(os.Getpid(), syscall.SIGUSR1)
 	fmt.Println("signal", <-signals)
 	out, err := exec.Command("/bin/echo", "child").Output()

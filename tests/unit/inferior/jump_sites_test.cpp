@@ -65,11 +65,8 @@ TEST_P(JumpSitesIn, KeepEveryRegisterUnderAStormOfSignals) {
   EXPECT_EQ(traced.run_to_end(), native);
 }
 
-TEST(JumpSites, AndStops) {
-  const std::string command = target_path("masks") + " 1000";
-  const Outcome native = run_native(command);
-  Traced traced(command);
-  ASSERT_TRUE(traced.ok());
+// To the end, with a stop every millisecond: how many came.
+Outcome run_with_stops(Traced& traced, int& stops) {
   auto last = Clock::now();
   traced.interrupt = [&] {
     const bool due = seconds_since(last) > 0.001;
@@ -77,8 +74,8 @@ TEST(JumpSites, AndStops) {
       last = Clock::now();
     return due;
   };
-  int stops = 0;
-  EXPECT_EQ(traced.run_to_end([&](const Event& e) {
+  stops = 0;
+  return traced.run_to_end([&](const Event& e) {
     EXPECT_EQ(e.reason, StopReason::kRequested);
     for (const ThreadView& v : traced.inferior().threads()) {
       EXPECT_NE(v.status, ThreadStatus::kRunning);
@@ -86,9 +83,43 @@ TEST(JumpSites, AndStops) {
     }
     ++stops;
     return ResumePlan{};
-  }),
-            native);
+  });
+}
+
+TEST(JumpSites, AndStops) {
+  const std::string command = target_path("masks") + " 1000";
+  const Outcome native = run_native(command);
+  Traced traced(command);
+  ASSERT_TRUE(traced.ok());
+  int stops;
+  EXPECT_EQ(run_with_stops(traced, stops), native);
   EXPECT_GT(stops, 10);
+}
+
+TEST(JumpSites, OfGoAndStops) {
+  const std::string command = target_path("goroutines_go");
+  if (access(command.c_str(), X_OK) != 0)
+    GTEST_SKIP() << "no compiler for it here";
+  const Outcome native = run_native(command);
+  Traced traced(command);
+  ASSERT_TRUE(traced.ok());
+  // Where it is depends on Go's version; `mov %rbx,%rdi; syscall` it is since 1.18.
+  const symbols::LoadedModule& main = *traced.modules().map().main();
+  std::optional<TargetAddr> generic;
+  for (const char* name :
+       {"runtime/internal/syscall.Syscall6", "internal/runtime/syscall.Syscall6"})
+    for (const symbols::Symbol& symbol : main.module->symbols().find(name))
+      generic = main.to_target(symbol.address);
+  ASSERT_TRUE(generic);
+  std::vector<uint8_t> code(64);
+  ASSERT_TRUE(traced.inferior().read_memory(*generic, code));
+  const uint8_t call[] = {0x48, 0x89, 0xdf, 0x0f, 0x05};
+  const auto at = std::search(code.begin(), code.end(), call, std::end(call)) - code.begin();
+  ASSERT_LT(at, 59);
+  EXPECT_EQ(byte_in_text(traced.inferior(), *generic + static_cast<uint64_t>(at)), 0xe9);
+  int stops;
+  EXPECT_EQ(run_with_stops(traced, stops), native);
+  EXPECT_GT(stops, 3);
 }
 
 // A breakpoint on either instruction sees each execution, and leaves the jump behind it.

@@ -34,6 +34,9 @@ TEST_P(Kinds, RunAsWithoutTheAgent) {
     return ResumePlan{};
   });
   EXPECT_EQ(got, native);
+  if (is_go) {
+    EXPECT_NE(got.output.find("transferred 8000\n"), std::string::npos);
+  }
   if (counts) {
     EXPECT_EQ(traced.hits(a), 4000u);
   }
