@@ -237,27 +237,35 @@ private:
   }
 
   // Without a known beginning: the majority of the decodings from nearby bytes says whether this is
-  // an instruction; the longest of those that agree says its number.
+  // an instruction; the longest of those that agree says its number. The instruction before it is
+  // known if all that come so far agree: one of the places they start at is an instruction's.
   void vote(uint64_t offset) {
     const LinkAddr address = code_.address + offset;
     unsigned yes = 0, no = 0;
     std::optional<uint32_t> number;
-    bool have_number = false;
+    std::optional<Instruction> before;
+    bool agree = offset >= kVoteFrom;
     for (uint64_t back = std::min(kVoteFrom, offset); back > 0; --back) {
-      Function window(code_.bytes.subspan(offset - back, back + 2), address - back);
+      const uint64_t size = std::min(back + dune::disasm::kMaxInstructionLength,
+                                     code_.bytes.size() - (offset - back));
+      Function window(code_.bytes.subspan(offset - back, size), address - back);
       if (std::optional<size_t> index = window.syscall_at(address)) {
-        ++yes;
-        if (!have_number)
+        const Instruction* one = window.room_before(*index);
+        if (yes == 0) {
           number = window.number_at(*index);
-        have_number = true;
+          before = one ? std::optional(*one) : std::nullopt;
+        }
+        agree &= one && before && one->address == before->address;
+        ++yes;
       } else {
+        agree &= !window.covers(address);
         ++no;
       }
       if (back <= kVoteTo && yes != no)
         break;
     }
     if (yes > no)
-      take(address, number, nullptr);
+      take(address, number, agree ? &*before : nullptr);
   }
 
   void take(LinkAddr address, std::optional<uint32_t> number, const Instruction* before) {

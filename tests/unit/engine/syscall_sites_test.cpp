@@ -187,6 +187,27 @@ TEST(SyscallSites, WithoutFunctionBoundsIsFoundByNeighbours) {
                                         [](LinkAddr) { return std::optional<dune::LinkRange>(); });
   ASSERT_EQ(sites.size(), 1u);
   EXPECT_EQ(sites[0].number, 13u);
+  EXPECT_EQ(sites[0].jump, JumpKind::kQuick);
+}
+
+// A stripped Go program has neither symbols nor .eh_frame.
+TEST(SyscallSites, WithoutFunctionBoundsHoldAJumpWhereAllNeighboursAgree) {
+  const auto sites_behind = [](uint8_t filler) {
+    std::vector<uint8_t> code(64, filler);
+    // mov %rbx,%rdi ; syscall ; ret
+    const std::vector<uint8_t> call{0x48, 0x89, 0xdf, 0x0f, 0x05, 0xc3};
+    code.insert(code.end(), call.begin(), call.end());
+    return find_syscall_sites(CodeBytes{code, LinkAddr(0)},
+                              [](LinkAddr) { return std::optional<dune::LinkRange>(); });
+  };
+  const auto padded = sites_behind(0xcc);
+  ASSERT_EQ(padded.size(), 1u);
+  EXPECT_EQ(padded[0].jump, JumpKind::kGate);
+  EXPECT_EQ(padded[0].before, LinkAddr(64));
+  // mov $0xb0,%al, over and over: from an odd place on, the last ends in the middle.
+  const auto ambiguous = sites_behind(0xb0);
+  ASSERT_EQ(ambiguous.size(), 1u);
+  EXPECT_EQ(ambiguous[0].jump, JumpKind::kNone);
 }
 
 } // namespace
