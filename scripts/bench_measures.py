@@ -261,6 +261,8 @@ MEASURES = [
     Measure("call.mask.ddbg", "sigprocmask, under ddbg with nothing set", call("mask", "ddbg")),
     Measure("call.number.native", "syscall(getppid), natively", call("number")),
     Measure("call.number.ddbg", "syscall(getppid), under ddbg with nothing set", call("number", "ddbg")),
+    Measure("call.generic.native", "the same call as Go makes it, natively", call("generic")),
+    Measure("call.generic.ddbg", "the same call as Go makes it, under ddbg", call("generic", "ddbg")),
     *launches(),
 ]
 
