@@ -285,8 +285,13 @@ void let_threads_go(Injected& in) {
 } // namespace
 
 void abandon(Injected& in) {
-  // Sites first: a thread that is resumed must not run into one that nobody removes.
-  remove_sites(in, [](uint32_t flags) { return !(flags & kSiteSyscall); });
+  // Sites first: a thread that is resumed must not run into one that nobody removes. Before the
+  // agent serves those of system calls no thread has run the program, and all leave the agent for
+  // good.
+  const bool serving = in.session().header.serving;
+  if (!serving)
+    remove_jumps(in);
+  remove_sites(in, [=](uint32_t flags) { return !serving || !(flags & kSiteSyscall); });
   let_threads_go(in);
 }
 

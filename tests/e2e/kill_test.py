@@ -16,7 +16,7 @@ from support import ATTACHED, DDBG, PATIENCE, Target, environment
 ROUNDS = int(os.environ.get("DDBG_TEST_ROUNDS", "2"))
 SEED = int(os.environ.get("DDBG_TEST_SEED", random.SystemRandom().randrange(1 << 32)))
 CASES = ["read", "tick", "vdso", "handler_read", "handler_again", "masked_read", "masked_pending", "futex", "condition",
-         "churn"]
+         "churn", "generic", "generic_read"]
 # ptrace ends these with EINTR, in the kernel; the keeper makes it undone some microseconds later, if it lives.
 ENDED_BY_PTRACE = ["epoll", "receive", "sigtimedwait"]
 # Not beside those: fork blocks the signals in its thread, and the SIGCHLD that comes then ends calls of other threads with
