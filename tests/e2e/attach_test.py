@@ -5,7 +5,7 @@ import time
 import unittest
 
 import process_state
-from support import ATTACHED, PATIENCE, Target, attach
+from support import ATTACHED, GOROUTINES, PATIENCE, Target, attach
 
 ROUNDS = int(os.environ.get("DDBG_TEST_ROUNDS", "6"))
 
@@ -59,6 +59,7 @@ print(repr(line), wrong or "nothing wrong")
 sys.exit(7)
 """
 SLEEP = (["break clock_nanosleep", "continue", "continue", "bt 1"], r"reakpoint 1,.*reakpoint 1,")
+TRANSFER = (["break main.transfer", "continue", "continue", "delete", "info threads"], r"reakpoint 1, .*reakpoint 1, .*Thread \d")
 WRITE = (["break pthread_cond_signal if $rsp == 0", "tbreak clock_nanosleep", "continue"],
          r"Temporary breakpoint 2")
 
@@ -136,6 +137,12 @@ class Rounds(unittest.TestCase):
         self.attach_and_detach(target, [NOTHING, SLEEP, LOOK, WRITE], stable=True)
         out, status = target.ended()
         self.assertEqual((out, status), ("'\\n' nothing wrong\n", 7))
+
+    @unittest.skipUnless(os.path.exists(GOROUTINES), "go is not installed")
+    def test_go(self):
+        target = Target([GOROUTINES, "attached"])
+        self.attach_and_detach(target, [NOTHING, LOOK, TRANSFER], stable=False)
+        self.assertEqual(target.ended(), ("ended\n", 0))
 
 
 if __name__ == "__main__":

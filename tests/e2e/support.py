@@ -8,6 +8,7 @@ DDBG = os.environ["DDBG"]
 PROGRAMS = os.environ["E2E_PROGRAMS"]
 GDB = shutil.which("gdb")
 ATTACHED = os.path.join(os.environ.get("DDBG_TEST_TARGETS", ""), "attached")
+GOROUTINES = os.path.join(os.environ.get("DDBG_TEST_TARGETS", ""), "goroutines_go")
 PATIENCE = 60  # seconds: a failure, not a pace
 
 

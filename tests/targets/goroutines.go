@@ -1,4 +1,5 @@
 // Goroutines on several threads, preempted by signals, with timers, files, pipes and a child process.
+// goroutines attached: files and pipes until standard input ends; a debugger comes and goes meanwhile.
 package main
 
 import (
@@ -46,6 +47,9 @@ func transfer() int64 {
 		if err := syscall.Pipe(ends[:]); err != nil {
 			panic(err)
 		}
+		defer file.Close()
+		defer syscall.Close(ends[0])
+		defer syscall.Close(ends[1])
 		group.Add(2)
 		go func() {
 			defer group.Done()
@@ -72,8 +76,32 @@ func transfer() int64 {
 	return same
 }
 
+func transfer_until_end() {
+	fmt.Println("started")
+	ends := make(chan bool)
+	go func() {
+		os.Stdin.Read(make([]byte, 1))
+		close(ends)
+	}()
+	for {
+		if n := transfer(); n != 8000 {
+			fmt.Println("transferred", n)
+		}
+		select {
+		case <-ends:
+			fmt.Println("ended")
+			return
+		default:
+		}
+	}
+}
+
 func main() {
 	runtime.GOMAXPROCS(4)
+	if len(os.Args) > 1 {
+		transfer_until_end()
+		return
+	}
 	signals := make(chan os.Signal, 10)
 	signal.Notify(signals, syscall.SIGUSR1)
 	var group sync.WaitGroup
