@@ -309,7 +309,7 @@ std::vector<std::string> take_out(Injected& in, StoppedProcess& process, Detour&
     return left;
   const std::vector<Leaving> leaving = send_out(in, process, detour);
   tell_agent(in, &AgentConfig::leaving); // from here on they do it without us, too
-  remove_jumps(in); // with the int3s that some of them hold
+  remove_jumps(in);                      // with the int3s that some of them hold
   remove_sites(in, [](uint32_t) { return true; });
   tell_agent(in, &AgentConfig::sites_removed);
   for (const Leaving& each : leaving)
