@@ -44,6 +44,34 @@ std::optional<uint64_t> bias_of(const ElfFile& elf, const MapsLine& line) {
   return std::nullopt;
 }
 
+// Where the mapped file can be opened: its name may lead to another by now, and in a container
+// leads to nothing of ours, or to something else. `path` is without kDeleted.
+std::string file_of(int pid, const MapsLine& line, const std::string& path, bool is_main) {
+  const std::string process = "/proc/" + std::to_string(pid);
+  const bool deleted = line.path.size() != path.size();
+  struct stat status;
+  const auto is_it = [&](const std::string& file) {
+    return ::stat(file.c_str(), &status) == 0 && status.st_ino == line.inode;
+  };
+  if (!deleted && is_it(path))
+    return path;
+  // The kernel's own link reaches it whatever became of its name; root's alone to use.
+  char range[40];
+  std::snprintf(range, sizeof range, "%lx-%lx", line.range.begin.value, line.range.end.value);
+  const std::string by_map = process + "/map_files/" + range;
+  if (::stat(by_map.c_str(), &status) == 0)
+    return by_map;
+  // The names of a changed root's files begin with where it is.
+  const std::string root = read_link(process + "/root");
+  const size_t root_length = root.size() > 1 && path.starts_with(root + "/") ? root.size() : 0;
+  const std::string in_its_root = process + "/root" + path.substr(root_length);
+  if (!deleted && is_it(in_its_root))
+    return in_its_root;
+  if (is_main)
+    return process + "/exe";
+  return path;
+}
+
 } // namespace
 
 ModuleMap::ModuleMap(DebugFileOptions options) : options_(std::move(options)) {}
@@ -96,9 +124,9 @@ Checked<ModuleMap::Change> ModuleMap::refresh(int pid, const MemoryReader& read,
   const auto maps = read_maps(pid);
   if (!maps)
     return maps.error();
-  std::string main = main_path;
-  if (main.empty())
-    main = read_link("/proc/" + std::to_string(pid) + "/exe");
+  // The kernel's name has no links in it, and need not be one of ours.
+  const std::string main =
+      main_path.empty() ? read_link("/proc/" + std::to_string(pid) + "/exe") : resolved(main_path);
   return refresh_from(*maps, read, main, pid);
 }
 
@@ -107,7 +135,7 @@ ModuleMap::Change ModuleMap::refresh_from(const std::vector<MapsLine>& maps,
                                           int pid) {
   Change change;
   std::vector<LoadedModule> now;
-  std::string main_name = resolved(main_path);
+  std::string main_name = main_path;
   if (main_name.ends_with(kDeleted))
     main_name.resize(main_name.size() - kDeleted.size());
 
@@ -142,29 +170,9 @@ ModuleMap::Change ModuleMap::refresh_from(const std::vector<MapsLine>& maps,
       if (m.module)
         m.bias = line.range.begin - TargetAddr(m.module->elf().load_range().begin.value);
     } else {
-      std::string file = line.path;
-      const bool deleted = file.ends_with(kDeleted);
-      if (deleted)
+      if (m.path.ends_with(kDeleted))
         m.path.resize(m.path.size() - kDeleted.size());
-      // The kernel's own link reaches the mapped file whatever became of its name.
-      const std::string by_map = "/proc/" + std::to_string(pid) + "/map_files/" + [&] {
-        char text[40];
-        std::snprintf(text, sizeof text, "%lx-%lx", line.range.begin.value, line.range.end.value);
-        return std::string(text);
-      }();
-      struct stat status;
-      const bool replaced =
-          !deleted && ::stat(file.c_str(), &status) == 0 && status.st_ino != line.inode;
-      if (deleted || replaced) {
-        const std::string by_exe = "/proc/" + std::to_string(pid) + "/exe";
-        if (::stat(by_map.c_str(), &status) == 0)
-          file = by_map;
-        else if (m.path == main_name)
-          file = by_exe;
-        else if (deleted)
-          file = m.path;
-      }
-      auto module = open_cached(m.path, file);
+      auto module = open_cached(m.path, file_of(pid, line, m.path, m.path == main_name));
       if (!module)
         continue; // mapped executable, but no ELF file: nothing to name there
       m.module = *std::move(module);

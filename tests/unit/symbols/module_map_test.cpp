@@ -173,7 +173,8 @@ TEST(ModuleMap, WarnsOfAFileReplacedOnDisk) {
     if (line.path.find("lib.so") != std::string::npos && line.path.find(scratch / "") == 0)
       line.inode = status.st_ino;
   ModuleMap map;
-  const auto change = map.refresh_from(maps, read_self, "/proc/self/exe", ::getpid());
+  const auto change = map.refresh_from(maps, read_self,
+                                       std::filesystem::read_symlink("/proc/self/exe"), ::getpid());
   bool warned = false;
   for (const std::string& w : change.warnings)
     warned |= w.find("replaced") != std::string::npos;
