@@ -211,7 +211,7 @@ Checked<void> BreakpointTable::install_location(Breakpoint& b, BreakpointLocatio
     return {}; // resolved again later, in another module: shown, and always true
   }
   if (b.thread)
-    spec.only_tid = static_cast<uint32_t>(env_.tid_of(*b.thread));
+    spec.only_tid = env_.tid_of(*b.thread);
   if (agent_ignores(b))
     spec.ignore_count = b.ignore_count;
   Checked<RecordId> record = env_.inferior->add_record(location.place.address, spec);

@@ -151,7 +151,7 @@ Checked<void> BreakpointTable::install_watch(Breakpoint& b) {
     RecordSpec spec;
     (void)compile_condition(b, location, &spec.condition); // checked when it was typed
     if (b.thread)
-      spec.only_tid = static_cast<uint32_t>(env_.tid_of(*b.thread));
+      spec.only_tid = env_.tid_of(*b.thread);
     spec.ignore_count = b.ignore_count;
     const auto access = b.type == BreakpointType::kWatch ? keeper::Client::Access::kWrite
                                                          : keeper::Client::Access::kReadWrite;

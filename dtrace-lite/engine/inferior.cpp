@@ -38,6 +38,7 @@ Checked<void> Inferior::Impl::adopt(keeper::Born b) {
   keeper::show_life_in(header().frontend);
   sites = std::make_unique<SitePool>(session(), code_mapping.data(), map);
   kicker.emplace(born.pid, capability_bits & kCapPreciseKick);
+  tids.emplace(born.pid);
   claim_seen.reset();
   stopped_slot.reset();
   views_fresh = false;

@@ -35,7 +35,7 @@ struct RecordSpec {
   bool internal = false;            // the front end's own: not counted for the user
   bool park_only = false;
   bool enabled = true;
-  uint32_t only_tid = 0;          // 0: any thread
+  pid_t only_tid = 0;             // ThreadView::tid; 0: any thread
   uint64_t min_stack_pointer = 0; // 0: any frame
   uint64_t ignore_count = 0;
 };

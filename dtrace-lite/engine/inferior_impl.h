@@ -4,6 +4,7 @@
 #include "dtrace-lite/engine/inferior.h"
 #include "dtrace-lite/engine/inferior_sites.h"
 #include "dtrace-lite/keeper/kick.h"
+#include "dtrace-lite/keeper/tids.h"
 #include "libdune/base/file.h"
 #include "libdune/session/reader.h"
 
@@ -41,6 +42,7 @@ struct Inferior::Impl {
   std::unique_ptr<SitePool> sites;
   std::optional<keeper::Kicker> kicker;
   MemoryMap map{};
+  std::optional<keeper::TidMap> tids;
   uint32_t capability_bits = 0;
   BackendInfo backend{};
   bool is_alive = true;
@@ -66,7 +68,7 @@ struct Inferior::Impl {
   Header& header() const { return session().header; }
   ThreadSlot& slot(uint32_t i) const { return session().threads[i]; }
   ThreadState state(uint32_t i) { return reader->state(i); }
-  pid_t tid_of(uint32_t i) const { return static_cast<pid_t>(reader->tid(i)); }
+  pid_t tid_of(uint32_t i) { return tids->outer(reader->tid(i)); }
   uint32_t slot_count() { return reader->slot_count(); }
 
   static Checked<std::unique_ptr<Inferior>> bring_up(Client&, keeper::Born);
@@ -104,6 +106,7 @@ struct Inferior::Impl {
   Checked<void> install_jumps(std::span<const SyscallSpot> spots);
   void abandon();
   Checked<std::vector<std::string>> leave();
+  RecordSpec in_agents_numbers(RecordSpec) const;
 };
 
 } // namespace ddbg::engine

@@ -48,6 +48,14 @@ Checked<void> Inferior::write_memory(TargetAddr address, std::span<const uint8_t
 
 // --- Records and sites ---------------------------------------------------------------------------
 
+RecordSpec Inferior::Impl::in_agents_numbers(RecordSpec spec) const {
+  if (spec.only_tid) {
+    const uint32_t inner = tids->inner(spec.only_tid);
+    spec.only_tid = inner ? static_cast<pid_t>(inner) : -1; // of one that has ended: never
+  }
+  return spec;
+}
+
 Checked<std::vector<uint8_t>> Inferior::Impl::original_bytes(TargetAddr address,
                                                              size_t wanted) const {
   std::vector<uint8_t> bytes(wanted);
@@ -119,7 +127,7 @@ Inferior::add_records(std::span<const std::pair<TargetAddr, RecordSpec>> wanted)
     auto index = m.sites->site_at(address, *bytes, 0);
     if (!index)
       return undo(index.error());
-    auto id = m.sites->add_record(*index, spec);
+    auto id = m.sites->add_record(*index, m.in_agents_numbers(spec));
     if (!id)
       return undo(id.error());
     ids.push_back(*id);
@@ -263,7 +271,7 @@ Checked<RecordId> Inferior::add_watch(TargetAddr address, unsigned size, Client:
                       {}};
   if (auto ok = read_memory(address, {reinterpret_cast<uint8_t*>(&value), size}); !ok)
     return ok.error();
-  auto id = m.sites->add_watch_record(address, size, value, when, spec);
+  auto id = m.sites->add_watch_record(address, size, value, when, m.in_agents_numbers(spec));
   if (!id)
     return id.error();
   auto watch = m.client.add_watch(address, size, access, *id);

@@ -215,7 +215,7 @@ Checked<void> SitePool::set_condition(RecordId id, std::span<const uint8_t> code
 
 namespace {
 void fill(Record& r, const RecordSpec& spec) {
-  r.only_tid = spec.only_tid;
+  r.only_tid = static_cast<uint32_t>(spec.only_tid);
   r.min_stack_pointer = spec.min_stack_pointer;
   r.ignore_count = spec.ignore_count;
   r.hits = r.evaluations = r.faults = 0;

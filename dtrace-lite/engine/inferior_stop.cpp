@@ -211,9 +211,15 @@ void Inferior::Impl::drain_notices(const std::function<void(const NoticeView&)>&
     const std::optional<NoticeWords> entry = reader->notice(next_notice);
     if (!entry)
       return;
-    const NoticeView view{entry->kind, static_cast<pid_t>(entry->tid), entry->value};
-    header().notice_head.store(++next_notice); // the entry may be used again
-    if (hear)
+    NoticeView view{entry->kind, tids->outer(entry->tid), entry->value};
+    const bool comes_or_goes =
+        view.kind == NoticeKind::kThreadBorn || view.kind == NoticeKind::kThreadExited;
+    const bool forked = view.kind == NoticeKind::kForked;
+    if (comes_or_goes || forked)
+      view.value = static_cast<uint32_t>(forked ? tids->outer_child(view.value) : view.tid);
+    const bool known = view.value != 0 || !(comes_or_goes || forked); // or it has gone already
+    header().notice_head.store(++next_notice);                        // the entry may be used again
+    if (hear && known)
       hear(view);
   }
 }

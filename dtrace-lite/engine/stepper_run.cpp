@@ -100,7 +100,7 @@ void Stepper::drop_landing() {
 RecordSpec Stepper::own_record() const {
   RecordSpec spec;
   spec.internal = true;
-  spec.only_tid = static_cast<uint32_t>(tid_);
+  spec.only_tid = tid_;
   return spec;
 }
 

@@ -82,6 +82,16 @@ std::vector<pid_t> read_tasks(pid_t pid) {
   return result;
 }
 
+std::vector<pid_t> read_children(pid_t tid) {
+  std::vector<pid_t> result;
+  const std::string task = "task/" + std::to_string(tid) + "/children";
+  const std::string text = read_proc_file(tid, task.c_str());
+  char* end = nullptr;
+  for (const char* at = text.c_str(); const long child = strtol(at, &end, 10); at = end)
+    result.push_back(static_cast<pid_t>(child));
+  return result;
+}
+
 std::string read_status_field(pid_t pid, const std::string& name) {
   std::string value;
   for_each_line(read_proc_file(pid, "status"), [&](const std::string& line) {

@@ -24,6 +24,8 @@ std::vector<MapEntry> read_maps(pid_t);
 uint64_t read_auxv(pid_t, uint64_t type);
 // Thread ids of a process, from /proc.
 std::vector<pid_t> read_tasks(pid_t);
+// The children of one thread; none where the kernel does not tell.
+std::vector<pid_t> read_children(pid_t tid);
 // A field of /proc/PID/status, "" if absent.
 std::string read_status_field(pid_t, const std::string& name);
 

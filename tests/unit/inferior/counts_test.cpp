@@ -91,8 +91,7 @@ TEST(Counts, OneThreadOnly) {
   EXPECT_EQ(traced.run_to_end([&](const Event& e) {
     const ThreadView* v = traced.inferior().thread(e.thread);
     if (v)
-      filtered = traced.record(
-          "hit", {.only_tid = static_cast<uint32_t>(v->tid), .ignore_count = ~uint64_t{0}});
+      filtered = traced.record("hit", {.only_tid = v->tid, .ignore_count = ~uint64_t{0}});
     EXPECT_TRUE(traced.inferior().remove_record(first));
     return ResumePlan{};
   }),
