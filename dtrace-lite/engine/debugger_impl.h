@@ -72,6 +72,7 @@ struct Debugger::Impl {
   void finish_report(StopReport& report, uint32_t stopped, Stepper* stepper);
   void say(StopReport& report, std::string message);
   void tell(StopReport& report, const NoticeView& notice);
+  void tell_suspension(StopReport& report);
   std::optional<ReturnedValue> returned_value(TargetAddr finished_pc);
 };
 

@@ -216,7 +216,7 @@ Checked<StopReport> Debugger::attach(pid_t pid) {
   if (!ready)
     return ready.error();
   Checked<std::unique_ptr<Inferior>> born =
-      Inferior::attach(*impl_->keeper, pid, impl_->settings.backend);
+      Inferior::attach(*impl_->keeper, pid, impl_->settings.backend, impl_->interrupted);
   if (!born)
     return born.error();
   StopReport report;
@@ -226,6 +226,7 @@ Checked<StopReport> Debugger::attach(pid_t pid) {
     (void)detach();
     return problem;
   }
+  impl_->tell_suspension(report);
   if (impl_->program.empty())
     impl_->program = impl_->modules.program_path();
   impl_->finish_report(report, impl_->thread, nullptr);

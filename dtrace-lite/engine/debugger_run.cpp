@@ -19,6 +19,13 @@ void Debugger::Impl::say(StopReport& report, std::string message) {
 }
 
 // Nobody looked up the thread's pointer, so it is gdb's wording for a thread without one.
+void Debugger::Impl::tell_suspension(StopReport& report) {
+  if (inferior->was_suspended())
+    say(report, fmt::format("Process {} had been stopped by a signal (SIGSTOP, or the terminal's): "
+                            "resuming it lets it run, detaching leaves it stopped.",
+                            inferior->pid()));
+}
+
 void Debugger::Impl::tell(StopReport& report, const NoticeView& notice) {
   using dune::session::NoticeKind;
   switch (notice.kind) {
@@ -185,6 +192,7 @@ Checked<bool> Debugger::Impl::handle_stopped(const Event& event, Stepper* steppe
     signal_thread = event.thread;
     return true;
   case StopReason::kRequested:
+    tell_suspension(report);
     report.why = StopWhy::kInterrupted;
     return true;
   case StopReason::kStep:

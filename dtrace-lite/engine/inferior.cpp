@@ -50,6 +50,7 @@ Checked<void> Inferior::Impl::adopt(keeper::Born b) {
   watch_ids.clear();
   is_alive = true;
   is_running = false;
+  was_suspended = born.was_suspended;
   if (auto ok = wait_until_parked(); !ok)
     return ok.error();
   return park_others();
@@ -71,8 +72,12 @@ Checked<void> Inferior::Impl::wait_until_parked() {
       return {};
     if (!process_alive())
       return Diagnostic{"The program was killed while it started.", {}, {}};
+    if (is_told_to_give_up())
+      return interrupted_wait();
     if (waits_in_vain(begin))
       return Diagnostic{"The program does not enter the debugger's agent.", {}, {}};
+    if (auto ok = lift_suspension(); !ok) // it may come at any time
+      return ok.error();
     const timespec bound{0, 200'000}; // a thread that enters a system call does not ring
     header().frontend_waits = 1;
     futex(header().event_seq, FUTEX_WAIT, seq, &bound);
@@ -98,14 +103,17 @@ void undo_birth(Client& client, bool attached) {
 
 } // namespace
 
-Checked<std::unique_ptr<Inferior>> Inferior::Impl::bring_up(Client& client, keeper::Born born) {
+Checked<std::unique_ptr<Inferior>> Inferior::Impl::bring_up(Client& client, keeper::Born born,
+                                                            std::function<bool()> give_up_waiting) {
   const bool attached = born.attached;
   auto impl = std::make_unique<Impl>(client);
+  impl->give_up_waiting = std::move(give_up_waiting);
   if (auto ok = impl->adopt(std::move(born)); !ok) {
     impl.reset(); // and with it the kicks that have not arrived
     undo_birth(client, attached);
     return ok.error();
   }
+  impl->give_up_waiting = nullptr;
   return std::unique_ptr<Inferior>(new Inferior(std::move(impl)));
 }
 
@@ -117,15 +125,16 @@ Checked<std::unique_ptr<Inferior>> Inferior::launch(Client& client,
   auto born = client.launch(options);
   if (!born)
     return born.error();
-  return Impl::bring_up(client, std::move(*born));
+  return Impl::bring_up(client, std::move(*born), nullptr);
 }
 
 Checked<std::unique_ptr<Inferior>> Inferior::attach(Client& client, pid_t pid,
-                                                    const std::string& backend) {
+                                                    const std::string& backend,
+                                                    std::function<bool()> give_up) {
   auto born = client.attach(pid, backend);
   if (!born)
     return born.error();
-  return Impl::bring_up(client, std::move(*born));
+  return Impl::bring_up(client, std::move(*born), std::move(give_up));
 }
 
 void Inferior::set_patience(std::chrono::milliseconds patience) { impl_->patience = patience; }
@@ -133,6 +142,7 @@ pid_t Inferior::pid() const { return impl_->born.pid; }
 bool Inferior::attached() const { return impl_->born.attached; }
 bool Inferior::alive() const { return impl_->is_alive; }
 bool Inferior::running() const { return impl_->is_running; }
+bool Inferior::was_suspended() const { return impl_->was_suspended; }
 uint32_t Inferior::capabilities() const { return impl_->capability_bits; }
 const BackendInfo& Inferior::backend() const { return impl_->backend; }
 const MemoryMap& Inferior::memory_map() const { return impl_->map; }

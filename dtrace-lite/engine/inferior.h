@@ -114,14 +114,20 @@ public:
   // The target's threads are parked at the first instruction of the program (or of its
   // interpreter); nothing of it has run.
   static Checked<std::unique_ptr<Inferior>> launch(keeper::Client&, const keeper::LaunchOptions&);
+  // `give_up` (may be null) is polled while threads are waited for; the target is then left as it
+  // was.
   static Checked<std::unique_ptr<Inferior>> attach(keeper::Client&, pid_t,
-                                                   const std::string& backend = "auto");
+                                                   const std::string& backend = "auto",
+                                                   std::function<bool()> give_up = nullptr);
   ~Inferior();
 
   pid_t pid() const;
   bool attached() const;
-  bool alive() const;            // false once kExited was returned
-  bool running() const;          // between resume() and the next stop
+  bool alive() const;   // false once kExited was returned
+  bool running() const; // between resume() and the next stop
+  // SIGSTOP or its like had stopped the target when the present stop came: resume() lets it run,
+  // detach() leaves it stopped.
+  bool was_suspended() const;
   uint32_t capabilities() const; // dune::session::Capability bits
   const dune::session::BackendInfo& backend() const;
 

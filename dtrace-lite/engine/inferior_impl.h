@@ -31,6 +31,7 @@ struct KernelView {
   bool operator==(const KernelView&) const = default;
 };
 KernelView look_at(pid_t pid, pid_t tid);
+Diagnostic interrupted_wait();
 
 struct Inferior::Impl {
   explicit Impl(Client& c) : client(c) {}
@@ -41,12 +42,14 @@ struct Inferior::Impl {
   std::optional<SessionReader> reader; // of session_mapping
   std::unique_ptr<SitePool> sites;
   std::optional<keeper::Kicker> kicker;
-  MemoryMap map{};
   std::optional<keeper::TidMap> tids;
+  MemoryMap map{};
   uint32_t capability_bits = 0;
   BackendInfo backend{};
   bool is_alive = true;
   bool is_running = false;
+  bool was_suspended = false;            // by SIGSTOP or its like, before this stop
+  std::function<bool()> give_up_waiting; // while an attach waits for threads
   std::vector<ThreadView> views;
   bool views_fresh = false;
   bool names_fresh = false;                               // of `views`
@@ -71,11 +74,14 @@ struct Inferior::Impl {
   pid_t tid_of(uint32_t i) { return tids->outer(reader->tid(i)); }
   uint32_t slot_count() { return reader->slot_count(); }
 
-  static Checked<std::unique_ptr<Inferior>> bring_up(Client&, keeper::Born);
+  static Checked<std::unique_ptr<Inferior>> bring_up(Client&, keeper::Born,
+                                                     std::function<bool()> give_up_waiting);
   Checked<void> adopt(keeper::Born);
   Checked<void> wait_until_parked();
   bool process_alive() const { return ::kill(born.pid, 0) == 0 || errno == EPERM; }
   bool waits_in_vain(Clock::time_point since) const;
+  bool is_told_to_give_up() const { return give_up_waiting && give_up_waiting(); }
+  Checked<void> lift_suspension();
 
   RecordCounts counts(RecordId) const;
   void drain_notices(const std::function<void(const NoticeView&)>& hear);
@@ -100,13 +106,13 @@ struct Inferior::Impl {
   void refresh_names();
   void fill_blocked(ThreadView&, const KernelView&);
 
+  RecordSpec in_agents_numbers(RecordSpec) const;
   Checked<std::vector<uint8_t>> original_bytes(TargetAddr, size_t wanted) const;
   Checked<void> install(std::span<const uint32_t> site_indices);
   Checked<void> uninstall(std::span<const uint32_t> site_indices);
   Checked<void> install_jumps(std::span<const SyscallSpot> spots);
   void abandon();
   Checked<std::vector<std::string>> leave();
-  RecordSpec in_agents_numbers(RecordSpec) const;
 };
 
 } // namespace ddbg::engine

@@ -2,6 +2,8 @@
 // docs/stop-protocol.md.
 #include "dtrace-lite/engine/inferior_impl.h"
 
+#include "dtrace-lite/keeper/proc.h"
+
 #include <algorithm>
 #include <cinttypes>
 #include <climits>
@@ -126,17 +128,27 @@ Event Inferior::Impl::give_up(const Diagnostic& why) {
   return lost(std::move(text));
 }
 
-// A stop that does not come. While somebody else keeps the process stopped it cannot come.
+// A stop that does not come. While another debugger keeps the process stopped it cannot come.
 bool Inferior::Impl::waits_in_vain(Clock::time_point since) const {
-  if (Clock::now() - since < patience)
-    return false;
-  char text[512] = {};
-  dune::Fd stat(open(fmt::format("/proc/{}/stat", born.pid).c_str(), O_RDONLY | O_CLOEXEC));
-  if (!stat || read(stat.get(), text, sizeof text - 1) <= 0)
-    return true;
-  const char* name_end = strrchr(text, ')');
-  const char state = name_end && name_end[1] ? name_end[2] : 0;
-  return state != 'T' && state != 't';
+  return Clock::now() - since >= patience && keeper::thread_state(born.pid) != 't';
+}
+
+// Threads that SIGSTOP or its like has stopped do not come to a stop of ours.
+Checked<void> Inferior::Impl::lift_suspension() {
+  for (pid_t tid : keeper::read_tasks(born.pid)) {
+    const char state = keeper::thread_state(tid);
+    if (state == 'Z' || state == 'X' || state == 0)
+      continue; // ended: any other tells for all
+    if (state != 'T')
+      break;
+    was_suspended = true;
+    return client.lift_suspension();
+  }
+  return {};
+}
+
+Diagnostic interrupted_wait() {
+  return {"Interrupted while waiting for the program's threads.", "The program is as it was.", {}};
 }
 
 // The thread is parked before its execve: the keeper has to be ready for the new image.
@@ -166,6 +178,8 @@ std::optional<Event> Inferior::Impl::check() {
   case StopOwner::Kind::kNobody:
     return std::nullopt;
   case StopOwner::Kind::kFrontend: {
+    if (auto ok = lift_suspension(); !ok)
+      return give_up(ok.error());
     if (auto ok = park_others(); !ok)
       return give_up(ok.error());
     if (pending_event)
@@ -418,6 +432,8 @@ Checked<void> Inferior::Impl::park_others() {
       return corrupted();
     if (*settled)
       return {};
+    if (is_told_to_give_up())
+      return interrupted_wait();
     if (waits_in_vain(begin))
       return Diagnostic{"The target does not stop: a thread neither parks nor blocks.", {}, {}};
     for (int i = 0; i < 2000 && header().event_seq.load(std::memory_order_relaxed) == seq; ++i)
@@ -428,8 +444,11 @@ Checked<void> Inferior::Impl::park_others() {
     header().frontend_waits = 1;
     futex(header().event_seq, FUTEX_WAIT, seq, &millisecond);
     header().frontend_waits = 0;
-    if (round % kRoundsAKick == 0)
+    if (round % kRoundsAKick == 0) {
       kicked.clear();
+      if (auto ok = lift_suspension(); !ok)
+        return ok.error();
+    }
   }
 }
 
@@ -532,6 +551,9 @@ Checked<void> Inferior::resume(const ResumePlan& plan) {
     if (auto ok = remove_records(records); !ok)
       return ok.error();
   }
+  if (std::exchange(m.was_suspended, false))
+    if (auto ok = m.client.forget_suspension(); !ok)
+      return ok.error();
   m.blocked.clear();
   m.kicker->clear();
   m.is_running = true;

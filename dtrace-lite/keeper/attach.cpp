@@ -1,6 +1,7 @@
 #include "dtrace-lite/keeper/birth.h"
 #include "dtrace-lite/keeper/release.h"
 
+#include <csignal>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/syscall.h>
@@ -92,6 +93,9 @@ Checked<Injected> attach(pid_t pid, const dune::backend::Choice& choice) {
     (void)take_out(*in, *stopped, *detour);
     return ok.error();
   }
+  in->was_suspended = stopped->is_suspended();
+  if (in->was_suspended) // or no thread would come to run the agent
+    ::kill(pid, SIGCONT);
   return in;
 }
 

@@ -32,6 +32,7 @@ Checked<Born> read_born(Message& message) {
   Born born;
   born.pid = in.number<int32_t>();
   born.attached = in.number<uint8_t>();
+  born.was_suspended = in.number<uint8_t>();
   if (message.fds.size() != 3 || in.broken())
     return Diagnostic{"The keeper's answer is damaged.", {}, {}};
   born.session = std::move(message.fds[0]);
@@ -209,6 +210,13 @@ Checked<void> Client::exec_failed() {
   return nothing(impl_->request(MessageType::kExecFailed, {}));
 }
 Checked<void> Client::kill() { return nothing(impl_->request(MessageType::kKill, {})); }
+
+Checked<void> Client::lift_suspension() {
+  return nothing(impl_->request(MessageType::kLiftSuspension, {}));
+}
+Checked<void> Client::forget_suspension() {
+  return nothing(impl_->request(MessageType::kForgetSuspension, {}));
+}
 
 Checked<std::vector<std::string>> Client::detach() {
   auto answer = impl_->request(MessageType::kDetach, {});

@@ -55,6 +55,7 @@ struct Born {
   dune::Fd code;    // memfd
   dune::Fd memory;  // /proc/PID/mem, read-write
   bool attached = false;
+  bool was_suspended = false; // as after lift_suspension()
 };
 
 // What the keeper has to say without being asked.
@@ -92,6 +93,11 @@ public:
   Checked<std::vector<std::string>> detach();
   // SIGKILL; the exit arrives as News.
   Checked<void> kill();
+
+  // A target that SIGSTOP or its like has stopped goes on (SIGCONT), so that its threads can park.
+  // Whenever the agent is taken out it is stopped again, until the suspension is forgotten.
+  Checked<void> lift_suspension();
+  Checked<void> forget_suspension();
 
   // Perf watchpoint on every thread, present and future: [address, address + size), kind of
   // access, the record index to deliver in the signal. Descriptors live in the keeper.

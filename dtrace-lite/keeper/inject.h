@@ -18,7 +18,8 @@ struct Injected {
   dune::session::MemoryMap map{};
   dune::agent::AgentConfig config{};
   dune::agent::ImageHeader image{};
-  uint32_t capabilities = 0; // session::Capability bits
+  uint32_t capabilities = 0;  // session::Capability bits
+  bool was_suspended = false; // see Client::lift_suspension
   dune::Fd session_fd, code_fd;
   dune::Mapping session_mapping, code_mapping;
   std::optional<Memory> memory;

@@ -25,6 +25,8 @@ enum class MessageType : uint32_t {
   kKill,
   kAddWatch,
   kRemoveWatch,
+  kLiftSuspension,
+  kForgetSuspension,
   // answers
   kOk,
   kError, // message, hint

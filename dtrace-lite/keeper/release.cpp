@@ -330,7 +330,10 @@ std::vector<std::string> release(Injected& in) {
   auto detour = Detour::build(in.pid);
   if (!detour)
     return {to_diagnostic(detour.error()).message};
-  return take_out(in, *process, *detour);
+  auto left = take_out(in, *process, *detour);
+  if (in.was_suspended) // nothing of the program runs before it: the threads are still stopped
+    ::kill(in.pid, SIGSTOP);
+  return left;
 }
 
 } // namespace ddbg::keeper

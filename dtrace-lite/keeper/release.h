@@ -17,7 +17,7 @@ void abandon(Injected&);
 // agent stays, and the program runs on with it.
 std::vector<std::string> take_out(Injected&, StoppedProcess&, Detour&);
 
-// Both, for a process that runs.
+// Both, for a process that runs. One that was suspended is stopped again.
 std::vector<std::string> release(Injected&);
 
 } // namespace ddbg::keeper

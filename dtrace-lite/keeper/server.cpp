@@ -39,6 +39,7 @@ private:
   void exec_stop();
   void ring_session();
   void forget_exec();
+  void signal_target(int signal);
   void frontend_gone();
 
   dune::Fd socket_;
@@ -52,7 +53,7 @@ private:
 };
 
 void append_born(Writer& body, const Injected& in, bool attached) {
-  body.number<int32_t>(in.pid).number<uint8_t>(attached);
+  body.number<int32_t>(in.pid).number<uint8_t>(attached).number<uint8_t>(in.was_suspended);
 }
 
 void Server::answer(const Checked<void>& result) {
@@ -177,10 +178,16 @@ void Server::handle(Message& message) {
     return;
   }
   case MessageType::kKill:
-    if (target_ && pidfd_) // of one that is not our child the pid may be another's by now
-      syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0);
-    else if (target_)
-      ::kill(target_->pid, SIGKILL);
+    signal_target(SIGKILL);
+    return answer({});
+  case MessageType::kLiftSuspension:
+    if (target_)
+      target_->was_suspended = true;
+    signal_target(SIGCONT);
+    return answer({});
+  case MessageType::kForgetSuspension:
+    if (target_)
+      target_->was_suspended = false;
     return answer({});
   case MessageType::kAddWatch: {
     if (!target_)
@@ -266,6 +273,13 @@ void Server::reap() {
       target_exited(status);
     }
   }
+}
+
+void Server::signal_target(int signal) {
+  if (target_ && pidfd_) // of one that is not our child the pid may be another's by now
+    syscall(SYS_pidfd_send_signal, pidfd_.get(), signal, nullptr, 0);
+  else if (target_)
+    ::kill(target_->pid, signal);
 }
 
 void Server::forget_exec() {

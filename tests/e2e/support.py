@@ -60,9 +60,9 @@ def attach(pid, commands, timeout=PATIENCE):
 class Target:
     """A program that says when it has started and goes on until its standard input ends."""
 
-    def __init__(self, arguments):
+    def __init__(self, arguments, **more):
         self.process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=subprocess.STDOUT, text=True, bufsize=1)
+                                        stderr=subprocess.STDOUT, text=True, bufsize=1, **more)
         self.pid = self.process.pid
         self.first_line = self.process.stdout.readline()
 
