@@ -2,6 +2,7 @@
 #include "dtrace-lite/engine/debugger_impl.h"
 
 #include <filesystem>
+#include <sys/stat.h>
 #include <unistd.h>
 
 namespace ddbg::engine {
@@ -11,6 +12,15 @@ namespace {
 bool is_executable_file(const std::string& path) {
   std::error_code ignored;
   return std::filesystem::is_regular_file(path, ignored) && ::access(path.c_str(), X_OK) == 0;
+}
+
+// The kernel gives a traced program no rights that its tracer has not.
+bool loses_rights(const std::string& path) {
+  struct stat info {};
+  return ::geteuid() != 0 && ::stat(path.c_str(), &info) == 0 &&
+         (((info.st_mode & S_ISUID) && info.st_uid != ::geteuid()) ||
+          ((info.st_mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) &&
+           info.st_gid != ::getegid()));
 }
 
 std::string absolute(const std::string& path) {
@@ -191,6 +201,10 @@ Checked<StopReport> Debugger::run(RunMode mode) {
     return born.error();
   impl_->breakpoints.clear_counts();
   StopReport report;
+  if (loses_rights(impl_->program))
+    impl_->say(report, "warning: " + impl_->program +
+                           " runs with your rights: under a debugger its set-user-ID and "
+                           "set-group-ID bits have no effect. Attach to it as root instead.");
   Checked<void> adopted = impl_->adopt(std::move(*born), impl_->program, report);
   if (!adopted) {
     const Diagnostic problem = adopted.error();

@@ -11,18 +11,18 @@ namespace ddbg::keeper {
 
 namespace {
 
-// 64-bit x86 code, and no agent of ours in it already.
+// A process that can be debugged, with 64-bit x86 code and no agent of ours in it already.
 Checked<void> check_process(pid_t pid) {
+  if (auto ok = check_is_process(pid); !ok)
+    return ok;
   dune::Fd exe(open(fmt::format("/proc/{}/exe", pid).c_str(), O_RDONLY | O_CLOEXEC));
   if (!exe)
-    return Diagnostic{
-        fmt::format("Cannot attach to process {}: {}.", pid,
-                    errno == ENOENT ? "no such process, or a kernel thread" : strerror(errno)),
-        errno == EACCES ? "It belongs to another user: try as root." : "",
-        {}};
+    return explain_refusal(pid, errno == EACCES ? EPERM : errno);
   unsigned char ident[20] = {};
   if (read(exe.get(), ident, sizeof ident) != sizeof ident || ident[4] != 2 || ident[18] != 62)
-    return Diagnostic{fmt::format("Process {} is not an x86-64 program.", pid), {}, {}};
+    return Diagnostic{fmt::format("Process {} is not an x86-64 program.", pid),
+                      ident[4] == 1 ? "32-bit programs cannot be debugged here; gdb can." : "",
+                      {}};
   for (const MapEntry& m : read_maps(pid))
     if (m.path.find("memfd:ddbg-session") != std::string::npos)
       return Diagnostic{fmt::format("Process {} is already being debugged by a ddbg.", pid),

@@ -5,30 +5,102 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 namespace ddbg::keeper {
 
 namespace {
 
-Diagnostic explain_refusal(pid_t pid, int error) {
-  if (error == ESRCH)
-    return {fmt::format("ptrace: No such process: {}.", pid), "Check the number with ps.", {}};
-  const std::string tracer = read_status_field(pid, "TracerPid");
-  if (!tracer.empty() && tracer != "0")
-    return {fmt::format("Process {} is already traced by process {}.", pid, tracer),
-            "Detach the other debugger first.",
-            {}};
-  return {
-      fmt::format("Could not attach to process {}: {}.", pid, strerror(error)),
-      "It belongs to another user, is not dumpable, or /proc/sys/kernel/yama/ptrace_scope forbids "
-      "it: try as root, or start the program under ddbg.",
-      {}};
+// Who may attach (admin-guide/LSM/Yama.rst): 0 where it is not there.
+int yama_scope() {
+  const dune::Fd file(open("/proc/sys/kernel/yama/ptrace_scope", O_RDONLY | O_CLOEXEC));
+  char digit = '0';
+  return file && read(file.get(), &digit, 1) == 1 ? digit - '0' : 0;
 }
+
+Checked<void> check_untraced(pid_t pid, pid_t tid) {
+  const std::string tracer = read_status_field(tid, "TracerPid");
+  if (tracer.empty() || tracer == "0")
+    return {};
+  return Diagnostic{fmt::format("Process {} is already traced by process {} ({}).", pid, tracer,
+                                read_status_field(atoi(tracer.c_str()), "Name")),
+                    "Detach the other debugger or tracer first.",
+                    {}};
+}
+
+} // namespace
+
+Checked<void> check_is_process(pid_t pid) {
+  const std::string group = read_status_field(pid, "Tgid");
+  const std::string state = read_status_field(pid, "State");
+  if (group.empty())
+    return Diagnostic{fmt::format("There is no process {}.", pid), "Check the number with ps.", {}};
+  if (group != std::to_string(pid))
+    return Diagnostic{fmt::format("{} is a thread of process {}.", pid, group),
+                      fmt::format("Attach to the process: \"attach {}\".", group),
+                      {}};
+  const bool ended = state[0] == 'Z' || state[0] == 'X';
+  if (ended && read_status_field(pid, "Threads") != "1")
+    return Diagnostic{fmt::format("The main thread of process {} has ended.", pid),
+                      "The kernel shows the program through that one only, so the other threads "
+                      "cannot be attached to.",
+                      {}};
+  if (ended)
+    return Diagnostic{
+        fmt::format("Process {} has ended; only its exit status is left (a zombie).", pid),
+        fmt::format("It goes when its parent, process {}, asks for that.",
+                    read_status_field(pid, "PPid")),
+        {}};
+  if (read_status_field(pid, "VmSize").empty())
+    return Diagnostic{fmt::format("Process {} is a part of the kernel.", pid),
+                      "Only programs can be debugged.",
+                      {}};
+  return check_untraced(pid, pid);
+}
+
+Diagnostic explain_refusal(pid_t pid, int error) {
+  if (auto ok = check_is_process(pid); !ok)
+    return ok.error();
+  const std::string message =
+      fmt::format("Could not attach to process {}: {}.", pid, strerror(error));
+  if (error != EPERM)
+    return {message, {}, {}};
+  if (geteuid() == 0)
+    return {message,
+            "Not even root may: this is a container without CAP_SYS_PTRACE, or the process belongs "
+            "to a user namespace that is not ours.",
+            {}};
+  const std::string user = std::to_string(geteuid());
+  const std::string owners = read_status_field(pid, "Uid"); // real, effective, saved, of files
+  if (owners != fmt::format("{0}\t{0}\t{0}\t{0}", user)) {
+    const size_t effective = owners.find('\t') + 1;
+    return {message,
+            fmt::format("It runs as another user (uid {}): try as root.",
+                        owners.substr(effective, owners.find('\t', effective) - effective)),
+            {}};
+  }
+  if (const int scope = yama_scope())
+    return {message,
+            scope == 3 ? "/proc/sys/kernel/yama/ptrace_scope is 3: nobody may attach until the "
+                         "next boot. Start the program under ddbg."
+                       : fmt::format("/proc/sys/kernel/yama/ptrace_scope is {}: try as root, set "
+                                     "it to 0, or start the program under ddbg.",
+                                     scope),
+            {}};
+  return {message,
+          "The kernel protects it: its file is not readable, it has more rights than you "
+          "(capabilities, set-user-ID), or it asked for that (PR_SET_DUMPABLE). Try as root.",
+          {}};
+}
+
+namespace {
 
 constexpr timespec kSecond{1, 0}, kMoment{0, 10'000'000};
 
@@ -154,6 +226,8 @@ Checked<bool> StoppedProcess::stop_new(pid_t pid) {
         continue; // it has ended
       running.insert(running.end(), waiting.begin(), waiting.end());
       stop_all(running);
+      if (auto ok = check_untraced(pid, tid); !ok)
+        return ok.error();
       return explain_refusal(pid, error);
     }
     seen_.push_back(tid);

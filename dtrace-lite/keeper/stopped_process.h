@@ -36,6 +36,11 @@ private:
   bool is_suspended_ = false;
 };
 
+// Errors: no such process, a thread, nothing that can be debugged, already traced.
+Checked<void> check_is_process(pid_t);
+// Why the kernel refused it, and what to do.
+Diagnostic explain_refusal(pid_t, int error);
+
 // Whether a stopped thread is inside a system call that the kernel will make again.
 bool in_system_call(const user_regs_struct&);
 

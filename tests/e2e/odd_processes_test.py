@@ -2,6 +2,7 @@
 have without ddbg, and what cannot be debugged is said with its reason."""
 import os
 import re
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -218,6 +219,155 @@ class Container(Odd):
         self.attach(target.pid, ["info threads"], r"had been stopped")
         wait_until(lambda: state(target.pid) == "T")
         os.kill(target.pid, signal.SIGCONT)
+        self.ends_well(target)
+
+
+def run_as(user, *arguments):
+    """By nobody when we are root: ddbg's output."""
+    completed = subprocess.run([DDBG, "-q", "-nx", "-batch", *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, text=True, timeout=PATIENCE, user=user,
+                               env={**environment(), "HOME": "/nonexistent"})
+    return completed.stdout
+
+
+class Refused(Odd):
+    """What cannot be attached to, and says why; nothing is left on it."""
+
+    def refused(self, pid, why, hint):
+        outcome = attach(pid, [])
+        self.assertEqual(outcome.returncode, 1)
+        self.assertRegex(outcome.stdout, f"(?s)^{why}.*{hint}")
+
+    def test_no_process(self):
+        self.refused(2**30, r"There is no process 1073741824\.", "Check the number with ps")
+
+    def test_zombie(self):
+        process = subprocess.Popen(["true"])
+        self.addCleanup(process.wait)
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        self.refused(process.pid, rf"Process {process.pid} has ended", f"parent, process {os.getpid()}")
+
+    def test_main_thread_ended(self):
+        target = self.start("spin leave")
+        wait_until(lambda: state(target.pid) == "Z")
+        self.refused(target.pid, f"The main thread of process {target.pid} has ended", "only")
+
+    def test_kernel_thread(self):
+        if not os.path.exists("/proc/2/status") or process_state.fields("/proc/2/status", ["PPid"])["PPid"] != "0":
+            self.skipTest("the kernel's threads are not to be seen")
+        self.refused(2, "Process 2 is a part of the kernel", "programs")
+
+    def test_thread(self):
+        target = self.start("spin")
+        thread = process_state.threads(target.pid)[1]
+        self.refused(thread, f"{thread} is a thread of process {target.pid}", f'"attach {target.pid}"')
+
+    def test_traced(self):
+        for tracer in (["strace", "-o", "/dev/null", "-p"], ["gdb", "-q", "-nx", "-p"]):
+            if not shutil.which(tracer[0]):
+                continue
+            with self.subTest(tracer[0]):
+                target = self.start("spin")
+                process = subprocess.Popen([*tracer, str(target.pid)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                                           stderr=subprocess.DEVNULL)
+                traced = lambda: process_state.fields(f"/proc/{target.pid}/status", ["TracerPid"])["TracerPid"]
+                wait_until(lambda: traced() == str(process.pid))
+                self.refused(target.pid, f"Process {target.pid} is already traced by process {process.pid}", tracer[0])
+                self.assertEqual(traced(), str(process.pid))
+                process.terminate()
+                process.stdin.close()
+                process.wait()
+                wait_until(lambda: traced() == "0")
+                self.ends_well(target)
+
+    def test_debugged_by_another_ddbg(self):
+        target = self.start("spin")
+        terminal = Terminal("-p", str(target.pid))
+        self.addCleanup(terminal.close)
+        terminal.wait_for("(ddbg) ")
+        self.refused(target.pid, f"Process {target.pid} is already being debugged by a ddbg", "Detach")
+        self.assertIn("LWP", terminal.command("info threads"))
+        terminal.command("detach")
+        self.untouched(target.pid)
+        self.ends_well(target)
+
+    def test_itself(self):
+        terminal = Terminal()
+        self.addCleanup(terminal.close)
+        terminal.wait_for("(ddbg) ")
+        self.assertIn("I refuse to debug myself", terminal.command(f"attach {terminal.pid}"))
+
+    def test_32_bit(self):
+        with tempfile.TemporaryDirectory() as room:
+            with open(f"{room}/a.s", "w") as file:
+                file.write(".globl _start\n_start: jmp _start\n")
+            try:
+                subprocess.run(["as", "--32", "-o", "a.o", "a.s"], cwd=room, check=True, capture_output=True)
+                subprocess.run(["ld", "-m", "elf_i386", "-o", "a", "a.o"], cwd=room, check=True, capture_output=True)
+                process = subprocess.Popen([f"{room}/a"])
+            except (OSError, subprocess.CalledProcessError):
+                self.skipTest("no 32-bit program can be made or run here")
+            self.refused(process.pid, f"Process {process.pid} is not an x86-64 program", "32-bit")
+            process.kill()
+            process.wait()
+            self.assertIn("is a 32-bit program", run_as(None, f"{room}/a"))
+
+
+class Rights(Odd):
+    """Between users. As root they are root and nobody; without it, other processes than ours are."""
+
+    def setUp(self):
+        self.user = "nobody" if os.geteuid() == 0 else None
+        if self.user and subprocess.run([DDBG, "--version"], user=self.user, capture_output=True).returncode:
+            self.skipTest("nobody may not run this build")
+
+    def test_foreign_process(self):
+        pid = self.start("plain").pid if self.user else 1
+        if os.stat(f"/proc/{pid}").st_uid == os.geteuid() and not self.user:
+            self.skipTest("every process is ours")
+        self.assertRegex(run_as(self.user, "-p", str(pid)), r"(?s)Operation not permitted.*another user \(uid \d+\): try as root")
+
+    def copy(self, mode, owner=-1):
+        room = tempfile.TemporaryDirectory()
+        self.addCleanup(room.cleanup)
+        os.chmod(room.name, 0o755)
+        file = shutil.copy(ODD, f"{room.name}/copy")
+        os.chown(file, owner, -1)
+        os.chmod(file, mode)
+        return file
+
+    def needs_root(self):
+        if not self.user:
+            self.skipTest("needs root")
+
+    def test_unreadable_file(self):
+        self.needs_root()
+        file = self.copy(0o711)
+        target = Target([file, "spin"], user="nobody")
+        self.addCleanup(target.close)
+        self.assertRegex(run_as("nobody", "-p", str(target.pid)), r"(?s)Operation not permitted.*file is not readable")
+        self.attach(target.pid, ["tbreak tick", "continue"], "Temporary breakpoint 1, tick")
+        self.untouched(target.pid)
+        self.ends_well(target)
+        self.assertRegex(run_as("nobody", file), r"(?s)copy: Permission denied.*readable")
+
+    def test_set_user_id(self):
+        self.needs_root()
+        file = self.copy(0o4755, owner=1)
+        target = Target([file, "spin"], user="nobody")
+        self.addCleanup(target.close)
+        self.assertEqual(target.first_line, "started\n")
+        self.assertRegex(run_as("nobody", "-p", str(target.pid)), r"(?s)Operation not permitted.*another user \(uid 1\)")
+        self.attach(target.pid, ["tbreak tick", "continue", "info threads"], "Temporary breakpoint 1, tick")
+        self.untouched(target.pid)
+        self.ends_well(target)
+        self.assertRegex(run_as("nobody", "-ex", "run", file),
+                         "(?s)set-user-ID and set-group-ID bits have no effect.*exited with code 03")
+
+    def test_asked_not_to_be_debugged(self):
+        target = Target([ODD, "protected"], user=self.user)
+        self.addCleanup(target.close)
+        self.assertRegex(run_as(self.user, "-p", str(target.pid)), "(?s)Operation not permitted.*PR_SET_DUMPABLE")
         self.ends_well(target)
 
 

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 volatile long ticks, births, continued;
@@ -32,8 +33,12 @@ int main(int argc, char** argv) {
   signal(SIGCONT, strstr(mode, "handler") ? on_continue : SIG_DFL);
   if (strstr(mode, "spin"))
     pthread_create(&thread, NULL, spinning, NULL);
+  if (strstr(mode, "protected"))
+    prctl(PR_SET_DUMPABLE, 0);
   puts("started");
   fflush(stdout);
+  if (strstr(mode, "leave"))
+    pthread_exit(NULL);
   struct pollfd input = {STDIN_FILENO, POLLIN, 0};
   while (poll(&input, 1, 1) <= 0) {
     tick();
