@@ -178,13 +178,17 @@ std::vector<pid_t> bring_all_out(Injected& in, StoppedProcess& process) {
   using Clock = std::chrono::steady_clock;
   const auto limit = Clock::now() + std::chrono::seconds(10);
   std::vector<pid_t> inside = process.threads(), stuck;
-  while (!inside.empty() && Clock::now() < limit)
+  while (!inside.empty() && Clock::now() < limit) {
     std::erase_if(inside, [&](pid_t tid) {
       const Way way = bring_out(in, process, Tracee(tid));
       if (way == Way::kStuck)
         stuck.push_back(tid);
       return way != Way::kInside;
     });
+    if (inside.empty()) // those that ran may have made others
+      if (auto born = process.stop_new())
+        inside = std::move(*born);
+  }
   stuck.insert(stuck.end(), inside.begin(), inside.end());
   return stuck;
 }
@@ -300,9 +304,11 @@ std::vector<std::string> take_out(Injected& in, StoppedProcess& process, Detour&
   const auto keep = [&](pid_t tid, const char* why) {
     left.push_back(fmt::format("Thread {} {}; the agent's code stays in the program.", tid, why));
   };
+  const auto inside = bring_all_out(in, process);
   for (pid_t tid : process.stragglers())
-    keep(tid, "does not come out of the kernel");
-  for (pid_t tid : bring_all_out(in, process))
+    if (std::find(inside.begin(), inside.end(), tid) == inside.end())
+      keep(tid, "does not come out of the kernel");
+  for (pid_t tid : inside)
     keep(tid, "could not be brought out of the agent");
   // With a thread that needs the agent the others keep it, too: the handlers are the process's.
   if (!left.empty() || process.threads().empty())

@@ -211,9 +211,9 @@ void StoppedProcess::wait_for(pid_t tid, int request) {
 }
 
 // Seizes and stops what was not there before. False: there was nothing.
-Checked<bool> StoppedProcess::stop_new(pid_t pid) {
+Checked<bool> StoppedProcess::stop_unseen() {
   std::vector<pid_t> running, waiting;
-  for (pid_t tid : read_tasks(pid)) {
+  for (pid_t tid : read_tasks(pid_)) {
     if (std::find(seen_.begin(), seen_.end(), tid) != seen_.end())
       continue;
     // With seccomp suspended what we do in the thread's name cannot be held against it; that is
@@ -226,9 +226,9 @@ Checked<bool> StoppedProcess::stop_new(pid_t pid) {
         continue; // it has ended
       running.insert(running.end(), waiting.begin(), waiting.end());
       stop_all(running);
-      if (auto ok = check_untraced(pid, tid); !ok)
+      if (auto ok = check_untraced(pid_, tid); !ok)
         return ok.error();
-      return explain_refusal(pid, error);
+      return explain_refusal(pid_, error);
     }
     seen_.push_back(tid);
     (thread_state(tid) == 'R' ? running : waiting).push_back(tid);
@@ -248,16 +248,23 @@ void StoppedProcess::stop_all(const std::vector<pid_t>& tids) {
     wait_for(tid, PTRACE_CONT);
 }
 
-Checked<StoppedProcess> StoppedProcess::stop(pid_t pid) {
-  StoppedProcess result;
+Checked<std::vector<pid_t>> StoppedProcess::stop_new() {
+  const auto before = static_cast<ptrdiff_t>(threads_.size());
   // Twice: a thread that ends while the list is read can hide another.
   for (int quiet = 0; quiet < 2; ++quiet) {
-    auto fresh = result.stop_new(pid);
+    auto fresh = stop_unseen();
     if (!fresh)
       return fresh.error();
     if (*fresh)
       quiet = -1;
   }
+  return std::vector<pid_t>(threads_.begin() + before, threads_.end());
+}
+
+Checked<StoppedProcess> StoppedProcess::stop(pid_t pid) {
+  StoppedProcess result(pid);
+  if (auto ok = result.stop_new(); !ok)
+    return ok.error();
   if (result.threads_.empty() && result.stragglers_.empty())
     return explain_refusal(pid, ESRCH);
   return result;

@@ -12,6 +12,8 @@ public:
   // interruption ended with EINTR will be made again. Errors: no such process, not ours, already
   // traced: each says what to do.
   static Checked<StoppedProcess> stop(pid_t);
+  // The same for threads born since, by others that ran briefly. Returns those that have stopped.
+  Checked<std::vector<pid_t>> stop_new();
   StoppedProcess(StoppedProcess&&) = default;
   ~StoppedProcess();
 
@@ -27,11 +29,12 @@ public:
   bool run_briefly(pid_t tid);
 
 private:
-  StoppedProcess() = default;
-  Checked<bool> stop_new(pid_t pid);
+  explicit StoppedProcess(pid_t pid) : pid_(pid) {}
+  Checked<bool> stop_unseen();
   void stop_all(const std::vector<pid_t>& seized);
   void wait_for(pid_t tid, int request);
 
+  pid_t pid_;
   std::vector<pid_t> seen_, threads_, stragglers_;
   bool is_suspended_ = false;
 };

@@ -145,6 +145,23 @@ class Stopped(Odd):
         os.kill(target.pid, signal.SIGCONT)
         self.ends_well(target)
 
+    def test_thread_born_while_the_agent_leaves(self):
+        target = self.start("births")
+        terminal = Terminal("-p", str(target.pid))
+        self.addCleanup(terminal.close)
+        terminal.wait_for("(ddbg) ")
+        # Parked before the call, and stopped there: it is made when detach brings the thread out.
+        terminal.command("set pagination off")
+        call = re.search(r"(0x[0-9a-f]+) .*\bsyscall", terminal.command("disassemble clone3"))
+        terminal.command(f"break *{call[1]}")
+        self.assertIn("Breakpoint 1, ", terminal.command("continue"))
+        os.kill(target.pid, signal.SIGSTOP)
+        wait_until(lambda: state(target.pid) == "T")
+        terminal.command("detach")
+        self.untouched(target.pid)
+        os.kill(target.pid, signal.SIGCONT)
+        self.ends_well(target)
+
 
 # The program on a file system of its own, in namespaces of its own: neither its numbers nor its files are ours.
 CONTAINER = """
