@@ -3,6 +3,7 @@
 #include "dtrace-lite/expr/format.h"
 
 #include <algorithm>
+#include <csignal>
 #include <cstring>
 #include <fmt/format.h>
 
@@ -19,6 +20,12 @@ void Debugger::Impl::say(StopReport& report, std::string message) {
 }
 
 // Nobody looked up the thread's pointer, so it is gdb's wording for a thread without one.
+// A program that confines itself while it is debugged.
+constexpr const char* kConfinedText =
+    "A seccomp filter has ended the program. It may have been for a call of ddbg's own: its agent\n"
+    "works inside the program, and needs rt_sigreturn, futex and others of signals and threads.\n"
+    "Start the program without its sandbox, or use gdb.";
+
 void Debugger::Impl::tell_suspension(StopReport& report) {
   if (inferior->was_suspended())
     say(report, fmt::format("Process {} had been stopped by a signal (SIGSTOP, or the terminal's): "
@@ -155,6 +162,8 @@ Checked<bool> Debugger::Impl::handle(const Event& event, Stepper* stepper, StopR
   case Event::Kind::kExited: {
     report.why = StopWhy::kExited;
     report.status = event.status;
+    if (event.status.kind == keeper::ExitStatus::Kind::kSignaled && event.status.value == SIGSYS)
+      say(report, kConfinedText);
     if (event.status.kind == keeper::ExitStatus::Kind::kExited) {
       exit_code = event.status.value;
       values.convenience.insert_or_assign(

@@ -1,4 +1,5 @@
 #include "dtrace-lite/keeper/birth.h"
+#include "dtrace-lite/keeper/confinement.h"
 #include "dtrace-lite/keeper/release.h"
 
 #include <csignal>
@@ -82,6 +83,8 @@ Checked<Injected> attach(pid_t pid, const dune::backend::Choice& choice) {
                                   stopped->stragglers().front(), pid),
                       "It may be waiting for a child made with vfork; try again later.",
                       {}};
+  if (auto ok = check_confinement(pid, *stopped); !ok)
+    return ok.error();
   auto detour = Detour::build(pid);
   if (!detour)
     return to_diagnostic(detour.error());

@@ -11,7 +11,7 @@ import unittest
 
 import process_state
 from interactive_test import Terminal
-from support import DDBG, PATIENCE, Target, attach, environment, program
+from support import DDBG, PATIENCE, Target, attach, ddbg, environment, program
 
 ODD = program("odd")
 
@@ -247,6 +247,23 @@ def run_as(user, *arguments):
     return completed.stdout
 
 
+# Denies one call that nobody makes, as a container's filter does, then runs a program and ddbg on it.
+CONTAINED_PAIR = """
+import ctypes, struct, subprocess, sys
+code = b"".join(struct.pack("HBBI", *i) for i in ((0x20, 0, 0, 0), (0x15, 0, 1, 246), (6, 0, 0, 0x50001), (6, 0, 0, 0x7fff0000)))
+buffer = ctypes.create_string_buffer(code)
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, struct.pack("HxxxxxxQ", 4, ctypes.addressof(buffer)), 0, 0) == 0
+target = subprocess.Popen([sys.argv[1], "spin"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+target.stdout.readline()
+subprocess.run([sys.argv[2], "-q", "-nx", "-batch", "-p", str(target.pid), "-ex", "break tick", "-ex", "continue"],
+               stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+target.communicate(b"\\n")
+print("ended with", target.returncode)
+"""
+
+
 class Refused(Odd):
     """What cannot be attached to, and says why; nothing is left on it."""
 
@@ -386,6 +403,61 @@ class Rights(Odd):
         self.addCleanup(target.close)
         self.assertRegex(run_as(self.user, "-p", str(target.pid)), "(?s)Operation not permitted.*PR_SET_DUMPABLE")
         self.ends_well(target)
+
+
+class Confined(Odd):
+    """By seccomp, before ddbg comes or while it is there. Nothing may kill the program but its own doing."""
+
+    def can_read_filters(self):
+        return os.geteuid() == 0 and process_state.fields("/proc/self/status", ["Seccomp"])["Seccomp"] == "0"
+
+    def test_filter_without_what_ddbg_needs(self):
+        for mode in ("kill", "trap", "errno"):
+            with self.subTest(mode):
+                target = self.start(mode)
+                self.attach(target.pid, [], f"^Process {target.pid} is confined by seccomp, and ",
+                            "may not call rt_sigreturn" if self.can_read_filters() else "Root can")
+                self.untouched(target.pid)
+                self.assertEqual(state(target.pid), "S")
+                self.ends_well(target)
+
+    def test_filter_with_what_ddbg_needs(self):
+        target = self.start("open errno")
+        commands = ["break tick", "continue", "continue", "stepi", "info threads"]
+        if self.can_read_filters():
+            self.attach(target.pid, commands, "Breakpoint 1, tick")
+        else:
+            self.attach(target.pid, commands, "Root can")
+        self.untouched(target.pid)
+        self.ends_well(target)
+
+    def test_strict(self):
+        target = self.start("strict")
+        self.attach(target.pid, [], "is confined by seccomp to read, write and exit", "Use gdb")
+        self.untouched(target.pid)
+        self.assertEqual(target.ended(), ("", 3))
+
+    def test_filter_of_ours(self):
+        """A container's: ddbg is under the same."""
+        for user in {os.geteuid(), 65534 if os.geteuid() == 0 else os.geteuid()}:
+            with self.subTest(user=user), tempfile.TemporaryDirectory() as room:
+                os.chmod(room, 0o755)
+                script = f"{room}/container.py"
+                with open(script, "w") as file:
+                    file.write(CONTAINED_PAIR)
+                completed = subprocess.run(["/usr/bin/python3", script, ODD, DDBG], capture_output=True, text=True,
+                                           timeout=PATIENCE, user=user, env={**environment(), "HOME": room})
+                self.assertRegex(completed.stdout, "(?s)Breakpoint 1, tick.*ended with 3", completed.stderr)
+
+    def test_confines_itself_later(self):
+        for mode, shown in (("kill", "A seccomp filter has ended the program"), ("trap", "SIGSYS")):
+            with self.subTest(mode):
+                out = ddbg(["break tick", "run", "continue"], [ODD, mode], stdin=b"").out
+                self.assertIn(shown, out)
+
+    def test_confines_itself_later_with_what_ddbg_needs(self):
+        out = ddbg(["break tick", "run", "bt", "delete", "continue"], [ODD, "open kill"], stdin=b"\n").out
+        self.assertIn("Breakpoint 1, tick", out)
 
 
 if __name__ == "__main__":

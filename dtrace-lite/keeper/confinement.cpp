@@ -1,0 +1,191 @@
+#include "dtrace-lite/keeper/confinement.h"
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <fmt/format.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <optional>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include <vector>
+
+namespace ddbg::keeper {
+
+namespace {
+
+struct NeededCall {
+  const char* name;
+  long number;
+  bool may_fail; // the program is none the worse for an error
+};
+constexpr NeededCall kNeeded[] = {
+    {"rt_sigreturn", SYS_rt_sigreturn, false},
+    {"futex", SYS_futex, false},
+    {"rt_sigaction", SYS_rt_sigaction, true},
+    {"rt_sigprocmask", SYS_rt_sigprocmask, true},
+    {"sigaltstack", SYS_sigaltstack, true},
+    {"getpid", SYS_getpid, true},
+    {"gettid", SYS_gettid, true},
+    {"tgkill", SYS_tgkill, true},
+    {"rt_tgsigqueueinfo", SYS_rt_tgsigqueueinfo, true},
+};
+
+// What a filter answers. The instructions are those that the kernel lets into one
+// (kernel/seccomp.c, seccomp_check_filter).
+uint32_t verdict(const std::vector<sock_filter>& program, const seccomp_data& data) {
+  uint32_t a = 0, x = 0, memory[BPF_MEMWORDS] = {};
+  for (size_t pc = 0; pc < program.size(); ++pc) {
+    const sock_filter& f = program[pc];
+    const uint32_t operand = BPF_SRC(f.code) == BPF_X ? x : f.k;
+    switch (BPF_CLASS(f.code)) {
+    case BPF_LD:
+    case BPF_LDX: {
+      uint32_t& to = BPF_CLASS(f.code) == BPF_LD ? a : x;
+      if (BPF_MODE(f.code) == BPF_IMM)
+        to = f.k;
+      else if (BPF_MODE(f.code) == BPF_LEN)
+        to = sizeof data;
+      else if (BPF_MODE(f.code) == BPF_MEM)
+        to = memory[f.k % BPF_MEMWORDS];
+      else if (f.k <= sizeof data - sizeof to)
+        std::memcpy(&to, reinterpret_cast<const char*>(&data) + f.k, sizeof to);
+      break;
+    }
+    case BPF_ST:
+      memory[f.k % BPF_MEMWORDS] = a;
+      break;
+    case BPF_STX:
+      memory[f.k % BPF_MEMWORDS] = x;
+      break;
+    case BPF_ALU:
+      switch (BPF_OP(f.code)) {
+      case BPF_ADD:
+        a += operand;
+        break;
+      case BPF_SUB:
+        a -= operand;
+        break;
+      case BPF_MUL:
+        a *= operand;
+        break;
+      case BPF_DIV:
+        if (operand == 0)
+          return SECCOMP_RET_KILL_THREAD; // as the kernel: the filter ends with 0
+        a /= operand;
+        break;
+      case BPF_AND:
+        a &= operand;
+        break;
+      case BPF_OR:
+        a |= operand;
+        break;
+      case BPF_XOR:
+        a ^= operand;
+        break;
+      case BPF_LSH:
+        a <<= operand % 32;
+        break;
+      case BPF_RSH:
+        a >>= operand % 32;
+        break;
+      case BPF_NEG:
+        a = -a;
+        break;
+      }
+      break;
+    case BPF_JMP: {
+      bool holds = false;
+      switch (BPF_OP(f.code)) {
+      case BPF_JA:
+        pc += f.k;
+        continue;
+      case BPF_JEQ:
+        holds = a == operand;
+        break;
+      case BPF_JGT:
+        holds = a > operand;
+        break;
+      case BPF_JGE:
+        holds = a >= operand;
+        break;
+      case BPF_JSET:
+        holds = a & operand;
+        break;
+      }
+      pc += holds ? f.jt : f.jf;
+      break;
+    }
+    case BPF_RET:
+      return BPF_RVAL(f.code) == BPF_A ? a : f.k;
+    case BPF_MISC:
+      (BPF_MISCOP(f.code) == BPF_TAX ? x : a) = BPF_MISCOP(f.code) == BPF_TAX ? a : x;
+      break;
+    }
+  }
+  return SECCOMP_RET_KILL_PROCESS;
+}
+
+bool lets_pass(const std::vector<sock_filter>& program, const NeededCall& call) {
+  seccomp_data data{};
+  data.nr = static_cast<int>(call.number);
+  data.arch = AUDIT_ARCH_X86_64;
+  const uint32_t action = verdict(program, data) & SECCOMP_RET_ACTION_FULL;
+  return action == SECCOMP_RET_ALLOW || action == SECCOMP_RET_LOG ||
+         (action == SECCOMP_RET_ERRNO && call.may_fail);
+}
+
+// nullopt: there is no such filter, or it is not ours to read (errno).
+std::optional<std::vector<sock_filter>> read_filter(pid_t tid, long index) {
+  const long count = ptrace(PTRACE_SECCOMP_GET_FILTER, tid, index, nullptr);
+  if (count < 0)
+    return std::nullopt;
+  std::vector<sock_filter> program(static_cast<size_t>(count));
+  if (ptrace(PTRACE_SECCOMP_GET_FILTER, tid, index, program.data()) < 0)
+    return std::nullopt;
+  return program;
+}
+
+int filter_count(pid_t tid) { return atoi(read_status_field(tid, "Seccomp_filters").c_str()); }
+
+} // namespace
+
+Checked<void> check_confinement(pid_t pid, const StoppedProcess& stopped) {
+  const char* const instead = "ddbg works inside the program, where the kernel may answer such a "
+                              "call by killing it. Use gdb, or start it without its sandbox.";
+  const int ours = filter_count(getpid());
+  for (pid_t tid : stopped.threads()) {
+    const std::string mode = read_status_field(tid, "Seccomp");
+    if (mode == "1")
+      return Diagnostic{
+          fmt::format("Process {} is confined by seccomp to read, write and exit.", pid),
+          instead,
+          {}};
+    if (mode != "2" || filter_count(tid) <= ours)
+      continue;
+    for (long index = 0;; ++index) {
+      const auto program = read_filter(tid, index);
+      if (!program && errno == ENOENT)
+        break;
+      if (!program)
+        return Diagnostic{fmt::format("Process {} is confined by seccomp, and its filter cannot be "
+                                      "read: {}.",
+                                      pid, strerror(errno)),
+                          "Root can let ddbg find out whether the filter leaves it what it needs; "
+                          "or use gdb.",
+                          {}};
+      for (const NeededCall& call : kNeeded)
+        if (!lets_pass(*program, call))
+          return Diagnostic{fmt::format("Process {} is confined by seccomp, and may not call {}.",
+                                        pid, call.name),
+                            instead,
+                            {}};
+    }
+  }
+  return {};
+}
+
+} // namespace ddbg::keeper
