@@ -240,7 +240,6 @@ Checked<StopReport> Debugger::attach(pid_t pid) {
     (void)detach();
     return problem;
   }
-  impl_->tell_suspension(report);
   if (impl_->program.empty())
     impl_->program = impl_->modules.program_path();
   impl_->finish_report(report, impl_->thread, nullptr);

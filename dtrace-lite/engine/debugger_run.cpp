@@ -201,7 +201,6 @@ Checked<bool> Debugger::Impl::handle_stopped(const Event& event, Stepper* steppe
     signal_thread = event.thread;
     return true;
   case StopReason::kRequested:
-    tell_suspension(report);
     report.why = StopWhy::kInterrupted;
     return true;
   case StopReason::kStep:
@@ -313,6 +312,7 @@ Checked<void> Debugger::Impl::handle_exec(const Event& event, StopReport& report
 
 // Selection, and how much of the location is to be shown.
 void Debugger::Impl::finish_report(StopReport& report, uint32_t stopped, Stepper* stepper) {
+  tell_suspension(report);
   thread = stopped;
   level = 0;
   forget_stop();

@@ -59,8 +59,9 @@ Checked<void> Inferior::Impl::adopt(keeper::Born b) {
 // The keeper has let the threads go. All of them park by themselves, or go on in a system call with
 // a trap behind it: a kick would only disturb that.
 Checked<void> Inferior::Impl::wait_until_parked() {
+  constexpr int kRoundsALook = 64; // for what seldom is, every ten milliseconds
   const auto begin = Clock::now();
-  for (;;) {
+  for (int round = 1;; ++round) {
     const uint32_t seq = header().event_seq.load();
     bool waiting = false;
     for (uint32_t i = 0; i < slot_count() && !waiting; ++i)
@@ -76,8 +77,9 @@ Checked<void> Inferior::Impl::wait_until_parked() {
       return interrupted_wait();
     if (waits_in_vain(begin))
       return Diagnostic{"The program does not enter the debugger's agent.", {}, {}};
-    if (auto ok = lift_suspension(); !ok) // it may come at any time
-      return ok.error();
+    if (round % kRoundsALook == 0)
+      if (auto ok = lift_suspension(); !ok)
+        return ok.error();
     const timespec bound{0, 200'000}; // a thread that enters a system call does not ring
     header().frontend_waits = 1;
     futex(header().event_seq, FUTEX_WAIT, seq, &bound);
