@@ -198,7 +198,7 @@ TEST_P(JumpSitesOf, AreSteppedAsWhatTheyReplace) {
   const RecordId once = traced.record("change_mask");
   Event e = traced.next();
   ASSERT_EQ(e.fired, std::vector<RecordId>{once});
-  const auto tid = static_cast<uint32_t>(traced.inferior().thread(e.thread)->tid);
+  const pid_t tid = traced.inferior().thread(e.thread)->tid;
   ASSERT_TRUE(traced.inferior().remove_record(once));
   if (c.function != std::string("change_mask")) {
     const RecordId before = traced.record(c.function, {.only_tid = tid});
