@@ -258,8 +258,10 @@ Checked<void> Debugger::kill() {
   if (!impl_->inferior)
     return not_running();
   Checked<void> killed = impl_->inferior->kill();
-  if (!killed)
+  if (!killed) {
+    impl_->target_gone();
     return killed;
+  }
   // Until its end has been seen, its pid and the keeper are not free for the next one.
   for (;;) {
     Checked<Event> event = impl_->inferior->wait();

@@ -65,8 +65,9 @@ Checked<void> Inferior::Impl::wait_until_parked() {
     const uint32_t seq = header().event_seq.load();
     bool waiting = false;
     for (uint32_t i = 0; i < slot_count() && !waiting; ++i)
-      waiting = state(i) == ThreadState::kRunning &&
-                look_at(born.pid, tid_of(i)).kind == KernelView::Kind::kRunning;
+      waiting = state(i) == ThreadState::kStarting ||
+                (state(i) == ThreadState::kRunning &&
+                 look_at(born.pid, tid_of(i)).kind == KernelView::Kind::kRunning);
     if (reader->damage())
       return corrupted();
     if (!waiting)
@@ -89,18 +90,18 @@ Checked<void> Inferior::Impl::wait_until_parked() {
 
 namespace {
 
-// What was born could not be adopted: it must not stay where it is, parked.
-void undo_birth(Client& client, bool attached) {
-  if (attached) {
-    (void)!client.detach();
-    return;
-  }
+// What was born could not be adopted: it must not stay where it is, parked. False: the keeper is
+// gone, too.
+bool undo_birth(Client& client, bool attached) {
+  if (attached)
+    return static_cast<bool>(client.detach());
   if (!client.kill())
-    return;
+    return false;
   while (!client.poll_news()) { // its end
     pollfd wait{client.fd(), POLLIN, 0};
     (void)poll(&wait, 1, -1);
   }
+  return true;
 }
 
 } // namespace
@@ -111,8 +112,10 @@ Checked<std::unique_ptr<Inferior>> Inferior::Impl::bring_up(Client& client, keep
   auto impl = std::make_unique<Impl>(client);
   impl->give_up_waiting = std::move(give_up_waiting);
   if (auto ok = impl->adopt(std::move(born)); !ok) {
-    impl.reset(); // and with it the kicks that have not arrived
-    undo_birth(client, attached);
+    if (impl->kicker)
+      impl->kicker->clear(); // what arrives when the agent is gone would kill the program
+    if (!undo_birth(client, attached) && impl->sites)
+      impl->abandon();
     return ok.error();
   }
   impl->give_up_waiting = nullptr;
@@ -324,6 +327,14 @@ Checked<std::vector<std::string>> Inferior::detach() {
   return left;
 }
 
-Checked<void> Inferior::kill() { return impl_->client.kill(); }
+Checked<void> Inferior::kill() {
+  auto killed = impl_->client.kill();
+  if (!killed) { // without the keeper we can only let it go
+    impl_->abandon();
+    impl_->is_alive = false;
+    impl_->is_running = false;
+  }
+  return killed;
+}
 
 } // namespace ddbg::engine

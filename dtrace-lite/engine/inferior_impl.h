@@ -35,6 +35,10 @@ Diagnostic interrupted_wait();
 
 struct Inferior::Impl {
   explicit Impl(Client& c) : client(c) {}
+  ~Impl() {
+    if (session_mapping.data())
+      header().frontend = 0; // the kernel could not mark our death there any more
+  }
 
   Client& client;
   keeper::Born born;
