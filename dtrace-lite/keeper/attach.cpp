@@ -47,6 +47,14 @@ bool agent_makes(uint64_t number) {
   }
 }
 
+// It is to go on with a call that it was interrupted in, and has not got to that yet.
+bool is_before_restart(const Injected& in, const user_regs_struct& regs) {
+  uint8_t code[2];
+  return regs.rax == SYS_restart_syscall &&
+         in.memory->read(TargetAddr(regs.rip), code, sizeof code) && code[0] == 0x0f &&
+         code[1] == 0x05;
+}
+
 Checked<void> adopt_threads(Injected& in, const StoppedProcess& stopped) {
   uint32_t slot = 0;
   for (pid_t tid : stopped.threads()) {
@@ -54,7 +62,7 @@ Checked<void> adopt_threads(Injected& in, const StoppedProcess& stopped) {
     auto regs = thread.registers();
     if (!regs)
       continue; // it ended
-    bool in_call = in_system_call(*regs);
+    bool in_call = in_system_call(*regs) || is_before_restart(in, *regs);
     if (in_call && agent_makes(regs->orig_rax)) {
       *regs = as_restarted(*regs);
       regs->orig_rax = ~0ull;

@@ -1,5 +1,7 @@
 #include "dtrace-lite/keeper/detour.h"
 
+#include "libdune/agent/image.h"
+
 #include <algorithm>
 #include <cstring>
 #include <elf.h>
@@ -12,12 +14,13 @@ using dune::Error;
 
 namespace {
 
-using Saved = Detour::Saved; // the registers are popped in the order of their structure
-static_assert(offsetof(user_regs_struct, r15) == 0 &&
+using dune::agent::Away; // the registers are popped in the order of user_regs_struct
+static_assert(sizeof(Away::registers) == sizeof(user_regs_struct) &&
+              offsetof(user_regs_struct, r15) == 0 &&
               offsetof(user_regs_struct, orig_rax) == 15 * 8 &&
               offsetof(user_regs_struct, rip) == 16 * 8);
-constexpr uint8_t kMaskAt = offsetof(Saved, mask);
-static_assert(offsetof(Saved, mask) == 27 * 8);
+constexpr uint8_t kMaskAt = offsetof(Away, mask);
+static_assert(offsetof(Away, mask) == 27 * 8);
 
 constexpr uint8_t kCode[] = {
     0x0f,    0x05, // syscall
@@ -55,7 +58,7 @@ constexpr uint8_t kCode[] = {
 constexpr uint64_t kWayBackAt = 2, kMaskRestoredAt = 30;
 static_assert(kCode[kMaskRestoredAt - 2] == 0x0f && kCode[kMaskRestoredAt - 1] == 0x05);
 constexpr uint64_t kSavedAt = (sizeof kCode + 15) & ~uint64_t{15};
-constexpr uint64_t kSize = kSavedAt + sizeof(Saved);
+constexpr uint64_t kSize = kSavedAt + sizeof(Away);
 
 // Bytes of the vDSO's pages that no segment covers: section headers, then nothing.
 dune::Result<TargetAddr> find_room(pid_t pid, const Memory& memory) {
@@ -101,8 +104,11 @@ Detour::~Detour() {
 }
 
 dune::Status Detour::save(const user_regs_struct& registers, uint64_t mask, TargetAddr at) {
-  const Saved saved{as_restarted(registers), mask};
-  return memory_.write(at, &saved, sizeof saved);
+  const user_regs_struct restarted = as_restarted(registers);
+  Away away;
+  std::memcpy(away.registers, &restarted, sizeof restarted);
+  away.mask = mask;
+  return memory_.write(at, &away, sizeof away);
 }
 
 TargetAddr Detour::way_back() const { return at_ + kWayBackAt; }

@@ -18,17 +18,14 @@ public:
   Detour(Detour&&) = default;
   ~Detour();
 
-  // Before a thread is sent: what it gets back. Errors: the process is gone.
-  struct Saved {
-    user_regs_struct registers; // of a thread that is not in a system call any more
-    uint64_t mask;
-  };
+  // Before a thread is sent: what it gets back, as a dune::agent::Away. Errors: the process is
+  // gone.
   dune::Status save(const user_regs_struct&, uint64_t signal_mask, TargetAddr at);
 
   TargetAddr system_call() const { return at_; } // a `syscall`, then on to way_back()
-  TargetAddr way_back() const;                   // entered with rsp = a Saved
+  TargetAddr way_back() const;                   // entered with rsp = an Away
   TargetAddr mask_restored() const;              // on the way back, behind its system call
-  TargetAddr saved() const;                      // room for one Saved
+  TargetAddr saved() const;                      // room for one
 
 private:
   Detour(Memory memory, TargetAddr at, std::vector<uint8_t> before)

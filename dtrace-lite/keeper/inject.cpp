@@ -476,7 +476,6 @@ Checked<void> enter_agent_after_call(Injected& in, const Tracee& thread, uint32_
   auto regs = thread.registers();
   if (!regs)
     return to_diagnostic(regs.error());
-  const uint64_t back = regs->rip;
   *regs = as_restarted(*regs);
   ThreadBlock block{};
   copy_registers(block.call_regs, *regs);
@@ -485,7 +484,7 @@ Checked<void> enter_agent_after_call(Injected& in, const Tracee& thread, uint32_
   block.stepped_call = regs->rip;
   if (auto mask = adopt(in, thread, slot, block); !mask)
     return mask.error();
-  in.session().threads[slot].regs.rip = back; // where it is, for a stop meanwhile
+  in.session().threads[slot].regs.rip = block.stepped_call + 2; // where it is, for a stop meanwhile
   regs->rip = in.map.agent_text + in.image.enter_call;
   regs->rsp = dune::agent::block_of_slot(in.map.agent_stacks, slot);
   regs->orig_rax = ~0ull;

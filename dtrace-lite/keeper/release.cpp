@@ -116,7 +116,7 @@ dune::Status stay_before_call(const Tracee& thread, user_regs_struct& regs) {
 }
 
 // The program's registers for those of a stopped thread, where they can be told.
-bool leave(const Injected& in, const Tracee& thread, user_regs_struct& regs) {
+bool translate(const Injected& in, const Tracee& thread, user_regs_struct& regs) {
   if (leave_stepped_call(in, thread, regs))
     return true;
   if (in_agent(in, regs))
@@ -131,39 +131,21 @@ bool leave(const Injected& in, const Tracee& thread, user_regs_struct& regs) {
   return original != 0;
 }
 
-std::optional<ThreadBlock> block_of_thread(const Injected& in, const Tracee& thread,
-                                           TargetAddr& at) {
-  const uint32_t slot = slot_of_thread(in, thread.tid());
-  ThreadBlock block;
-  at = TargetAddr(dune::agent::block_of_slot(in.map.agent_stacks, slot));
-  if (slot == kNone || !in.memory->read(at, &block, sizeof block))
-    return std::nullopt;
-  return block;
-}
-
 enum class Way { kOut, kInside, kStuck };
 
-// One attempt to bring a stopped thread to an instruction of the program's own; one that has ended
-// is out.
+// One attempt to bring a stopped thread to where the program's registers can be told; it stays
+// there. One that has ended is out.
 Way bring_out(Injected& in, StoppedProcess& process, const Tracee& thread) {
   auto regs = thread.registers();
   if (!regs)
     return Way::kOut;
   if (!agent_is_wanted(in, thread)) {
-    const user_regs_struct there = *regs;
-    const bool outside = leave(in, thread, *regs);
-    if (outside && thread.enters_system_call()) {
-      *regs = there;
-      return stay_before_call(thread, *regs) ? Way::kInside : Way::kOut;
-    }
-    if (outside) {
-      TargetAddr at;
-      const auto block = block_of_thread(in, thread, at);
-      if (block && block->action != Action::kRun)
-        regs->eflags &= ~uint64_t{0x100}; // it was being stepped: nobody takes the next trap
-      (void)!thread.set_registers(*regs);
+    user_regs_struct translated = *regs;
+    const bool outside = translate(in, thread, translated);
+    if (outside && !thread.enters_system_call())
       return Way::kOut;
-    }
+    if (outside)
+      return stay_before_call(thread, *regs) ? Way::kInside : Way::kOut;
     if (!in_agent(in, *regs))
       kick(in, thread.tid());
   }
@@ -198,22 +180,38 @@ struct Leaving {
   user_regs_struct registers; // the program's
 };
 
-// Every thread that has a slot, to the agent's agent_leave; it begins when it is resumed, by us or
-// by our death.
+// Sends every thread that has a slot to the agent's agent_leave; it begins when it is resumed, by
+// us or by our death.
 std::vector<Leaving> send_out(const Injected& in, const StoppedProcess& process, Detour& detour) {
   std::vector<Leaving> result;
   for (pid_t tid : process.threads()) {
     const Tracee thread(tid);
+    const auto there = thread.registers();
+    const auto mask = thread.signal_mask();
+    if (!there || !mask)
+      continue; // it has ended
+    Leaving leaving{thread, *there};
+    (void)translate(in, thread, leaving.registers); // bring_out has seen that it can
     const uint32_t slot = slot_of_thread(in, tid);
-    if (slot == kNone)
+    if (slot == kNone) {
+      (void)!thread.set_registers(leaving.registers);
       continue;
-    // The bottom of the stack that the errand runs on.
-    const TargetAddr saved_at(in.map.agent_stacks + slot * kAgentStackSize);
+    }
+    ThreadBlock block;
+    if (in.memory->read(TargetAddr(dune::agent::block_of_slot(in.map.agent_stacks, slot)), &block,
+                        sizeof block) &&
+        block.action != Action::kRun)
+      leaving.registers.eflags &= ~uint64_t{0x100}; // nobody takes the trap of its step
+    // At the bottom of the stack that the errand runs on.
+    const TargetAddr stay(in.map.agent_stacks + slot * kAgentStackSize);
+    const TargetAddr leave = stay + sizeof(dune::agent::Away);
     Errand errand = errand_of(in, slot, in.image.leave);
-    errand.arguments[0] = (saved_at + offsetof(Detour::Saved, mask)).value;
-    errand.arguments[1] = read_signal_set(tid, "SigPnd");
-    if (auto registers = thread.send(detour, errand, saved_at))
-      result.push_back({thread, *registers}); // else it has ended
+    errand.arguments[0] = stay.value;
+    errand.arguments[1] = leave.value;
+    errand.arguments[2] = read_signal_set(tid, "SigPnd");
+    if (detour.save(*there, *mask, stay) && detour.save(leaving.registers, *mask, leave) &&
+        thread.send(detour, errand, ~0ull))
+      result.push_back(leaving);
   }
   return result;
 }
@@ -223,16 +221,6 @@ void tell_agent(Injected& in, uint32_t AgentConfig::*what) {
   in.config.*what = 1;
   (void)!in.memory->write(TargetAddr(in.map.agent_text + in.image.config), &in.config,
                           sizeof in.config);
-}
-
-void give_back_dispositions(Injected& in, const Tracee& thread, Detour& detour) {
-  const uint64_t actions = in.map.agent_text + in.image.actions;
-  for (int signal = 1; signal <= dune::kSignalCount; ++signal)
-    if (signal != SIGKILL && signal != SIGSTOP)
-      (void)!thread.system_call(
-          detour, SYS_rt_sigaction,
-          std::array<uint64_t, 4>{uint64_t(signal),
-                                  actions + signal * sizeof(dune::KernelSigaction), 0, 8});
 }
 
 // Takes the int3s out of the text where `which` says so.
@@ -321,7 +309,7 @@ std::vector<std::string> take_out(Injected& in, StoppedProcess& process, Detour&
   for (const Leaving& each : leaving)
     (void)!each.thread.fetch(detour, each.registers); // fails if it has ended
   const Tracee thread(process.threads().front());
-  give_back_dispositions(in, thread, detour);
+  (void)!thread.run(detour, errand_of(in, 0, in.image.actions)); // nobody has that stack
   unmap_agent(in, thread, detour);
   return left;
 }

@@ -112,49 +112,49 @@ dune::Status Tracee::run_until(int request, const Wanted& wanted) const {
   }
 }
 
-dune::Result<Detour::Saved> Tracee::depart(Detour& detour, user_regs_struct start, uint64_t blocked,
-                                           TargetAddr saved_at) const {
-  auto before = registers();
+dune::Result<Tracee::Before> Tracee::save(Detour& detour) const {
+  auto regs = registers();
   auto mask = signal_mask();
-  if (!before || !mask)
-    return !before ? before.error() : mask.error();
-  if (auto ok = detour.save(*before, *mask, saved_at); !ok)
+  if (!regs || !mask)
+    return !regs ? regs.error() : mask.error();
+  if (auto ok = detour.save(*regs, *mask, detour.saved()); !ok)
     return ok.error();
-  start.orig_rax = ~0ull;    // or the kernel would take it for a call to restart
-  start.eflags &= ~0x500ull; // DF, TF
-  // The order counts: wherever the keeper dies, the thread has what it needs, or is on its way
-  // back.
-  if (auto ok = set_registers(start); !ok)
-    return ok.error();
-  if (auto ok = set_signal_mask(blocked); !ok)
-    return ok.error();
-  return Detour::Saved{*before, *mask};
+  return Before{*regs, *mask};
 }
 
-dune::Status Tracee::put_back(const Detour::Saved& before) const {
+dune::Status Tracee::put_back(const Before& before) const {
   if (auto ok = set_signal_mask(before.mask); !ok)
     return ok;
   return set_registers(before.registers);
 }
 
+// The order counts: wherever the keeper dies, the thread has what it needs, or is on its way back.
+dune::Status Tracee::set_out(user_regs_struct start, uint64_t blocked) const {
+  start.orig_rax = ~0ull;    // or the kernel would take it for a call to restart
+  start.eflags &= ~0x500ull; // DF, TF
+  if (auto ok = set_registers(start); !ok)
+    return ok;
+  return set_signal_mask(blocked);
+}
+
 dune::Result<int64_t> Tracee::system_call(Detour& detour, long number,
                                           std::span<const uint64_t> arguments) const {
-  auto start = registers();
-  if (!start)
-    return start.error();
-  start->rip = detour.system_call().value;
-  start->rsp = detour.saved().value; // no alternate stack is there: sigaltstack is never refused
-  start->rax = static_cast<uint64_t>(number);
-  unsigned long long* const slots[] = {&start->rdi, &start->rsi, &start->rdx,
-                                       &start->r10, &start->r8,  &start->r9};
+  auto before = save(detour);
+  if (!before)
+    return before.error();
+  user_regs_struct start = before->registers;
+  start.rip = detour.system_call().value;
+  start.rsp = detour.saved().value; // no alternate stack is there: sigaltstack is never refused
+  start.rax = static_cast<uint64_t>(number);
+  unsigned long long* const slots[] = {&start.rdi, &start.rsi, &start.rdx,
+                                       &start.r10, &start.r8,  &start.r9};
   DUNE_ASSERT(arguments.size() <= 6);
   for (size_t i = 0; i < arguments.size(); ++i)
     *slots[i] = arguments[i];
+  if (auto ok = set_out(start, ~0ull); !ok)
+    return ok.error();
   // By its entry and exit stops, not by single-stepping: a step's SIGTRAP would be forced, which
   // resets the program's disposition where it is blocked or ignored.
-  auto before = depart(detour, *start, ~0ull, detour.saved());
-  if (!before)
-    return before.error();
   int stops = 0;
   const auto is_made = [&](const Stop& stop) {
     return stop.kind == Stop::Kind::kSystemCall && ++stops == 2;
@@ -169,23 +169,21 @@ dune::Result<int64_t> Tracee::system_call(Detour& detour, long number,
   return static_cast<int64_t>(after->rax);
 }
 
-dune::Result<Detour::Saved> Tracee::depart(Detour& detour, const Errand& errand, uint64_t blocked,
-                                           TargetAddr saved_at) const {
-  auto before = registers();
-  if (!before)
-    return before.error();
-  user_regs_struct start = *before; // what is not named below stays, fs_base above all
-  start.rip = errand.run.value;
-  start.rsp = errand.stack.value;
-  start.rax = errand.function.value;
-  start.rdi = errand.arguments[0];
-  start.rsi = errand.arguments[1];
-  start.rbx = saved_at.value;
-  start.r12 = detour.way_back().value;
-  return depart(detour, start, blocked, saved_at);
+dune::Status Tracee::send(const Detour& detour, const Errand& errand, uint64_t blocked) const {
+  auto start = registers(); // what is not named below stays, fs_base above all
+  if (!start)
+    return start.error();
+  start->rip = errand.run.value;
+  start->rsp = errand.stack.value;
+  start->rax = errand.function.value;
+  start->rdi = errand.arguments[0];
+  start->rsi = errand.arguments[1];
+  start->rdx = errand.arguments[2];
+  start->r12 = detour.way_back().value;
+  return set_out(*start, blocked);
 }
 
-dune::Status Tracee::run_take(Detour& detour, const Errand& take) const {
+dune::Status Tracee::run_take(Detour& detour, Errand take) const {
   using namespace dune::session;
   const auto its_kick = [&](const Stop& stop) {
     siginfo_t info;
@@ -193,23 +191,28 @@ dune::Status Tracee::run_take(Detour& detour, const Errand& take) const {
            ptrace(PTRACE_GETSIGINFO, tid_, nullptr, &info) == 0 && info.si_code == SI_QUEUE &&
            reinterpret_cast<uint64_t>(info.si_value.sival_ptr) == kKickValue;
   };
-  auto before = depart(detour, take, ~(uint64_t{1} << (kKickSignal - 1)), detour.saved());
+  auto before = save(detour);
   if (!before)
     return before.error();
+  take.arguments[0] = detour.saved().value;
+  if (auto ok = send(detour, take, ~(uint64_t{1} << (kKickSignal - 1))); !ok)
+    return ok;
   if (auto ok = run_until(PTRACE_CONT, its_kick); !ok)
     return ok;
   return put_back(*before);
 }
 
-dune::Result<user_regs_struct> Tracee::send(Detour& detour, const Errand& errand,
-                                            TargetAddr saved_at) const {
-  auto before = depart(detour, errand, ~0ull, saved_at);
+dune::Status Tracee::run(Detour& detour, Errand errand) const {
+  auto before = save(detour);
   if (!before)
     return before.error();
-  return before->registers;
+  errand.arguments[0] = detour.saved().value;
+  if (auto ok = send(detour, errand, ~0ull); !ok)
+    return ok;
+  return fetch(detour, before->registers);
 }
 
-dune::Status Tracee::fetch(const Detour& detour, const user_regs_struct& before) const {
+dune::Status Tracee::fetch(const Detour& detour, const user_regs_struct& registers_then) const {
   int stops = 0; // where the call begins, and where it has been made
   const auto has_its_mask = [&](const Stop& stop) {
     auto there = registers();
@@ -218,7 +221,7 @@ dune::Status Tracee::fetch(const Detour& detour, const user_regs_struct& before)
   };
   if (auto ok = run_until(PTRACE_SYSCALL, has_its_mask); !ok)
     return ok;
-  return set_registers(before);
+  return set_registers(registers_then);
 }
 
 } // namespace ddbg::keeper

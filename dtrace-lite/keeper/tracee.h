@@ -30,10 +30,11 @@ extern const int kTraceOptions;
 // before it, and are then gone.
 dune::Result<int> wait_for(pid_t tid);
 
-// A function of the agent's for a thread to run (agent/entry.S, agent_run).
+// A function of the agent's for a thread to run (agent/entry.S, agent_run). It returns the Away
+// with which the thread takes the way back.
 struct Errand {
   TargetAddr run, function, stack;
-  uint64_t arguments[2] = {};
+  uint64_t arguments[3] = {};
 };
 
 // The thread is in a ptrace stop for as long as this object is used.
@@ -67,21 +68,25 @@ public:
                                     std::span<const uint64_t> arguments) const;
 
   // Runs the agent's agent_take_process, then puts registers and mask back.
-  dune::Status run_take(Detour&, const Errand&) const;
+  dune::Status run_take(Detour&, Errand) const;
 
+  // Runs a function of the agent's that returns its first argument, and gets it the way back for
+  // that.
+  dune::Status run(Detour&, Errand) const;
   // In two steps, so that others can be sent meanwhile. From the first on the thread is on its
-  // errand, whether we live or not; it begins when it is resumed. The second waits until it is back
-  // from there, with the mask that the errand left for it.
-  dune::Result<user_regs_struct> send(Detour&, const Errand&, TargetAddr saved_at) const;
-  dune::Status fetch(const Detour&, const user_regs_struct& sent) const;
+  // errand, whether we live or not; it begins when it is resumed. The second waits until it is on
+  // its way back, with the mask that the errand left for it.
+  dune::Status send(const Detour&, const Errand&, uint64_t blocked) const;
+  dune::Status fetch(const Detour&, const user_regs_struct& registers_then) const;
 
 private:
-  // Puts the thread to where `start` says, or on an errand. Returns what it has to get back.
-  dune::Result<Detour::Saved> depart(Detour&, user_regs_struct start, uint64_t blocked,
-                                     TargetAddr saved_at) const;
-  dune::Result<Detour::Saved> depart(Detour&, const Errand&, uint64_t blocked,
-                                     TargetAddr saved_at) const;
-  dune::Status put_back(const Detour::Saved&) const;
+  struct Before {
+    user_regs_struct registers;
+    uint64_t mask;
+  };
+  dune::Result<Before> save(Detour&) const;
+  dune::Status put_back(const Before&) const;
+  dune::Status set_out(user_regs_struct start, uint64_t blocked) const;
   pid_t tid_;
 };
 

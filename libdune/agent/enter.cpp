@@ -15,7 +15,7 @@ extern const char agent_text_size[], agent_image_size[], agent_total_size[];
 // Reads what the program has set up so far (at birth: what it inherited), then takes the handlers.
 // The kick at the end stops the thread where the keeper waits for it; should the keeper be gone, it
 // is a signal like any other, and nobody has this slot.
-extern "C" void agent_take_process() {
+extern "C" const Away* agent_take_process(const Away* back) {
   current()->passthrough = 1;
   for (int signal = 1; signal <= kSignalCount; ++signal)
     syscall_of(__NR_rt_sigaction, signal, 0, reinterpret_cast<uint64_t>(&process.actions[signal]),
@@ -26,6 +26,7 @@ extern "C" void agent_take_process() {
   kick.code = kSiQueue;
   kick.rt.value = kKickValue;
   send_to_self(kick);
+  return back;
 }
 
 namespace {
@@ -52,7 +53,7 @@ void come_in(ThreadBlock* t) {
   agent_set_altstack(&stack, &t->altstack);
   // What waits for the thread to unblock it waits here from now on: in the kernel, where these
   // signals are not blocked any more, it would interrupt the thread's system call.
-  const SignalSet waiting = waiting_signals() & t->blocked;
+  const SignalSet waiting = t->blocked ? waiting_signals() & t->blocked : 0;
   for (int i = 0; i < 5; ++i)
     if ((waiting & signal_bit(kOwnedSignals[i])) &&
         take_from_kernel(kOwnedSignals[i], t->pending_info[i]))
@@ -143,18 +144,31 @@ void give_back(ThreadBlock* t, KernelUcontext* uc, const KernelSiginfo* undelive
   free_slot(t->slot); // to the keeper, too
 }
 
-// At release, on the block's stack (entry.S, agent_run); the mask is what the thread will get on
-// its way back. Where the keeper dies before all threads have been sent here they go on as they
-// were: the sites are still there for them.
-extern "C" void agent_leave(SignalSet* mask, SignalSet waiting) {
+// At release, on the block's stack (entry.S, agent_run). Where the keeper dies before all threads
+// have been sent here they stay as they are: the sites are still there for them.
+extern "C" const Away* agent_leave(const Away* stay, Away* leave, SignalSet waiting) {
   if (!agent_config.leaving)
-    return;
+    return stay;
   ThreadBlock* t = current();
   set_kernel_mask(agent_mask());
   remove_sites_once(t);
   hand_back_signals(t, waiting, nullptr);
-  *mask = program_mask(t, *mask);
+  leave->mask = program_mask(t, leave->mask);
   agent_set_altstack(&t->altstack, nullptr);
+  return leave;
+}
+
+// The dispositions that are still ours: a program that the agent could not serve may have made
+// others.
+extern "C" const Away* agent_give_back_actions(const Away* back) {
+  for (int signal = 1; signal <= kSignalCount; ++signal) {
+    KernelSigaction now{};
+    if (!is_errno(syscall_of(__NR_rt_sigaction, signal, 0, reinterpret_cast<uint64_t>(&now), 8)) &&
+        in_agent_text(now.handler))
+      syscall_of(__NR_rt_sigaction, signal, reinterpret_cast<uint64_t>(&process.actions[signal]), 0,
+                 8);
+  }
+  return back;
 }
 
 } // namespace dune::agent

@@ -19,13 +19,13 @@ agent_restorer:
     ud2
 
 // Where the keeper sends a thread to run the function in rax, on a slot's stack: r12 is the way back
-// (keeper/detour.h), which wants rsp = rbx.
+// (keeper/detour.h), to the Away that the function returns.
     .globl agent_run
     .balign 16
 agent_run:
     cld
     call *%rax
-    mov %rbx, %rsp
+    mov %rax, %rsp
     jmp *%r12
 
 // A thread that the keeper brings in starts here: rsp points at a KernelSigframe, whose

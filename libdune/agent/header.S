@@ -10,11 +10,11 @@
     .quad agent_run
     .quad agent_take_process
     .quad agent_leave
+    .quad agent_give_back_actions
     .quad agent_enter
     .quad agent_enter_call
     .quad agent_restorer
     .quad agent_quick_call
-    .quad agent_process               // actions come first
     .quad agent_process + Process_mask
     .quad agent_stepped_call
     .section .note.GNU-stack, "", @progbits

@@ -19,16 +19,22 @@ struct ImageHeader {
   uint64_t image_size;   // bytes in the file; data beyond it is zero
   uint64_t total_size;   // text and data with zeroed part, page-rounded
   uint64_t config;       // AgentConfig, in the data part
-  uint64_t run;          // where the keeper sends a thread to call one of the next two
+  uint64_t run;          // where the keeper sends a thread to call one of the next three
   uint64_t take;         // once, before any thread enters: takes the signal handlers
-  uint64_t leave;        // for every thread, at release: gives back what is the program's
+  uint64_t leave;        // for every thread, at release: gives back what is the thread's
+  uint64_t actions;      // once, behind that: gives back the dispositions
   uint64_t enter;        // entry for a thread brought in by the keeper, rsp = its KernelSigframe
   uint64_t enter_call;   // the same for one inside a system call, rsp = its ThreadBlock
   uint64_t restorer;     // rt_sigreturn stub
   uint64_t quick_call;   // where trampolines of jump sites lead
-  uint64_t actions;      // KernelSigaction[kSignalCount + 1]: the program's dispositions
   uint64_t mask;         // SignalSet: what a thread blocks while it runs the agent
   uint64_t stepped_call; // `syscall; int3`: for a call of the program's that is to end in the agent
+};
+
+// What a thread gets back that the keeper has sent on an errand (keeper/detour.h).
+struct Away {
+  uint64_t registers[27]; // user_regs_struct, of a thread that is not in a system call any more
+  SignalSet mask;
 };
 
 // Filled in by the keeper before any thread enters, but for `leaving` and `sites_removed`.

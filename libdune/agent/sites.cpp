@@ -79,21 +79,21 @@ Place to_program(ThreadBlock* t, KernelUcontext* uc, uint64_t* counted) {
       set_program_mask(t, uc, program_mask(t, t->call_mask));
       return Place::kProgram;
     }
-    const auto stepped = reinterpret_cast<uint64_t>(agent_stepped_call);
-    if (t->stepped_call && (rip == stepped || rip == stepped + kSyscallLength)) {
-      leave_stepped_call(t, uc);
-      return Place::kProgram;
-    }
     if (leave_quick_call(uc))
       return Place::kProgram;
-    if (rip < begin || rip >= end)
-      return Place::kUnclear;
-    registers_to(uc->mcontext, [&] {
+    if (rip >= begin && rip < end) {
       Registers r = t->call_regs;
       r.rcx = r.rip;
       r.eflags = uc->mcontext.eflags;
-      return r;
-    }());
+      registers_to(uc->mcontext, r);
+      rip = r.rip;
+    }
+    // The agent may have been on its way there (agent_on_enter_call).
+    const auto stepped = reinterpret_cast<uint64_t>(agent_stepped_call);
+    if (t->stepped_call && (rip == stepped || rip == stepped + kSyscallLength))
+      leave_stepped_call(t, uc);
+    else if (in_agent_text(rip))
+      return Place::kUnclear;
     return Place::kProgram;
   }
 

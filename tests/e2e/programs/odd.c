@@ -49,8 +49,8 @@ static void confine(unsigned action, const int* allowed, size_t count) {
 static void confine_as(const char* mode) {
   // The last are what a debugger inside needs.
   static const int calls[] = {SYS_read, SYS_write, SYS_poll, SYS_exit, SYS_exit_group, SYS_restart_syscall,
-                              SYS_rt_sigreturn, SYS_futex};
-  const size_t count = strstr(mode, "open") ? 8 : 6;
+                              SYS_rt_sigreturn, SYS_futex, SYS_sigaltstack, SYS_rt_sigprocmask};
+  const size_t count = strstr(mode, "open") ? 10 : 6;
   if (strstr(mode, "kill"))
     confine(SECCOMP_RET_KILL_PROCESS, calls, count);
   if (strstr(mode, "trap"))
