@@ -85,7 +85,6 @@ void park(ThreadBlock* t, KernelUcontext* uc, StopReason reason) {
   slot.exempt.store(0);
 
   const uint32_t seen = slot.resume.load();
-  h.parked_threads.fetch_add(1);
   slot.state.store(static_cast<uint32_t>(ThreadState::kParked));
   post_event();
 
@@ -118,7 +117,6 @@ void park(ThreadBlock* t, KernelUcontext* uc, StopReason reason) {
     check_abandoned();
   }
   slot.state.store(static_cast<uint32_t>(ThreadState::kRunning));
-  h.parked_threads.fetch_sub(1);
   if (h.abandoned.load()) {
     h.stop_request.store(0);
     h.stop_owner.store(0);

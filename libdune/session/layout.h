@@ -335,7 +335,6 @@ struct Header {
   std::atomic<uint32_t> frontend_waits;           // [F] 1: sleeps in the futex, wake it
   alignas(64) std::atomic<uint32_t> live_threads; // [A],[K] slots not kFree
   std::atomic<uint32_t> slots_in_use;             // [A],[K] high-water mark: scan [0, this)
-  std::atomic<uint32_t> parked_threads;           // [A]
   std::atomic<uint64_t> missed_stops;             // [A] hits that should have stopped but could not
   std::atomic<uint32_t> abandoned;  // [K],[F],[A] nobody is there any more: nothing stops, ever
   std::atomic<uint32_t> frontend;   // [F] a LifeWord, 0 before it has come
