@@ -46,10 +46,14 @@ def functions(path):
     return {a: s for a, s in found.items() if not any(p <= a < p + n for p, n in plt)}
 
 
+LONGEST = 15  # bytes of an instruction
+
+
 def instructions(path, begin, size):
-    """Link-time addresses of the instructions of one function, by objdump. Without repeated string
-    instructions: gdb steps over a breakpoint on one, so it counts every iteration, and ddbg counts
-    the instruction."""
+    """Link-time addresses of the instructions that begin in the first `size` bytes of a function, by objdump. Without repeated
+    string instructions: gdb steps over a breakpoint on one, so it counts every iteration, and ddbg counts the instruction."""
+    # objdump shows an instruction that its stop address cuts as bytes and shorter instructions.
     listing = text_of("objdump", "-d", "-z", "--no-show-raw-insn", f"--start-address={begin:#x}",
-                      f"--stop-address={begin + size:#x}", path)
-    return [int(a, 16) for a in re.findall(r"^\s*([0-9a-f]+):\t(?!\(bad\)|rep)", listing, re.M)]
+                      f"--stop-address={begin + size + LONGEST:#x}", path)
+    found = [int(a, 16) for a in re.findall(r"^\s*([0-9a-f]+):\t(?!\(bad\)|\.byte|rep)", listing, re.M)]
+    return [a for a in found if a < begin + size]
