@@ -13,10 +13,10 @@ class Missing(Exception):
 class Spec:
     """libraries: which of the mapped libraries give functions, too. driver: talks to the program from outside.
     start: a function, as a pattern for its symbol, from which on hits are compared; without it the entry point.
-    threaded: counts may depend on which thread comes first."""
+    races: what is executed depends on which thread or process comes first, or on how long a stop takes."""
 
     def __init__(self, path, *arguments, libraries=r"/libc\.so", env=None, prepare=None, driver=None, drop=None,
-                 start=None, threaded=False):
+                 start=None, races=False):
         found = shutil.which(path)
         if not found:
             raise Missing(f"{path} is not installed")
@@ -28,7 +28,7 @@ class Spec:
         self.driver = driver
         self.drop = drop
         self.start = start
-        self.threaded = threaded
+        self.races = races
 
     def filtered(self, output):
         return re.sub(self.drop, b"", output) if self.drop else output
@@ -70,7 +70,7 @@ def python(folder):
 
 def python_threads(folder):
     return Spec("/usr/bin/python3.11", "-S", "-s", write(folder, "prog.py", THREADS), libraries=r"/libc\.so|/libz\.so",
-                threaded=True, env={"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"})
+                races=True, env={"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"})
 
 
 def perl(folder):
@@ -83,7 +83,8 @@ def bash(folder):
     text = 'declare -A m; for i in {1..20}; do m[$i]=$((i*i)); done; echo "${!m[@]}" "${m[@]}"; s=abcdef; echo ${s/cd/X} ' \
            '${s:1:3} ${#s}; f() { local x=$1; case $x in a*) echo A;; *) echo other;; esac; }; f abc; f b; ' \
            'echo "$(echo sub | tr a-z A-Z)"; printf "%05d|%s\\n" 42 x; [[ abc =~ ^a.c$ ]] && echo match; exit 7'
-    return Spec("/bin/bash", "--norc", "-c", text, libraries=r"/libc\.so|/libtinfo")
+    # It finds a child ended, or its SIGCHLD comes first.
+    return Spec("/bin/bash", "--norc", "-c", text, races=True, libraries=r"/libc\.so|/libtinfo")
 
 
 def sqlite(folder):
@@ -105,7 +106,7 @@ def xz(folder):
 
 def xz_threads(folder):
     write(folder, "input", "".join(f"line {i * i} of the input\n" for i in range(8000)))
-    return Spec("/usr/bin/xz", "-c", "-T4", "-1", "--block-size=40000", os.path.join(folder, "input"), threaded=True,
+    return Spec("/usr/bin/xz", "-c", "-T4", "-1", "--block-size=40000", os.path.join(folder, "input"), races=True,
                 libraries=r"/libc\.so|/liblzma")
 
 
@@ -133,7 +134,7 @@ def redis(folder):
             os.unlink(os.path.join(where, "redis.sock"))
 
     return Spec("/usr/bin/redis-server", "--port", "0", "--bind", "127.0.0.1", "--unixsocket", "redis.sock", "--save", "",
-                "--io-threads", "1", "--dir", folder, "--logfile", "log", threaded=True, prepare=prepare, driver=driver)
+                "--io-threads", "1", "--dir", folder, "--logfile", "log", races=True, prepare=prepare, driver=driver)
 
 
 def node(folder):
@@ -141,7 +142,7 @@ def node(folder):
            "'abc'.replace(/b/, 'x')); process.exitCode = 4"
     # From behind the start of V8, which reads /proc/self/maps as Rust's runtime does.
     return Spec("/usr/bin/node", "--single-threaded", "--jitless", "--no-opt", "--hash-seed=1", "--random-seed=1", "-e", text,
-                start=r"^_ZN4node16NodeMainInstance3RunEv$", threaded=True, libraries=r"/libc\.so|/libstdc\+\+")
+                start=r"^_ZN4node16NodeMainInstance3RunEv$", races=True, libraries=r"/libc\.so|/libstdc\+\+")
 
 
 def openssl(folder):
@@ -210,7 +211,7 @@ def rust(folder):
     if not os.path.exists(path):
         compile_with("rustc", ["rustc", "-C", "opt-level=1", "-o", path, source], folder)
     # Before it, the runtime reads /proc/self/maps line by line, and ddbg's mappings add lines.
-    return Spec(path, start=r"4prog4main", threaded=True)
+    return Spec(path, start=r"4prog4main", races=True)
 
 
 def go(folder):
@@ -219,7 +220,7 @@ def go(folder):
     if not os.path.exists(path):
         compile_with("go", ["go", "build", "-o", path, source], folder)
     # Static: the entry point is where starti stops already; it jumps to the start named here.
-    return Spec(path, start=r"^_rt0_amd64$", threaded=True, env={"GOMAXPROCS": "1", "GOGC": "off", "GODEBUG": "asyncpreemptoff=1"})
+    return Spec(path, start=r"^_rt0_amd64$", races=True, env={"GOMAXPROCS": "1", "GOGC": "off", "GODEBUG": "asyncpreemptoff=1"})
 
 
 PROGRAMS = {"python3": python, "python3_threads": python_threads, "perl": perl, "bash": bash, "sqlite3": sqlite, "gzip": gzip,

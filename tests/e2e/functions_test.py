@@ -1,20 +1,23 @@
 """Differential test against gdb: functions and interior instructions of real programs, drawn at random from those that a run
 executes (DDBG_TEST_SEED repeats a draw). Same hit counts, output and exit status; same backtraces at random hits.
 
+Some programs do not execute the same twice (Spec.races). There ddbg's own run is looked at by others: the processor counts the
+executions, and gdb says where the stops are.
+
 functions_test.py [-v] PROGRAM...    the names are the rows of PROGRAMS; exit status 77: a program is not installed."""
 import os
 import random
 import re
-import shlex
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 import functions_elf as elf
+import functions_processor as processor
+from functions_frames import BACKTRACE, DESCRIBE_STOP, GDB_BACKTRACE, LIST_TAIL_FRAMES, agree, frames, gdb_at_stop
 from functions_programs import PROGRAMS, Missing
-from support import DDBG, GDB, environment
+from functions_session import LOOK, Session
+from support import DDBG, GDB
 
 FUNCTIONS = 50  # hit, per program
 UNHIT = 5       # not hit as ddbg sees it: gdb must agree
@@ -23,70 +26,6 @@ BACKTRACES = 8
 CANDIDATES = 1200  # per file, in the run that finds what is executed
 MOST_HITS = 400   # of one address: gdb needs 100 to 300 us for each
 IGNORED = 1000000000
-TIMEOUT = 400
-
-
-class Session:
-    """One program with its working folder, run natively or under a debugger with its output redirected to files."""
-
-    def __init__(self, spec, folder):
-        self.spec = spec
-        self.folder = folder
-        self.env = {**environment(), **spec.env, "HOME": folder}
-        self.command = [spec.path, *(a.replace("@DIR@", folder) for a in spec.arguments)]
-        entry = elf.entry_point(spec.path)
-        # Randomisation is off: the kernel puts a position independent program here.
-        self.base = 0x555555554000 if elf.is_position_independent(spec.path) else 0
-        # Where the breakpoints are set.
-        self.start = self.base + (elf.function_named(spec.path, spec.start) if spec.start else entry)
-
-    def file(self, name):
-        return os.path.join(self.folder, name)
-
-    def outputs(self):
-        return tuple(self.spec.filtered(open(self.file(n), "rb").read()) for n in ("out", "err"))
-
-    def execute(self, command, **more):
-        self.spec.prepare(self.folder)
-        driver, ended = None, threading.Event()
-        if self.spec.driver:
-            driver = threading.Thread(target=self.spec.driver, args=(self.folder, ended))
-            driver.start()
-        try:
-            return subprocess.run(command, env=self.env, cwd=self.folder, timeout=TIMEOUT, **more)
-        finally:
-            ended.set()
-            if driver:
-                driver.join()
-
-    def native(self):
-        # setarch -R: as under a debugger. The shell is what both debuggers use.
-        with open(self.file("out"), "wb") as out, open(self.file("err"), "wb") as err:
-            done = self.execute(["setarch", "-R", *self.command], stdin=subprocess.DEVNULL, stdout=out, stderr=err)
-        return done.returncode
-
-    def debug(self, debugger, at_entry, after=()):
-        """To the start, where the libraries are mapped; there at_entry, then `after`."""
-        script = self.file("script")
-        with open(script, "w") as file:
-            file.write("\n".join([
-                "set confirm off", "set pagination off", "set width 0", "set height 0", "set print thread-events off",
-                # Arguments given to starti replace those of --args.
-                f"starti {shlex.join(self.command[1:])} < /dev/null > out 2> err", f"tbreak *{self.start:#x}", "continue", *at_entry, *after]) + "\n")
-        done = self.execute([debugger, "-q", "-nx", "-batch", "-x", script, self.spec.path],
-                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        return done.stdout.decode(errors="replace")
-
-    def modules(self):
-        """[(path, base)] of the program and the libraries wanted, from gdb's view at the entry point."""
-        text = self.debug(GDB, ["info proc mappings", "kill"])
-        bases = {}
-        for start, path in re.findall(r"^\s+0x([0-9a-f]+)\s+0x[0-9a-f]+\s+0x[0-9a-f]+\s+0x[0-9a-f]+\s+\S+\s+(/\S+)", text, re.M):
-            bases.setdefault(path, int(start, 16))
-        real = os.path.realpath(self.spec.path)
-        wanted = [(p, b) for p, b in bases.items() if p != real and re.search(self.spec.libraries, p)]
-        assert self.base == 0 or bases.get(real) == self.base, text
-        return [(real, self.base), *wanted]
 
 
 def counting(addresses):
@@ -107,49 +46,8 @@ def parse_counts(text, addresses):
     return counts if set(addresses) <= set(counts) else {}
 
 
-# gdb makes up frames for calls that were jumps, from DWARF's call sites; ddbg shows what is on the stack. A word of the stack
-# that leads to no code ends a backtrace for ddbg; gdb calls it by the data symbol that it finds there, and goes on.
-LIST_TAIL_FRAMES = """python
-def tails():
-    try: frame, level = gdb.newest_frame(), 0
-    except gdb.error: return
-    maps = [line.split() for line in open("/proc/%d/maps" % gdb.selected_inferior().pid)]
-    code = [tuple(int(a, 16) for a in m[0].split("-")) for m in maps if "x" in m[1]]
-    while frame and level < 40:
-        if frame.type() == gdb.TAILCALL_FRAME: print("TAIL %d" % level)
-        if not any(begin <= frame.pc() < end for begin, end in code): print("DATA %d" % level)
-        frame, level = frame.older(), level + 1
-end
-define list-tail-frames
-python tails()
-end"""
-
-
-GAVE_UP = "(gdb gave up)"
-
-
 def ending(text):
     return re.findall(r"\[Inferior 1 \(process \d+\) (exited .*)\]|Program (terminated with .*)", text)
-
-
-def frames(text):
-    """Function names of each backtrace up to the first unknown one."""
-    result = []
-    for block in text.split("BACKTRACE\n")[1:]:
-        names = []
-        tails = set(re.findall(r"^TAIL (\d+)$", block, re.M))
-        data = set(re.findall(r"^DATA (\d+)$", block, re.M))
-        for level, name in re.findall(r"^#(\d+)\s+(?:0x[0-9a-f]+ in )?(.*?)(?: \(| at | from |$)", block, re.M):
-            if name == "??" or level in data:
-                names.append(GAVE_UP)
-                break
-            if level not in tails:
-                # gdb shows the hashes that rustc appends to a legacy symbol and puts into a crate's name.
-                names.append(re.sub(r"::h[0-9a-f]{16}$|\[[0-9a-f]{16}\]", "", name))
-        if "Backtrace stopped:" in block and names[-1:] != [GAVE_UP]:
-            names.append(GAVE_UP)
-        result.append(names)
-    return result
 
 
 class Comparison:
@@ -217,14 +115,15 @@ class Comparison:
             if not seen[which]:
                 self.fault(f"{which} ended without counts:\n{text[-2000:]}")
                 return []
+        self.hits = sum(seen["ddbg"].values())
         stable = [a for a in addresses if seen["gdb"][a] == seen["gdb again"][a]]
         self.dropped = len(addresses) - len(stable)
-        self.hits = sum(seen["ddbg"][a] for a in stable)
-        if session.spec.threaded:
-            stable = self.without_races(session, script, stable, seen)
-            self.dropped = len(addresses) - len(stable)
-        for address in stable:
-            if seen["ddbg"][address] != seen["gdb"][address]:
+        others = [a for a in stable if seen["ddbg"][a] != seen["gdb"][a]]
+        if session.spec.races:
+            self.executions(session, addresses, script)
+            self.dropped += len(others)
+        else:
+            for address in others:
                 self.fault(f"{self.where(address)}: gdb {seen['gdb'][address]} hits, ddbg {seen['ddbg'][address]}")
         if ends["ddbg"] != ends["gdb"]:
             self.fault(f"end: gdb {ends['gdb']}, ddbg {ends['ddbg']}")
@@ -235,48 +134,60 @@ class Comparison:
             self.fault(f"exit status: native {status}, ddbg {ends['ddbg']}")
         if outputs["ddbg"] != native:
             self.fault(f"output: native {native!r:.1000}\n    ddbg {outputs['ddbg']!r:.1000}")
-        return [(a, seen["gdb"][a]) for a in stable if seen["gdb"][a] > 0]
+        return [(a, seen["ddbg"][a]) for a in stable if seen["ddbg"][a] > 0]
 
-    def without_races(self, session, script, stable, seen):
-        """Which thread comes first decides some counts (who builds a cache, who finds a lock taken), rarely enough that two
-        runs of gdb agree: where ddbg differs, more runs of gdb may show that its own count varies."""
-        for _ in range(6):
-            if all(seen["ddbg"][a] == seen["gdb"][a] for a in stable):
-                break
-            more = parse_counts(session.debug(GDB, script), stable)
-            stable = [a for a in stable if more.get(a) == seen["gdb"][a]]
-        return stable
+    def executions(self, session, addresses, script):
+        """All breakpoints are set in every run, and the processor counts a few of them."""
+        for first in range(0, len(addresses), processor.AT_ONCE):
+            some = addresses[first:first + processor.AT_ONCE]
+            counters = []
+            text = session.debug(DDBG, LOOK + script, lambda pid, _: counters.append(processor.Counters(pid, some)))
+            executed, seen = counters[0].close(), parse_counts(text, addresses)
+            if not seen:
+                self.fault(f"ddbg ended without counts:\n{text[-2000:]}")
+                continue
+            for address in some:
+                if seen[address] != executed[address]:
+                    self.fault(f"{self.where(address)}: executed {executed[address]} times, ddbg {seen[address]} hits")
 
     def backtraces(self, session, counted):
         sample = self.random.sample(counted, min(BACKTRACES, len(counted)))
+        stops = [(address, self.random.randrange(min(hits, 100))) for address, hits in sample]
+        for pair in self.seen_by_gdb(session, stops) if session.spec.races else self.of_two_runs(session, stops):
+            self.compared += 1
+            if not agree(*pair):
+                self.fault("backtrace:\n    gdb  {}\n    ddbg {}".format(*pair))
+
+    def of_two_runs(self, session, stops):
         lines = []
-        for number, (address, hits) in enumerate(sample, 2):
-            lines += [f"tbreak *{address:#x}", f"ignore {number} {self.random.randrange(min(hits, 100))}"]
-        for _ in sample:
-            lines += ["continue", "echo BACKTRACE\\n", "bt 40"]
-        with_tails = [LIST_TAIL_FRAMES] + [part for line in lines for part in
-                                           ([line, "list-tail-frames"] if line == "bt 40" else [line])]
-        theirs, again = (frames(session.debug(GDB, with_tails, ["kill"])) for _ in range(2))
-        text = session.debug(DDBG, lines, ["kill"])
+        for number, (address, ignored) in enumerate(stops, 2):
+            lines += [f"tbreak *{address:#x}", f"ignore {number} {ignored}"]
+        theirs, again = (frames(session.debug(GDB, [LIST_TAIL_FRAMES, *lines, *["continue", *GDB_BACKTRACE] * len(stops), "kill"]))
+                         for _ in range(2))
+        text = session.debug(DDBG, [*lines, *["continue", *BACKTRACE] * len(stops), "kill"])
         ours = frames(text)
         if len(ours) != len(theirs):  # a program that ends early leaves empty ones
             self.fault(f"{len(theirs)} stops under gdb, {len(ours)} under ddbg:\n{text[-1500:]}")
-        for number, (their, their_again, our) in enumerate(zip(theirs, again, ours)):
-            if their != their_again:
-                continue
-            self.compared += 1
-            # Where gdb gives up (V8's generated code has no CFI, frame pointers lead through it), ddbg may go on.
-            our = [name for name in our if name != GAVE_UP]
-            if their[-1:] == [GAVE_UP]:
-                their = their[:-1]
-                our = our[:len(their)]
-            if their != our:
-                self.fault(f"backtrace {number}:\n    gdb  {their}\n    ddbg {our}")
+        return [(their, our) for their, their_again, our in zip(theirs, again, ours) if their == their_again]
+
+    def seen_by_gdb(self, session, stops):
+        pairs = []
+
+        def look(pid, text):
+            pairs.append((frames(gdb_at_stop(pid, text, session.folder))[0], frames(text)[0]))
+
+        for address, ignored in stops:
+            # The hit may not come in this run.
+            session.debug(DDBG, [f"tbreak *{address:#x}", f"ignore 2 {ignored}", "continue", *DESCRIBE_STOP, *LOOK, "kill"], look)
+        return pairs
 
     def run(self):
         self.took, self.compared = {}, 0
         with tempfile.TemporaryDirectory(prefix="ddbg-") as folder:
-            session = Session(PROGRAMS[self.name](folder), folder)
+            spec = PROGRAMS[self.name](folder)
+            if spec.races and processor.why_not():
+                raise Missing(f"racing programs need the processor's counts: {processor.why_not()}")
+            session = Session(spec, folder)
             addresses = self.draw(session)
             if addresses:
                 counted = self.counts(session, addresses)
@@ -284,7 +195,7 @@ class Comparison:
                     if not self.faults or counted:
                         self.backtraces(session, counted)
                     print(f"{self.name}: {self.functions} functions of {self.executed} executed, {len(addresses)} addresses, "
-                          f"{self.dropped} not deterministic under gdb, {self.hits} hits, {self.compared} backtraces, "
+                          f"{self.dropped} not the same in two runs, {self.hits} hits, {self.compared} backtraces, "
                           f"gdb {self.took['gdb']:.1f} s, ddbg {self.took['ddbg']:.1f} s, "
                           f"{len(self.faults)} mismatches", flush=True)
             if addresses and self.functions < FUNCTIONS:

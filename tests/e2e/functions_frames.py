@@ -1,0 +1,77 @@
+"""Backtraces of functions_test.py: gdb's view of a stop, of its own or of ddbg's, in a form that can be compared."""
+import re
+import subprocess
+
+from support import GDB
+
+# gdb makes up frames for calls that were jumps, from DWARF's call sites; ddbg shows what is on the stack. A word of the stack
+# that leads to no code ends a backtrace for ddbg; gdb calls it by the data symbol that it finds there, and goes on.
+LIST_TAIL_FRAMES = """python
+def tails():
+    try: frame, level = gdb.newest_frame(), 0
+    except gdb.error: return
+    maps = [line.split() for line in open("/proc/%d/maps" % gdb.selected_inferior().pid)]
+    code = [tuple(int(a, 16) for a in m[0].split("-")) for m in maps if "x" in m[1]]
+    while frame and level < 40:
+        if frame.type() == gdb.TAILCALL_FRAME: print("TAIL %d" % level)
+        if not any(begin <= frame.pc() < end for begin, end in code): print("DATA %d" % level)
+        frame, level = frame.older(), level + 1
+end
+define list-tail-frames
+python tails()
+end"""
+
+BACKTRACE = ["echo BACKTRACE\\n", "bt 40"]
+GDB_BACKTRACE = [*BACKTRACE, "list-tail-frames"]
+GAVE_UP = "(gdb gave up)"
+
+
+def frames(text):
+    """Function names of each backtrace up to the first unknown one."""
+    result = []
+    for block in text.split("BACKTRACE\n")[1:]:
+        names = []
+        tails = set(re.findall(r"^TAIL (\d+)$", block, re.M))
+        data = set(re.findall(r"^DATA (\d+)$", block, re.M))
+        for level, name in re.findall(r"^#(\d+)\s+(?:0x[0-9a-f]+ in )?(.*?)(?: \(| at | from |$)", block, re.M):
+            if name == "??" or level in data:
+                names.append(GAVE_UP)
+                break
+            if level not in tails:
+                # gdb shows the hashes that rustc appends to a legacy symbol and puts into a crate's name.
+                names.append(re.sub(r"::h[0-9a-f]{16}$|\[[0-9a-f]{16}\]", "", name))
+        if "Backtrace stopped:" in block and names[-1:] != [GAVE_UP]:
+            names.append(GAVE_UP)
+        result.append(names)
+    return result
+
+
+def agree(their, our):
+    # Where gdb gives up (V8's generated code has no CFI, frame pointers lead through it), ddbg may go on.
+    our = [name for name in our if name != GAVE_UP]
+    if their[-1:] == [GAVE_UP]:
+        their = their[:-1]
+        our = our[:len(their)]
+    return their == our
+
+
+# Of ddbg, at the stop that gdb is to look at.
+DESCRIBE_STOP = [*BACKTRACE, "info registers", "info threads"]
+
+
+def gdb_at_stop(pid, text, folder):
+    """gdb's output about the stop that ddbg has described at the end of the text. The thread is parked in the agent: gdb gets the
+    registers that ddbg shows, which ends the program."""
+    stop = text[text.rindex("BACKTRACE\n"):]
+    thread = re.search(r"^\* \d+ .*?LWP (\d+)", stop, re.M)[1]
+    registers = re.findall(r"^(r[a-z0-9]{1,2}|eflags) +(0x[0-9a-f]+) ", stop, re.M)
+    assert len(registers) == 18, stop
+    script = f"{folder}/gdb_script"
+    with open(script, "w") as file:
+        file.write("\n".join([
+            "set confirm off", "set pagination off", "set width 0", "set height 0", LIST_TAIL_FRAMES,
+            f"python next(t for t in gdb.selected_inferior().threads() if t.ptid[1] == {thread}).switch()",
+            *(f"set var ${name} = {value}" for name, value in registers), *GDB_BACKTRACE, "kill"]) + "\n")
+    done = subprocess.run([GDB, "-q", "-nx", "-batch", "-p", str(pid), "-x", script], stdin=subprocess.DEVNULL, text=True,
+                          errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=100)
+    return done.stdout
