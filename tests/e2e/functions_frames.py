@@ -27,17 +27,19 @@ GAVE_UP = "(gdb gave up)"
 
 
 def frames(text):
-    """Function names of each backtrace up to the first unknown one."""
+    """What each backtrace leads through, by name or, in a stripped file, by address; up to where gdb has nothing to go by."""
     result = []
     for block in text.split("BACKTRACE\n")[1:]:
         names = []
         tails = set(re.findall(r"^TAIL (\d+)$", block, re.M))
         data = set(re.findall(r"^DATA (\d+)$", block, re.M))
-        for level, name in re.findall(r"^#(\d+)\s+(?:0x[0-9a-f]+ in )?(.*?)(?: \(| at | from |$)", block, re.M):
-            if name == "??" or level in data:
+        for level, address, name in re.findall(r"^#(\d+)\s+(?:(0x[0-9a-f]+) in )?(.*?)(?: \(| at | from |$)", block, re.M):
+            if level in data:
                 names.append(GAVE_UP)
                 break
-            if level not in tails:
+            if name == "??":
+                names.append(address)
+            elif level not in tails:
                 # gdb shows the hashes that rustc appends to a legacy symbol and puts into a crate's name.
                 names.append(re.sub(r"::h[0-9a-f]{16}$|\[[0-9a-f]{16}\]", "", name))
         if "Backtrace stopped:" in block and names[-1:] != [GAVE_UP]:
@@ -46,13 +48,12 @@ def frames(text):
     return result
 
 
-def agree(their, our):
-    # Where gdb gives up (V8's generated code has no CFI, frame pointers lead through it), ddbg may go on.
-    our = [name for name in our if name != GAVE_UP]
-    if their[-1:] == [GAVE_UP]:
+def agree(their, our, may_give_up):
+    """Where gdb may give up, ddbg may go on."""
+    if may_give_up and GAVE_UP in their:
         their = their[:-1]
         our = our[:len(their)]
-    return their == our
+    return their == our and GAVE_UP not in their
 
 
 # Of ddbg, at the stop that gdb is to look at.
@@ -74,4 +75,5 @@ def gdb_at_stop(pid, text, folder):
             *(f"set var ${name} = {value}" for name, value in registers), *GDB_BACKTRACE, "kill"]) + "\n")
     done = subprocess.run([GDB, "-q", "-nx", "-batch", "-p", str(pid), "-x", script], stdin=subprocess.DEVNULL, text=True,
                           errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=100)
+    assert "BACKTRACE\n" in done.stdout, done.stdout
     return done.stdout

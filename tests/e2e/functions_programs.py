@@ -13,10 +13,11 @@ class Missing(Exception):
 class Spec:
     """libraries: which of the mapped libraries give functions, too. driver: talks to the program from outside.
     start: a function, as a pattern for its symbol, from which on hits are compared; without it the entry point.
-    races: what is executed depends on which thread or process comes first, or on how long a stop takes."""
+    races: what is executed depends on which thread or process comes first, or on how long a stop takes.
+    gives_up: gdb's backtraces may end before the outermost frame."""
 
     def __init__(self, path, *arguments, libraries=r"/libc\.so", env=None, prepare=None, driver=None, drop=None,
-                 start=None, races=False):
+                 start=None, races=False, gives_up=False):
         found = shutil.which(path)
         if not found:
             raise Missing(f"{path} is not installed")
@@ -29,6 +30,7 @@ class Spec:
         self.drop = drop
         self.start = start
         self.races = races
+        self.gives_up = gives_up
 
     def filtered(self, output):
         return re.sub(self.drop, b"", output) if self.drop else output
@@ -140,9 +142,9 @@ def redis(folder):
 def node(folder):
     text = "let m = new Map(); for (let i = 0; i < 30; i++) m.set('k' + i, i * i); console.log(JSON.stringify([...m])," \
            "'abc'.replace(/b/, 'x')); process.exitCode = 4"
-    # From behind the start of V8, which reads /proc/self/maps as Rust's runtime does.
+    # From behind the start of V8, which reads /proc/self/maps as Rust's runtime does. Its generated code has no CFI.
     return Spec("/usr/bin/node", "--single-threaded", "--jitless", "--no-opt", "--hash-seed=1", "--random-seed=1", "-e", text,
-                start=r"^_ZN4node16NodeMainInstance3RunEv$", races=True, libraries=r"/libc\.so|/libstdc\+\+")
+                start=r"^_ZN4node16NodeMainInstance3RunEv$", races=True, gives_up=True, libraries=r"/libc\.so|/libstdc\+\+")
 
 
 def openssl(folder):
@@ -219,8 +221,9 @@ def go(folder):
     path = os.path.join(folder, "go_program")
     if not os.path.exists(path):
         compile_with("go", ["go", "build", "-o", path, source], folder)
-    # Static: the entry point is where starti stops already; it jumps to the start named here.
-    return Spec(path, start=r"^_rt0_amd64$", races=True, env={"GOMAXPROCS": "1", "GOGC": "off", "GODEBUG": "asyncpreemptoff=1"})
+    # Static: the entry point is where starti stops already; it jumps to the start named here. Below a goroutine's first function, and
+    # below the first of all, the stack holds no return address.
+    return Spec(path, start=r"^_rt0_amd64$", races=True, gives_up=True, env={"GOMAXPROCS": "1", "GOGC": "off", "GODEBUG": "asyncpreemptoff=1"})
 
 
 PROGRAMS = {"python3": python, "python3_threads": python_threads, "perl": perl, "bash": bash, "sqlite3": sqlite, "gzip": gzip,
