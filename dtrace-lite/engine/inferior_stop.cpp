@@ -2,7 +2,6 @@
 // docs/stop-protocol.md.
 #include "dtrace-lite/engine/inferior_impl.h"
 
-
 #include <algorithm>
 #include <cinttypes>
 #include <climits>
