@@ -70,6 +70,13 @@ inline bool takes_part(const ThreadBlock* t) {
   return t && !process.detached && !t->passthrough && !t->in_vfork;
 }
 
+// Single steps are wanted, now: not while a call runs at full speed, nor a handler of the
+// program's.
+inline bool steps(const ThreadBlock* t) {
+  return takes_part(t) && t->action != session::Action::kRun && !t->stepping_over_call &&
+         !t->step_frame;
+}
+
 class SpinLock {
 public:
   explicit SpinLock(std::atomic<uint32_t>& word) : word_(word) {
@@ -141,7 +148,11 @@ void go_on(ThreadBlock*, KernelUcontext*, uint64_t counted);
 void go_on_after_stop(ThreadBlock*, KernelUcontext*, uint64_t counted);
 // The thread has arrived at uc->rip by a step (or an emulated instruction): stop, or step on.
 void step_landed(ThreadBlock*, KernelUcontext*);
-void apply_trap_flag(ThreadBlock*, KernelUcontext*);
+// First and last in every handler. In between uc has the trap flag that the program has set.
+void take_trap_flag(ThreadBlock*, KernelUcontext*);
+void set_trap_flag(ThreadBlock*, KernelUcontext*);
+// Sends the thread to make the call whose `syscall` is at this address from agent_stepped_call.
+void call_from_agent(ThreadBlock*, KernelUcontext*, uint64_t syscall);
 // Steps the thread on, all else held back, to the next place where the program's state can be
 // named; there it parks if a stop is on, or gets the signal.
 void step_out(ThreadBlock*, KernelUcontext*);

@@ -18,17 +18,17 @@ void to_trampoline(ThreadBlock* t, KernelUcontext* uc, PendingCall call, ThreadB
   t->cloned = reinterpret_cast<uint64_t>(child);
   t->call_mask = uc->sigmask;
   t->call_regs.rip = m.rip + kSyscallLength;
-  t->call_regs.r11 = m.eflags & ~kEflagsTrap;
-  t->call_regs.eflags = t->action != Action::kRun && !t->stepping_over_call ? kEflagsTrap : 0;
+  t->call_regs.r11 = m.eflags;
+  t->call_regs.eflags = steps(t) ? kEflagsTrap : m.eflags & kEflagsTrap;
   m.rip = own_trampoline(t);
   if (child) {
     child->parent = reinterpret_cast<uint64_t>(t);
     child->call_mask = t->call_mask;
     child->call_regs.rip = t->call_regs.rip;
     child->call_regs.r11 = t->call_regs.r11;
+    child->call_regs.eflags = m.eflags & kEflagsTrap;
     m.rip = reinterpret_cast<uint64_t>(agent_child_trampolines) + child->slot * kTrampolineSize;
   }
-  m.eflags &= ~kEflagsTrap;
   // Nothing may arrive before the new thread has its stack for signals, nor in between: a kick
   // waits until entry.S opens the mask. Faults stay open, they are always ours.
   uc->sigmask = agent_mask();
@@ -200,6 +200,9 @@ extern "C" void agent_in_new_thread(ThreadBlock* t) { begin_thread(t); }
 extern "C" void agent_after_call(ThreadBlock* t) {
   const long result = static_cast<long>(t->call_regs.rax);
   const PendingCall call = t->pending_call;
+  // As it left the agent; a vfork child has used the block meanwhile.
+  t->trap_flag = TrapFlag::kAway;
+  t->program_trap_flag = t->call_regs.r11 & kEflagsTrap;
   t->pending_call = PendingCall::kNone;
   switch (call) {
   case PendingCall::kThread: {

@@ -133,8 +133,10 @@ void call_sigreturn(ThreadBlock* t, KernelUcontext* uc) {
       }
     t->restored_rip = uc->mcontext.rip;
   }
-  if (takes_part(t) && t->action != Action::kRun && (uc->mcontext.eflags & kEflagsTrap))
-    return go_on(t, uc, counted); // a handler ran in the middle of a step
+  if (t && t->step_frame == address) { // a handler ran in the middle of a step
+    t->step_frame = 0;
+    return go_on(t, uc, counted);
+  }
   const uint64_t rip = uc->mcontext.rip;
   deliver_pending(t, uc);
   if (uc->mcontext.rip == rip && takes_part(t))
@@ -179,7 +181,7 @@ bool call_sigsuspend(ThreadBlock* t, KernelUcontext* uc) {
     return false;
   m.rip += kSyscallLength;
   m.rcx = m.rip;
-  m.r11 = m.eflags & ~kEflagsTrap;
+  m.r11 = m.eflags;
   m.rax = kMinusEintr;
   t->restored_rip = 0;
   deliver_pending(t, uc);
@@ -246,8 +248,8 @@ void handle_syscall(ThreadBlock* t, Site* site, KernelUcontext* uc) {
     m.rax = static_cast<uint64_t>(result);
     m.rip = site->address + kSyscallLength;
     m.rcx = m.rip;
-    m.r11 = m.eflags & ~kEflagsTrap;
-    if (takes_part(t) && t->action != Action::kRun && !t->stepping_over_call)
+    m.r11 = m.eflags;
+    if (steps(t))
       return step_landed(t, uc);
     return deliver_pending(t, uc);
   }

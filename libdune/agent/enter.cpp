@@ -74,6 +74,7 @@ extern "C" void agent_on_enter(KernelUcontext* uc) {
   if (cannot_serve())
     return give_back(t, uc);
   go_on_after_stop(t, uc, 0);
+  set_trap_flag(t, uc);
 }
 
 // From the middle of a system call (entry.S). The keeper has filled in call_regs, call_mask and

@@ -73,6 +73,12 @@ struct CountedFrame {
 };
 inline constexpr int kCountedFrames = 4;
 
+// Whose the trap flag is that the processor has: the program's; ours, set to step; ours, clear for
+// as long as the thread is in the agent's text.
+enum class TrapFlag : uint32_t { kProgram, kStepping, kAway };
+// What an instruction does with the trap flag.
+enum class FlagsUse : uint32_t { kNone, kPush, kPop };
+
 enum class PendingCall : uint32_t { kNone, kThread, kFork, kVfork, kExec };
 
 // One per thread slot, at the top end of the slot's stack. Private memory: a forked child has its
@@ -118,6 +124,17 @@ struct alignas(64) ThreadBlock {
   uint64_t last_rsp;
   uint64_t last_rip;
   uint64_t stepped_call; // address of the `syscall` that agent_stepped_call makes, 0: none
+  // Where the program's handler that a step waits for will have its sigreturn, 0: none. `landing`:
+  // the step itself is done, and counts then.
+  uint64_t step_frame;
+  uint32_t landing;
+  // While the processor's trap flag is not the program's (trap.cpp): the program's own, and the
+  // instruction that runs with ours.
+  TrapFlag trap_flag;
+  uint64_t program_trap_flag;
+  uint64_t armed_at;
+  FlagsUse armed_use;
+  uint32_t program_stepped; // the trap in hand is, or may be, that of the program's own flag
   // The rest of a call that a kick cut short is made there, too: what was done, and the arguments
   // as the program gave them.
   uint64_t partial_done, partial_rsi, partial_rdx;

@@ -60,10 +60,7 @@ bool continue_short_call(ThreadBlock* t, KernelUcontext* uc) {
   m.rsi += m.rax;
   m.rdx -= m.rax;
   m.rax = number;
-  t->stepped_call = m.rip - kSyscallLength;
-  slot_of(t).regs.rip = m.rip; // where it is, for a stop meanwhile
-  m.rip = reinterpret_cast<uint64_t>(agent_stepped_call);
-  m.eflags &= ~kEflagsTrap;
+  call_from_agent(t, uc, m.rip - kSyscallLength);
   return true;
 }
 

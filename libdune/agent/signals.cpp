@@ -98,7 +98,6 @@ void default_action(ThreadBlock* t, KernelUcontext* uc, const KernelSiginfo* inf
   uc->sigmask &= ~bit;
   if (t)
     t->action = Action::kRun;
-  uc->mcontext.eflags &= ~kEflagsTrap;
   syscall_of(__NR_rt_tgsigqueueinfo, syscall_of(__NR_getpid), syscall_of(__NR_gettid), signal,
              reinterpret_cast<uint64_t>(info));
 }
@@ -189,6 +188,9 @@ bool enter_handler(ThreadBlock* t, KernelUcontext* uc, const KernelSiginfo* info
     }
     *entry = {frame_address + offsetof(KernelSigframe, uc), counted};
   }
+
+  if (t && steps(t)) // goes on after the handler
+    t->step_frame = frame_address + offsetof(KernelSigframe, uc);
 
   SignalSet mask = blocked_now(t, uc) | action.mask;
   if (!(action.flags & kSaNodefer))
@@ -359,9 +361,6 @@ void signal_at_program(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info, 
   // A fault or trap that the program blocks or ignores kills it, as the kernel forces such signals.
   if (synchronous && (blocked || process.actions[signal].handler == kSigIgn))
     return default_action(t, uc, info);
-  const bool stepping = t && t->action != Action::kRun && !t->stepping_over_call;
-  if (stepping)
-    uc->mcontext.eflags |= kEflagsTrap; // into the frame: stepping goes on after the handler
   const uint64_t rip = uc->mcontext.rip;
   deliver(t, uc, info, counted);
   if (uc->mcontext.rip == rip)
@@ -393,8 +392,7 @@ void on_asynchronous_signal(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* i
   const KernelSigcontext found = uc->mcontext;
   uint64_t counted;
   if (to_program(t, uc, &counted) == Place::kProgram) {
-    const bool stepping = t && t->action != Action::kRun;
-    if (!counted || stepping || (find_site(counted)->flags.load() & kSiteInterruptible))
+    if (!counted || steps(t) || (find_site(counted)->flags.load() & kSiteInterruptible))
       return arrived(t, uc, info, counted);
     // Behind the instruction, not before it: a handler may leave for elsewhere, come back to its
     // address by a way that is not sigreturn (Go's preemption), and hit the site twice.
@@ -408,9 +406,10 @@ void on_asynchronous_signal(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* i
   send_to_self(*info);
 }
 
+namespace {
+
 // Every signal but SIGTRAP, a kick by signal included.
-extern "C" void agent_on_signal(int signal, KernelSiginfo* info, KernelUcontext* uc) {
-  ThreadBlock* t = current();
+void on_signal(ThreadBlock* t, KernelUcontext* uc, int signal, KernelSiginfo* info) {
   const bool fault = (kSynchronous & signal_bit(signal)) && info->code > 0;
   if (fault && recover_guard(t, uc))
     return;
@@ -428,6 +427,15 @@ extern "C" void agent_on_signal(int signal, KernelSiginfo* info, KernelUcontext*
   if (to_program(t, uc, &counted) == Place::kUnclear)
     return step_out_with(t, uc, *info);
   arrived(t, uc, info, counted);
+}
+
+} // namespace
+
+extern "C" void agent_on_signal(int signal, KernelSiginfo* info, KernelUcontext* uc) {
+  ThreadBlock* t = current();
+  take_trap_flag(t, uc);
+  on_signal(t, uc, signal, info);
+  set_trap_flag(t, uc);
 }
 
 } // namespace dune::agent

@@ -90,10 +90,14 @@ Place to_program(ThreadBlock* t, KernelUcontext* uc, uint64_t* counted) {
     }
     // The agent may have been on its way there (agent_on_enter_call).
     const auto stepped = reinterpret_cast<uint64_t>(agent_stepped_call);
-    if (t->stepped_call && (rip == stepped || rip == stepped + kSyscallLength))
+    if (t->stepped_call && (rip == stepped || rip == stepped + kSyscallLength)) {
+      const uint64_t call = t->stepped_call;
       leave_stepped_call(t, uc);
-    else if (in_agent_text(rip))
+      if (uc->mcontext.rip == call && find_site(call))
+        *counted = call;
+    } else if (in_agent_text(rip)) {
       return Place::kUnclear;
+    }
     return Place::kProgram;
   }
 

@@ -124,11 +124,11 @@ void park(ThreadBlock* t, KernelUcontext* uc, StopReason reason) {
   }
 
   registers_to(uc->mcontext, slot.regs);
-  uc->mcontext.eflags &= ~kEflagsTrap;
   t->action = slot.action;
   t->steps_left = slot.step_count;
   t->steps_taken = 0;
   t->stepping_over_call = 0;
+  t->step_frame = t->landing = 0;
   t->last_rsp = uc->mcontext.rsp;
   if (process.policy_seq != h.policy_seq.load())
     refresh_policy();

@@ -1,8 +1,9 @@
 // SIGTRAP: int3 at a site, single steps, watchpoints, and the program's own traps.
 //
 // A thread is always in one of these states between two instructions of the program:
-//   running   TF clear, nothing pending
+//   running   TF is the program's, nothing pending
 //   stepping  TF set, block.action is kStep or kRange
+//   handler   block.step_frame: the same, but TF is the program's until its handler returns
 //   free call block.stepping_over_call: TF clear until the site at the call's return is hit by the
 //             same frame; then stepping again
 //   stepping out  block.step_out: TF set only to leave a place where the program's state cannot be
@@ -14,8 +15,6 @@ namespace dune::agent {
 using namespace session;
 
 namespace {
-
-bool steps(const ThreadBlock* t) { return t->action != Action::kRun && !t->stepping_over_call; }
 
 void enter_copy(ThreadBlock* t, Site* site, KernelUcontext* uc) {
   if (t)
@@ -31,8 +30,9 @@ bool has_jump(const Site* site) { return site->flags.load(std::memory_order_rela
 
 // The kernel leaves a system call with TF set by IRET, and the trap comes after the instruction
 // that follows. So a thread that is stepped makes its system calls from a place of ours with a trap
-// of ours behind it.
-void step_system_call(ThreadBlock* t, KernelUcontext* uc) {
+// of ours behind it. (The same if the program has set TF: from a copy there would be one more trap
+// than without us.)
+void step_system_call(ThreadBlock* t, KernelUcontext* uc, uint64_t address) {
   uint8_t code[kSyscallLength];
   if (!read_user(t, code, uc->mcontext.rip, sizeof code) || code[0] != 0x0f || code[1] != 0x05)
     return;
@@ -44,10 +44,7 @@ void step_system_call(ThreadBlock* t, KernelUcontext* uc) {
   case __NR_vfork:
     return;
   }
-  t->stepped_call = uc->mcontext.rip;
-  slot_of(t).regs.rip = uc->mcontext.rip + kSyscallLength; // where it is, for a stop meanwhile
-  uc->mcontext.rip = reinterpret_cast<uint64_t>(agent_stepped_call);
-  uc->mcontext.eflags &= ~kEflagsTrap;
+  call_from_agent(t, uc, address);
 }
 
 // The instruction at the site, whose records were dealt with.
@@ -56,8 +53,12 @@ void run_displaced(ThreadBlock* t, Site* site, KernelUcontext* uc) {
     handle_syscall(t, site, uc);
   else
     enter_copy(t, site, uc);
-  if (t)
-    apply_trap_flag(t, uc);
+  if (!t)
+    return;
+  t->last_rsp = uc->mcontext.rsp;
+  if (takes_part(t) && uc->mcontext.rip == site->copy &&
+      (steps(t) || (uc->mcontext.eflags & kEflagsTrap)))
+    step_system_call(t, uc, site->address);
 }
 
 // Stops for what run_records found, for as long as the thread arrives at sites.
@@ -141,19 +142,26 @@ bool half_done(const ThreadBlock* t, uint64_t rip) {
 }
 
 void on_step(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
-  if (!t || (t->action == Action::kRun && !t->step_out))
+  if (!t)
     return signal_at_program(t, uc, info, 0); // the program set TF itself
   if (half_done(t, uc->mcontext.rip))
     return;
+  const uint64_t found = uc->mcontext.rip;
   uint64_t counted;
   if (to_program(t, uc, &counted) == Place::kUnclear)
-    return; // TF is still set: on to the next instruction
+    return; // TF stays set: on to the next instruction
   if (t->step_out)
     return stepped_out(t, uc, counted);
-  if (!takes_part(t)) {
-    uc->mcontext.eflags &= ~kEflagsTrap; // the vfork child of a stepped thread runs freely
-    return;
+  // Behind a system call there is no trap, nor before what a jump stands for.
+  const Site* site = find_site(uc->mcontext.rip);
+  const bool jumped = site && has_jump(site) && found == site->trampoline.address;
+  if (t->program_stepped && !in_agent_text(found) && !jumped) {
+    info->fault_address = uc->mcontext.rip;
+    t->landing = steps(t) && !counted;
+    return signal_at_program(t, uc, info, counted);
   }
+  if (!steps(t)) // the vfork child of a stepped thread runs freely
+    return go_on(t, uc, counted);
   if (counted) // an iteration of a repeated string instruction: still the same instruction
     return enter_copy(t, find_site(counted), uc);
   step_landed(t, uc);
@@ -186,16 +194,89 @@ bool begin_free_call(ThreadBlock* t, KernelUcontext* uc, const ThreadSlot& slot)
   return true;
 }
 
+// A handler that interrupted the agent, whose own code runs with the flag clear. The lines behind a
+// call run with the program's registers, and are stepped.
+bool found_agent(const KernelUcontext* uc) {
+  const uint64_t rip = uc->mcontext.rip;
+  return uc->mcontext.rsp - agent_config.stacks < kThreadSlots * kAgentStackSize &&
+         (rip < reinterpret_cast<uint64_t>(agent_restore_begin) ||
+          rip >= reinterpret_cast<uint64_t>(agent_restore_end));
+}
+
+FlagsUse flags_use(ThreadBlock* t, uint64_t rip) {
+  constexpr uint64_t kMaxInstruction = 15;
+  uint8_t byte;
+  for (uint64_t i = 0; i < kMaxInstruction && read_user(t, &byte, rip + i, 1); ++i)
+    switch (byte) {
+    case 0x26: // segments
+    case 0x2e:
+    case 0x36:
+    case 0x3e:
+    case 0x64:
+    case 0x65:
+    case 0x66: // operand and address size
+    case 0x67:
+    case 0xf2:
+    case 0xf3:
+      continue;
+    case 0x9c:
+      return FlagsUse::kPush;
+    case 0x9d:
+    case 0xcf: // iret
+      return FlagsUse::kPop;
+    default:
+      if ((byte & 0xf0) != 0x40) // REX
+        return FlagsUse::kNone;
+    }
+  return FlagsUse::kNone;
+}
+
 } // namespace
 
-void apply_trap_flag(ThreadBlock* t, KernelUcontext* uc) {
-  // On its way into a call that the agent makes for it: what comes behind the call sees to the
-  // flag. (A forked child, above all, would trap when the handler is no longer ours.)
-  if (in_agent_text(uc->mcontext.rip))
-    uc->mcontext.eflags &= ~kEflagsTrap;
-  else if (steps(t) || t->step_out)
-    uc->mcontext.eflags |= kEflagsTrap;
-  t->last_rsp = uc->mcontext.rsp;
+void take_trap_flag(ThreadBlock* t, KernelUcontext* uc) {
+  KernelSigcontext& m = uc->mcontext;
+  if (!t || found_agent(uc))
+    return;
+  const TrapFlag whose = t->trap_flag;
+  t->trap_flag = TrapFlag::kProgram;
+  t->program_stepped = 1;
+  if (whose == TrapFlag::kProgram || (whose == TrapFlag::kAway && !in_agent_text(m.rip)))
+    return;
+  t->program_stepped = t->program_trap_flag != 0;
+  const FlagsUse use =
+      whose == TrapFlag::kStepping && m.rip != t->armed_at ? t->armed_use : FlagsUse::kNone;
+  if (use == FlagsUse::kPop)
+    return;
+  m.eflags = (m.eflags & ~kEflagsTrap) | t->program_trap_flag;
+  uint8_t high; // of the flags on the stack
+  if (use == FlagsUse::kPush && !t->program_trap_flag && read_user(t, &high, m.rsp + 1, 1)) {
+    high &= static_cast<uint8_t>(~(kEflagsTrap >> 8));
+    write_user(t, m.rsp + 1, &high, 1);
+  }
+}
+
+void set_trap_flag(ThreadBlock* t, KernelUcontext* uc) {
+  KernelSigcontext& m = uc->mcontext;
+  if (!t || found_agent(uc))
+    return;
+  t->program_trap_flag = m.eflags & kEflagsTrap;
+  if (t->step_out || (steps(t) && !in_agent_text(m.rip))) {
+    t->trap_flag = TrapFlag::kStepping;
+    t->armed_at = m.rip;
+    t->armed_use = flags_use(t, m.rip);
+    m.eflags |= kEflagsTrap;
+  } else if (in_agent_text(m.rip)) {
+    // On its way into a call that the agent makes for it: what comes behind the call sees to the
+    // flag. (A forked child, above all, would trap when the handler is no longer ours.)
+    t->trap_flag = TrapFlag::kAway;
+    m.eflags &= ~kEflagsTrap;
+  }
+}
+
+void call_from_agent(ThreadBlock* t, KernelUcontext* uc, uint64_t syscall) {
+  t->stepped_call = syscall;
+  slot_of(t).regs.rip = syscall + kSyscallLength; // where it is, for a stop meanwhile
+  uc->mcontext.rip = reinterpret_cast<uint64_t>(agent_stepped_call);
 }
 
 void step_out(ThreadBlock* t, KernelUcontext* uc) {
@@ -204,7 +285,6 @@ void step_out(ThreadBlock* t, KernelUcontext* uc) {
     t->deferred_mask = uc->sigmask;
   }
   uc->sigmask = agent_mask() & ~signal_bit(kSigTrap);
-  uc->mcontext.eflags |= kEflagsTrap;
 }
 
 void step_out_with(ThreadBlock* t, KernelUcontext* uc, const KernelSiginfo& info) {
@@ -215,18 +295,23 @@ void step_out_with(ThreadBlock* t, KernelUcontext* uc, const KernelSiginfo& info
 
 void end_step_out(ThreadBlock* t, KernelUcontext* uc) {
   t->step_out = 0;
-  uc->mcontext.eflags &= ~kEflagsTrap;
   uc->sigmask = t->deferred_mask;
 }
 
 void go_on(ThreadBlock* t, KernelUcontext* uc, uint64_t counted) {
+  if (t && t->landing && !t->step_frame) {
+    t->landing = 0;
+    return step_landed(t, uc);
+  }
   Site* site = find_site(uc->mcontext.rip);
-  if (site && !installed(site) && has_jump(site) && t && (steps(t) || t->step_out))
+  const bool traps = t && (steps(t) || t->step_out || (uc->mcontext.eflags & kEflagsTrap));
+  if (site && !installed(site) && has_jump(site) && traps)
     return run_displaced(t, site, uc); // the instruction, not what the jump leads to
   if (!site || !installed(site)) {
-    apply_trap_flag(t, uc);
-    if (takes_part(t) && steps(t))
-      step_system_call(t, uc);
+    if (t)
+      t->last_rsp = uc->mcontext.rsp;
+    if (steps(t))
+      step_system_call(t, uc, uc->mcontext.rip);
     return;
   }
   // Not counted yet, but running: the int3 itself traps. Stepping must not execute it with TF set.
@@ -258,7 +343,6 @@ void go_on_after_stop(ThreadBlock* t, KernelUcontext* uc, uint64_t counted) {
 void step_landed(ThreadBlock* t, KernelUcontext* uc) {
   ThreadSlot& slot = slot_of(t);
   t->steps_taken++;
-  uc->mcontext.eflags &= ~kEflagsTrap;
   bool done;
   if (t->action == Action::kStep) {
     done = t->steps_left <= 1;
@@ -289,14 +373,11 @@ void step_landed(ThreadBlock* t, KernelUcontext* uc) {
   go_on(t, uc, at_site ? site->address : 0);
 }
 
-extern "C" void agent_on_trap(int, KernelSiginfo* info, KernelUcontext* uc) {
-  ThreadBlock* t = current();
-  if (t && (uc->mcontext.eflags & kEflagsTrap) && t->action == Action::kRun && !t->step_out &&
-      info->code == kTrapTrace)
-    return signal_at_program(t, uc, info, 0);
+namespace {
+
+void on_trap(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
   switch (info->code) {
   case kSiKernel:
-    uc->mcontext.eflags &= ~kEflagsTrap; // set again where it is still wanted
     return on_int3(t, uc, info);
   case kTrapTrace:
   case kTrapBrkpt:
@@ -311,6 +392,15 @@ extern "C" void agent_on_trap(int, KernelSiginfo* info, KernelUcontext* uc) {
                      KickedBy::kPerfEvent); // its own, see kick_self: no call was interrupted
     return on_asynchronous_signal(t, uc, info);
   }
+}
+
+} // namespace
+
+extern "C" void agent_on_trap(int, KernelSiginfo* info, KernelUcontext* uc) {
+  ThreadBlock* t = current();
+  take_trap_flag(t, uc);
+  on_trap(t, uc, info);
+  set_trap_flag(t, uc);
 }
 
 } // namespace dune::agent

@@ -232,6 +232,29 @@ TEST(SteppingOn, WholeProgramToItsEnd) {
   const Stepped got = step_all(traced, 1000000);
   EXPECT_GT(got.trace.size(), 10000u);
   EXPECT_EQ(got.outcome, native);
+  // What sets the flags anew does not end the stepping.
+  for (const char* behind : {"own_begin", "popped", "own_return", "own_end"})
+    EXPECT_EQ(std::count(got.trace.begin(), got.trace.end(), traced.symbol(behind).value), 2)
+        << behind;
+}
+
+// A program that steps itself, past sites.
+TEST(OwnTrapFlag, TrapsAsWithoutTheAgent) {
+  for (const char* name : {"steps", "steps_static"}) {
+    const std::string command = target_path(name);
+    const Outcome native = run_native(command);
+    Traced traced(command);
+    ASSERT_TRUE(traced.ok());
+    std::vector<RecordId> sites;
+    for (const char* place : {"own_steps", "own_begin", "own_hit", "popped", "own_return"})
+      sites.push_back(traced.record(place, {.ignore_count = ~uint64_t{0}}));
+    const TargetAddr begin = traced.symbol("own_begin");
+    for (uint64_t offset : {0x1, 0x8, 0x28, 0x2a}) // pushfq, syscall, rep, call
+      sites.push_back(traced.record(begin + offset, {.ignore_count = ~uint64_t{0}}));
+    EXPECT_EQ(traced.run_to_end(), native) << name;
+    for (RecordId id : sites)
+      EXPECT_EQ(traced.hits(id), 2u) << name << " " << id;
+  }
 }
 
 // A range that calls itself: the inner calls run at full speed, only the frame's own instructions
