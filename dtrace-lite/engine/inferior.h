@@ -28,7 +28,7 @@ using dune::TargetRange;
 using RecordId = uint32_t;
 
 // What the instruction before a `syscall` may become, see jump_sites.cpp.
-enum class JumpKind : uint8_t { kNone, kQuick, kGate };
+enum class JumpKind : uint8_t { kNone, kQuick, kGate, kWait };
 
 struct RecordSpec {
   std::vector<uint8_t> condition{}; // position-independent code, see expr/compile.h; empty: always

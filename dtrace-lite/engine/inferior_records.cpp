@@ -178,7 +178,7 @@ Checked<void> Inferior::Impl::install_jumps(std::span<const SyscallSpot> spots) 
     auto index = bytes ? sites->site_at(spot.before, *bytes, 0) : Checked<uint32_t>(bytes.error());
     if (!index || sites->place(*index).patched())
       continue;
-    const auto jump = sites->plan_jump(*index, spot.jump, *bytes, TargetAddr(map.quick_call));
+    const auto jump = sites->plan_jump(*index, spot.jump, *bytes, map);
     if (!jump)
       continue;
     // Whoever dies in between: the tail stands behind an int3 at a known site until it is whole.

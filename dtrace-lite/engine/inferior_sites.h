@@ -62,7 +62,8 @@ public:
   // Makes the site on the instruction before a `syscall` that is a site a jump site: what is to be
   // written over it. nullopt: it cannot be one (jump_sites.cpp). `original` as for site_at.
   std::optional<std::array<uint8_t, dune::session::kJumpLength>>
-  plan_jump(uint32_t index, JumpKind, std::span<const uint8_t> original, TargetAddr quick_entry);
+  plan_jump(uint32_t index, JumpKind, std::span<const uint8_t> original,
+            const dune::session::MemoryMap&);
   // The jump site that leads past the `syscall` at `address`.
   std::optional<uint32_t> jump_before(TargetAddr address) const;
 

@@ -8,6 +8,8 @@
 //          (agent/entry.S, agent_quick_call).
 //   gate   before a call whose number is only known when it is made, as in libc's syscall(): the
 //          trampoline makes the call itself unless its number may be one that the agent wants.
+//   wait   before a call that the agent wants to see only when it has a signal for it: the
+//          trampoline makes the call itself until the agent opens the gate.
 #include "dtrace-lite/engine/inferior_sites.h"
 
 #include "disasm/relocate.h"
@@ -61,7 +63,7 @@ constexpr size_t kMaxTrampoline = 128;
 
 } // namespace
 
-// By the low byte of a system call's number: can it be one that the agent wants?
+// By the low byte of a system call's number: the widest gate of those that it can be.
 Checked<TargetAddr> SitePool::gate_table() {
   constexpr size_t kSize = 256;
   if (!gate_table_) {
@@ -69,8 +71,9 @@ Checked<TargetAddr> SitePool::gate_table() {
     if (!room)
       return room.error();
     for (uint32_t number = 0; number < 4 * kSize; ++number)
-      if (agent_must_see(number))
-        room->second[number % kSize] = std::byte{1};
+      if (const GateKind gate = gate_of(number);
+          gate != GateKind::kShut && room->second[number % kSize] != std::byte{1})
+        room->second[number % kSize] = static_cast<std::byte>(gate);
     gate_table_ = TargetAddr(room->first);
   }
   return *gate_table_;
@@ -78,7 +81,7 @@ Checked<TargetAddr> SitePool::gate_table() {
 
 std::optional<std::array<uint8_t, kJumpLength>>
 SitePool::plan_jump(uint32_t index, JumpKind kind, std::span<const uint8_t> original,
-                    TargetAddr quick_entry) {
+                    const MemoryMap& map) {
   const TargetAddr address = places_[index].address;
   const uint64_t length = places_[index].original_length;
   const TargetAddr call = address + length;
@@ -105,14 +108,20 @@ SitePool::plan_jump(uint32_t index, JumpKind kind, std::span<const uint8_t> orig
   code.bytes(displaced.bytes);
   size_t behind = kMaxTrampoline;
   if (kind == JumpKind::kQuick) {
-    code.bytes({0x48, 0xb9}).quad(call.value);                    // movabs $call,%rcx
-    code.bytes({0xff, 0x25, 0, 0, 0, 0}).quad(quick_entry.value); // jmp *0(%rip)
+    code.bytes({0x48, 0xb9}).quad(call.value);                 // movabs $call,%rcx
+    code.bytes({0xff, 0x25, 0, 0, 0, 0}).quad(map.quick_call); // jmp *0(%rip)
   } else {
-    code.bytes({0x0f, 0xb6, 0xc8});              // movzbl %al,%ecx
-    code.bytes({0x49, 0xbb}).quad(table->value); // movabs $table,%r11
-    code.bytes({0x41, 0x0f, 0xb6, 0x0c, 0x0b});  // movzbl (%r11,%rcx),%ecx
-    code.bytes({0xe3, kJumpLength}).jump(call);  // jrcxz over the jump to the int3
-    code.bytes({0x0f, 0x05});                    // syscall
+    if (kind == JumpKind::kGate) {
+      code.bytes({0x0f, 0xb6, 0xc8});              // movzbl %al,%ecx
+      code.bytes({0x49, 0xbb}).quad(table->value); // movabs $table,%r11
+      code.bytes({0x41, 0x0f, 0xb6, 0x0c, 0x0b});  // movzbl (%r11,%rcx),%ecx
+    } else {
+      code.bytes({0xb9, static_cast<uint8_t>(GateKind::kWaits), 0, 0, 0}); // mov $kWaits,%ecx
+    }
+    code.bytes({0x49, 0xbb}).quad(map.agent_data); // movabs $gates,%r11
+    code.bytes({0x41, 0x0f, 0xb6, 0x0c, 0x0b});    // movzbl (%r11,%rcx),%ecx
+    code.bytes({0xe3, kJumpLength}).jump(call);    // jrcxz over the jump to the int3
+    code.bytes({0x0f, 0x05});                      // syscall
     behind = code.all().size();
     code.bytes({0x48, 0xb9}).quad((call + kSyscallLength).value); // movabs, as it leaves %rcx
     code.jump(call + kSyscallLength);

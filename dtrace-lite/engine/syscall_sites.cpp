@@ -14,27 +14,33 @@ using dune::disasm::Instruction;
 
 namespace {
 
-// One row per system call that starts, ends or re-signals a thread or process, by number.
+// One row per system call that starts, ends or re-signals a thread or process, or waits with a mask
+// of its own, by number.
 struct Wanted {
   uint32_t number;
-  bool quick; // the agent has the answer itself (agent/calls_signal.cpp)
+  // kQuick: the agent has the answer itself (agent/calls_signal.cpp).
+  JumpKind jump;
 };
 constexpr Wanted kWanted[] = {
-    {13, true},   // rt_sigaction
-    {14, true},   // rt_sigprocmask
-    {15, false},  // rt_sigreturn
-    {56, false},  // clone
-    {57, false},  // fork
-    {58, false},  // vfork
-    {59, false},  // execve
-    {60, false},  // exit
-    {127, true},  // rt_sigpending
-    {128, false}, // rt_sigtimedwait
-    {130, false}, // rt_sigsuspend
-    {131, true},  // sigaltstack
-    {231, false}, // exit_group
-    {322, false}, // execveat
-    {435, false}, // clone3
+    {13, JumpKind::kQuick},  // rt_sigaction
+    {14, JumpKind::kQuick},  // rt_sigprocmask
+    {15, JumpKind::kNone},   // rt_sigreturn
+    {56, JumpKind::kNone},   // clone
+    {57, JumpKind::kNone},   // fork
+    {58, JumpKind::kNone},   // vfork
+    {59, JumpKind::kNone},   // execve
+    {60, JumpKind::kNone},   // exit
+    {127, JumpKind::kQuick}, // rt_sigpending
+    {128, JumpKind::kNone},  // rt_sigtimedwait
+    {130, JumpKind::kNone},  // rt_sigsuspend
+    {131, JumpKind::kQuick}, // sigaltstack
+    {231, JumpKind::kNone},  // exit_group
+    {270, JumpKind::kWait},  // pselect6
+    {271, JumpKind::kWait},  // ppoll
+    {281, JumpKind::kWait},  // epoll_pwait
+    {322, JumpKind::kNone},  // execveat
+    {435, JumpKind::kNone},  // clone3
+    {441, JumpKind::kWait},  // epoll_pwait2
 };
 const Wanted* find_wanted(uint32_t number) {
   const auto* row = std::lower_bound(std::begin(kWanted), std::end(kWanted), number,
@@ -275,8 +281,8 @@ private:
     SyscallSite site{address, number};
     if (before && !number)
       site.jump = JumpKind::kGate;
-    else if (before && wanted->quick)
-      site.jump = JumpKind::kQuick;
+    else if (before)
+      site.jump = wanted->jump;
     if (before)
       site.before = LinkAddr(before->address.value);
     sites_.push_back(site);
@@ -291,7 +297,13 @@ private:
 
 } // namespace
 
-bool agent_must_see(uint32_t syscall_number) { return find_wanted(syscall_number) != nullptr; }
+dune::session::GateKind gate_of(uint32_t syscall_number) {
+  using dune::session::GateKind;
+  const Wanted* wanted = find_wanted(syscall_number);
+  if (!wanted)
+    return GateKind::kShut;
+  return wanted->jump == JumpKind::kWait ? GateKind::kWaits : GateKind::kAlways;
+}
 
 std::vector<SyscallSite> find_syscall_sites(const CodeBytes& code,
                                             const FunctionRange& function_range) {

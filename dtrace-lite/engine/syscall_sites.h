@@ -22,8 +22,11 @@ struct SyscallSite {
   dune::LinkAddr before{};
 };
 
-// True for the system calls that the agent must see.
-bool agent_must_see(uint32_t syscall_number);
+// When the agent must see a system call.
+dune::session::GateKind gate_of(uint32_t syscall_number);
+inline bool agent_must_see(uint32_t syscall_number) {
+  return gate_of(syscall_number) != dune::session::GateKind::kShut;
+}
 
 // The sites of a module, by rising address. Bytes come from the file.
 std::vector<SyscallSite> find_syscall_sites(symbols::Module& module);

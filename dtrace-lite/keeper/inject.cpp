@@ -352,6 +352,7 @@ Checked<Injected> inject_agent(pid_t pid, const Tracee& thread, Detour& detour,
     return plan.error();
   in.map = *plan;
   in.map.quick_call = in.map.agent_text + in.image.quick_call;
+  in.map.agent_data = in.map.agent_text + in.image.config;
   if (auto ok = bring_up(in, thread, detour, choice); !ok) {
     unmap_agent(in, thread, detour);
     return ok.error();

@@ -4,8 +4,8 @@
 //
 // Reading order: trap.cpp (what happens at an int3 or a step), sites.cpp (what a site means),
 // stop.cpp (how a thread waits for the front end), kick.cpp (how a running one is brought there),
-// signals.cpp (how the program gets its signals), calls_signal.cpp and calls_process.cpp (system
-// calls the agent has to see).
+// signals.cpp (how the program gets its signals), pending.cpp (those that it blocks),
+// calls_signal.cpp and calls_process.cpp (system calls the agent has to see).
 #pragma once
 
 #include "libdune/agent/image.h"
@@ -18,15 +18,28 @@ namespace dune::agent {
 
 extern "C" AgentConfig agent_config;
 
+// A signal that waits for a thread of this slot, or, with kNone, for any.
+struct Waiting {
+  KernelSiginfo info;
+  uint32_t slot;
+  uint32_t reserved;
+};
+inline constexpr uint32_t kMostWaiting = 64;
+
 // State of the process, private memory (a forked child gets its own copy).
 struct Process {
   KernelSigaction actions[kSignalCount + 1]; // what the program asked for
   SignalSet mask;                            // blocked while the agent runs, see agent_mask()
-  std::atomic<uint32_t> lock;                // guards actions, mask and slot allocation
+  std::atomic<uint32_t> lock;                // guards actions, mask, waiting and slot allocation
   uint32_t detached;   // a forked child: the session is gone, nothing is traced
   uint32_t policy_seq; // Header::policy_seq the kernel's dispositions were made for
+  // pending.cpp, oldest first; `shared`: the signals of those for any thread.
+  std::atomic<SignalSet> shared;
+  uint32_t waiting_count;
+  Waiting waiting[kMostWaiting];
 };
 extern Process process asm("agent_process");
+static_assert(offsetof(AgentConfig, gates) == 0);
 static_assert(offsetof(Process, actions) == 0);                     // the keeper reads them
 static_assert(offsetof(Process, mask) == sizeof(Process::actions)); // in entry.S
 
@@ -184,6 +197,8 @@ void on_kick(ThreadBlock*, KernelUcontext*, KickedBy);
 // The call that a signal has ended with EINTR, if it is told by a `mov $nr,%eax` before it.
 inline constexpr uint32_t kNoCall = ~0u;
 uint32_t interrupted_call(ThreadBlock*, const KernelUcontext*);
+// The same call, ended by a signal that is not to be seen, is made again.
+void repair_interrupted_call(ThreadBlock*, KernelUcontext*);
 
 // signals.cpp
 // Blocked while the agent runs: all but faults, and but what the kernel drops anyway. Blocked, such
@@ -198,6 +213,8 @@ void refresh_policy();
 // Runs the program's handler, or does what the default is. uc is the program's context.
 void deliver(ThreadBlock*, KernelUcontext*, KernelSiginfo*, uint64_t counted);
 void deliver_pending(ThreadBlock*, KernelUcontext*);
+// What a call with a mask of its own, which holds while it waits, blocks then.
+bool wait_mask(ThreadBlock*, uint64_t number, const KernelSigcontext&, SignalSet* mask);
 // Everything that a signal means at a place where the program's state is known.
 void on_asynchronous_signal(ThreadBlock*, KernelUcontext*, KernelSiginfo*);
 // To the calling thread, which gets it when the mask lets it through.
@@ -205,6 +222,18 @@ void send_to_self(const KernelSiginfo&);
 void signal_at_program(ThreadBlock*, KernelUcontext*, KernelSiginfo*, uint64_t counted);
 SignalSet program_mask(const ThreadBlock*, SignalSet kernel_mask);
 void set_program_mask(ThreadBlock*, KernelUcontext*, SignalSet);
+
+// pending.cpp
+void keep_pending(ThreadBlock*, const KernelSiginfo&); // the program blocks it
+void undo_passing_on(KernelSiginfo*); // as it was sent, where one thread had it from another
+SignalSet pending_signals(const ThreadBlock*);
+// The first of these signals.
+bool take_pending(ThreadBlock*, SignalSet signals, KernelSiginfo*);
+inline void open_gate_of_waits() {
+  constexpr auto kWaits = static_cast<int>(session::GateKind::kWaits);
+  __atomic_store_n(&agent_config.gates.open[kWaits], 1, __ATOMIC_SEQ_CST);
+}
+void drop_pending(uint32_t slot); // of a thread that is no more
 
 // calls_*.cpp: the instruction at uc->rip is a `syscall` that the agent wants to see.
 void handle_syscall(ThreadBlock*, session::Site*, KernelUcontext*);

@@ -39,6 +39,7 @@ ThreadBlock* prepare_child(const ThreadBlock* t) {
   const uint32_t index = allocate_slot();
   if (index == kNone)
     return nullptr;
+  drop_pending(index);
   ThreadBlock* child = block_at(index);
   memset(child, 0, sizeof *child);
   child->slot = index;

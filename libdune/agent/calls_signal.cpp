@@ -148,43 +148,120 @@ long call_sigpending(ThreadBlock* t, const KernelSigcontext& m) {
   long result = syscall_of(__NR_rt_sigpending, reinterpret_cast<uint64_t>(&pending), m.rsi);
   if (is_errno(result))
     return result;
-  pending |= t->pending;
+  pending |= pending_signals(t);
   return write_user(t, m.rdi, &pending, sizeof pending) ? 0 : kEfault;
 }
 
-// Only a signal of ours that is already pending has to come from us.
-bool call_sigtimedwait(ThreadBlock* t, const KernelSigcontext& m, long* result) {
-  SignalSet set;
-  if (m.r10 != sizeof set || !read_user(t, &set, m.rdi, sizeof set))
-    return false;
-  for (int i = 0; i < 5; ++i) {
-    const SignalSet bit = signal_bit(kOwnedSignals[i]);
-    if (!(set & bit & t->pending))
-      continue;
-    t->pending &= ~bit;
-    if (m.rsi && !write_user(t, m.rsi, &t->pending_info[i], sizeof(KernelSiginfo)))
-      *result = kEfault;
-    else
-      *result = kOwnedSignals[i];
-    return true;
-  }
-  return false;
-}
-
-// A signal of ours that pends, and that the call lets in, ends it before it waits. True: it has.
-bool call_sigsuspend(ThreadBlock* t, KernelUcontext* uc) {
-  constexpr uint64_t kMinusEintr = static_cast<uint64_t>(-4);
+// The thread is behind its call, and gets the signals that it lets in there: `first`, and others.
+void answer(ThreadBlock* t, KernelUcontext* uc, long result, KernelSiginfo* first = nullptr) {
   KernelSigcontext& m = uc->mcontext;
-  SignalSet set;
-  if (!t->pending || m.rsi != sizeof set || !read_user(t, &set, m.rdi, sizeof set) ||
-      !(t->pending & ~set))
-    return false;
+  m.rax = static_cast<uint64_t>(result);
   m.rip += kSyscallLength;
   m.rcx = m.rip;
   m.r11 = m.eflags;
-  m.rax = kMinusEintr;
+  if (!t)
+    return;
   t->restored_rip = 0;
+  t->landing = steps(t);
+  if (first)
+    signal_at_program(t, uc, first, 0);
   deliver_pending(t, uc);
+  if (t->landing && !t->step_frame)
+    go_on(t, uc, 0);
+}
+
+// Only a signal of ours that is already pending has to come from us. That the thread waits for one
+// that comes later is said first: see pending.cpp.
+bool call_sigtimedwait(ThreadBlock* t, const KernelSigcontext& m, long* result) {
+  SignalSet set;
+  if (m.r10 != sizeof set || !read_user(t, &set, m.rdi, sizeof set) || !takes_part(t))
+    return false;
+  __atomic_store_n(&t->waits_for, set & owned(), __ATOMIC_SEQ_CST);
+  KernelSiginfo info;
+  if (!take_pending(t, set, &info))
+    return false;
+  t->waits_for = 0;
+  *result = m.rsi && !write_user(t, m.rsi, &info, sizeof info) ? kEfault : info.signal;
+  return true;
+}
+
+// The call's result if it does not wait; 0 if it would.
+long poll_at_once(ThreadBlock* t, const KernelSigcontext& m) {
+  constexpr uint64_t kMostDescriptors = 8192;
+  struct {
+    int64_t seconds, nanoseconds;
+  } no_time{};
+  const auto none = reinterpret_cast<uint64_t>(&no_time);
+  switch (m.rax) {
+  case __NR_ppoll:
+    return syscall_of(__NR_ppoll, m.rdi, m.rsi, none, 0, 0);
+  case __NR_epoll_pwait:
+    return syscall_of(__NR_epoll_pwait, m.rdi, m.rsi, m.rdx, 0, 0, 0);
+  case __NR_epoll_pwait2:
+    return syscall_of(__NR_epoll_pwait2, m.rdi, m.rsi, m.rdx, none, 0, 0);
+  case __NR_pselect6: {
+    uint64_t sets[3][kMostDescriptors / 64]; // copies: the call must not have begun for the program
+    const uint64_t given[3] = {m.rsi, m.rdx, m.r10};
+    uint64_t copies[3] = {};
+    const uint64_t bytes = (m.rdi + 63) / 64 * 8;
+    if (m.rdi > kMostDescriptors)
+      return 0;
+    for (int i = 0; i < 3; ++i)
+      if (given[i] && read_user(t, sets[i], given[i], bytes))
+        copies[i] = reinterpret_cast<uint64_t>(sets[i]);
+    const long count = syscall_of(__NR_pselect6, m.rdi, copies[0], copies[1], copies[2], none, 0);
+    for (int i = 0; i < 3; ++i)
+      if (count > 0 && copies[i])
+        write_user(t, given[i], sets[i], bytes);
+    return count;
+  }
+  }
+  return 0;
+}
+
+// An epoll_wait that does not wait looks at no signal.
+bool waits(ThreadBlock* t, const KernelSigcontext& m) {
+  uint64_t time[2];
+  if (m.rax == __NR_epoll_pwait)
+    return static_cast<int>(m.r10) != 0;
+  return m.rax != __NR_epoll_pwait2 || !m.r10 || !read_user(t, time, m.r10, sizeof time) ||
+         time[0] || time[1];
+}
+
+SignalSet ignored_signals() {
+  SignalSet set = 0;
+  for (int signal : kOwnedSignals)
+    if (process.actions[signal].handler == kSigIgn)
+      set |= signal_bit(signal);
+  return set;
+}
+
+// A signal of ours that pends, and that the call's own mask lets in, ends it before it waits,
+// unless it has something to say at once. True: it is over.
+bool call_wait(ThreadBlock* t, KernelUcontext* uc) {
+  constexpr long kEintr = -4;
+  KernelSigcontext& m = uc->mcontext;
+  SignalSet mask;
+  if (!wait_mask(t, m.rax, m, &mask))
+    return false;
+  if (m.rax == __NR_rt_sigsuspend)
+    __atomic_store_n(&t->waits_for, owned() & ~mask, __ATOMIC_SEQ_CST);
+  for (KernelSiginfo ignored; take_pending(t, ~mask & ignored_signals(), &ignored);) {
+  }
+  KernelSiginfo info;
+  if (!take_pending(t, ~mask, &info))
+    return false;
+  t->waits_for = 0;
+  const long result = poll_at_once(t, m);
+  if (result || !waits(t, m)) {
+    keep_pending(t, info);
+    answer(t, uc, result);
+    return true;
+  }
+  t->ended_wait = m.rip + kSyscallLength;
+  t->ended_mask = mask;
+  answer(t, uc, kEintr, &info);
+  t->ended_wait = 0;
   return true;
 }
 
@@ -218,7 +295,7 @@ bool signal_call(ThreadBlock* t, KernelUcontext* uc, long* result) {
 // From entry.S, for a call that came through a jump site; signals are held back. Whatever is not
 // simple is left to the int3 on the `syscall` itself: that is where the frame says to go on.
 extern "C" void agent_on_quick_call(ThreadBlock* t, QuickFrame* f) {
-  if (!takes_part(t) || t->action != Action::kRun || t->pending || stop_wanted(t) ||
+  if (!takes_part(t) || t->action != Action::kRun || pending_signals(t) || stop_wanted(t) ||
       header().abandoned.load(std::memory_order_relaxed))
     return;
   KernelUcontext uc;
@@ -227,6 +304,9 @@ extern "C" void agent_on_quick_call(ThreadBlock* t, QuickFrame* f) {
   long result;
   if (!signal_call(t, &uc, &result))
     return;
+  // One has come for the process meanwhile.
+  for (KernelSiginfo info; take_pending(t, ~t->blocked, &info);)
+    send_to_self(info);
   f->mask = uc.sigmask;
   f->regs.rax = static_cast<uint64_t>(result);
   f->regs.rip += kSyscallLength;
@@ -242,19 +322,14 @@ void handle_syscall(ThreadBlock* t, Site* site, KernelUcontext* uc) {
   }
   if (m.rax == __NR_rt_sigreturn)
     return call_sigreturn(t, uc);
-  if (m.rax == __NR_rt_sigsuspend && t && call_sigsuspend(t, uc))
+  if (takes_part(t) && call_wait(t, uc))
     return;
-  if (signal_call(t, uc, &result)) {
-    m.rax = static_cast<uint64_t>(result);
-    m.rip = site->address + kSyscallLength;
-    m.rcx = m.rip;
-    m.r11 = m.eflags;
-    if (steps(t))
-      return step_landed(t, uc);
-    return deliver_pending(t, uc);
-  }
+  if (signal_call(t, uc, &result))
+    return answer(t, uc, result);
   if (process_call(t, uc))
     return;
+  if (t && t->waits_for) // where it ends in the agent, which learns that it waits no more
+    return call_from_agent(t, uc, site->address);
   if (t)
     t->copy_site = reinterpret_cast<uint64_t>(site);
   m.rip = site->copy;

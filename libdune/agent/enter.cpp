@@ -58,6 +58,8 @@ void come_in(ThreadBlock* t) {
     if ((waiting & signal_bit(kOwnedSignals[i])) &&
         take_from_kernel(kOwnedSignals[i], t->pending_info[i]))
       t->pending |= signal_bit(kOwnedSignals[i]);
+  if (t->pending)
+    open_gate_of_waits();
   slot_of(t).state.store(static_cast<uint32_t>(ThreadState::kRunning));
 }
 
@@ -115,10 +117,8 @@ void hand_back_signals(ThreadBlock* t, SignalSet waiting, const KernelSiginfo* u
           !is_ours(others[count]))
         ++count;
   set_kernel_mask(agent_mask() | owned());
-  for (int i = 0; i < 5; ++i)
-    if (t->pending & signal_bit(kOwnedSignals[i]))
-      send_to_self(t->pending_info[i]);
-  t->pending = 0;
+  for (KernelSiginfo info; take_pending(t, owned(), &info);)
+    send_to_self(info);
   for (int i = 0; i < count; ++i)
     send_to_self(others[i]);
   if (undelivered)

@@ -37,8 +37,10 @@ struct Away {
   SignalSet mask;
 };
 
-// Filled in by the keeper before any thread enters, but for `leaving` and `sites_removed`.
+// Filled in by the keeper before any thread enters, but for `leaving` and `sites_removed`; first in
+// the agent's data.
 struct AgentConfig {
+  session::Gates gates;
   uint64_t session;    // Session*
   uint64_t code_table; // SiteTable*, read only
   uint64_t stacks;
@@ -101,6 +103,9 @@ struct alignas(64) ThreadBlock {
   SignalSet blocked; // of the signals the agent keeps deliverable: blocked by the program
   SignalSet pending; // of those: arrived while blocked
   KernelSiginfo pending_info[5];
+  uint64_t ended_wait; // behind a waiting call that a pending signal has ended, and its mask
+  SignalSet ended_mask;
+  SignalSet waits_for;     // of the same: let in by the sigsuspend or sigtimedwait it is in
   KernelStack altstack;    // the program's sigaltstack
   SignalSet vfork_blocked; // saved across vfork, whose child may change it
   KernelStack vfork_altstack;

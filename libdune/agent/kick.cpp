@@ -30,19 +30,9 @@ uint32_t call_before(ThreadBlock* t, uint64_t rip) {
                                                                                 : kNoCall;
 }
 
-// The kick found the thread entering a system call after the front end had seen it running, and the
-// kernel ended the call with EINTR where no handler of the program ran. Such a call is made again.
-void repair_interrupted_call(ThreadBlock* t, KernelUcontext* uc) {
-  const uint32_t number = interrupted_call(t, uc);
-  if (number == kNoCall)
-    return;
-  uc->mcontext.rax = number;
-  uc->mcontext.rip -= kSyscallLength;
-}
-
-// The same for a call that had done a part: the rest is made from a place of ours, where the agent
-// puts the parts together. A short count that is not the kick's doing comes out as it is: the next
-// call fails, or finds the end. True: uc is on its way there.
+// The same as repair_interrupted_call for a call that had done a part: the rest is made from a
+// place of ours, where the agent puts the parts together. A short count that is not the kick's
+// doing comes out as it is: the next call fails, or finds the end. True: uc is on its way there.
 bool continue_short_call(ThreadBlock* t, KernelUcontext* uc) {
   constexpr uint64_t kWaitAll = 0x100, kPeek = 2;
   KernelSigcontext& m = uc->mcontext;
@@ -70,6 +60,17 @@ uint32_t interrupted_call(ThreadBlock* t, const KernelUcontext* uc) {
   constexpr uint64_t kMinusEintr = static_cast<uint64_t>(-4);
   const KernelSigcontext& m = uc->mcontext;
   return t && m.rax == kMinusEintr && m.rip != t->restored_rip ? call_before(t, m.rip) : kNoCall;
+}
+
+// A kick found the thread entering a system call after the front end had seen it running, or a
+// signal came that the program blocks: the kernel ended the call with EINTR where no handler of the
+// program ran.
+void repair_interrupted_call(ThreadBlock* t, KernelUcontext* uc) {
+  const uint32_t number = interrupted_call(t, uc);
+  if (number == kNoCall)
+    return;
+  uc->mcontext.rax = number;
+  uc->mcontext.rip -= kSyscallLength;
 }
 
 bool is_queued_kick(const KernelSiginfo& info) {

@@ -22,13 +22,6 @@ constexpr SignalSet kUnblockable = signal_bit(kSigKill) | signal_bit(kSigStop);
 
 bool is_owned(int signal) { return owned() & signal_bit(signal); }
 
-int owned_index(int signal) {
-  for (int i = 0; i < 5; ++i)
-    if (kOwnedSignals[i] == signal)
-      return i;
-  return -1;
-}
-
 uint8_t policy_of(int signal) {
   if (process.detached || header().abandoned.load(std::memory_order_relaxed))
     return kSignalPass;
@@ -115,28 +108,12 @@ uint64_t xstate_bytes(uint64_t fpstate) {
 // What the program blocks at this moment: its mask, or that of a waiting call which a signal has
 // just ended (the kernel lets it hold until the handler has begun).
 SignalSet blocked_now(ThreadBlock* t, const KernelUcontext* uc) {
-  const SignalSet mask = program_mask(t, uc->sigmask);
-  const KernelSigcontext& m = uc->mcontext;
-  const uint32_t number = interrupted_call(t, uc);
-  uint64_t set = 0;
-  switch (number) {
-  case __NR_rt_sigsuspend:
-    set = m.rdi;
-    break;
-  case __NR_ppoll:
-    set = m.r10;
-    break;
-  case __NR_epoll_pwait:
-  case __NR_epoll_pwait2:
-    set = m.r8;
-    break;
-  case __NR_pselect6: // a structure of its own: the set and its size
-    if (!m.r9 || !read_user(t, &set, m.r9, sizeof set))
-      return mask;
-    break;
-  }
   SignalSet temporary;
-  return set && read_user(t, &temporary, set, sizeof temporary) ? temporary : mask;
+  if (t && t->ended_wait == uc->mcontext.rip)
+    return t->ended_mask;
+  return wait_mask(t, interrupted_call(t, uc), uc->mcontext, &temporary)
+             ? temporary
+             : program_mask(t, uc->sigmask);
 }
 
 // Builds the frame the kernel would have built (arch/x86/kernel/signal_64.c, x64_setup_rt_frame)
@@ -232,7 +209,30 @@ void set_program_mask(ThreadBlock* t, KernelUcontext* uc, SignalSet mask) {
     return;
   }
   uc->sigmask = mask & ~owned();
-  t->blocked = mask & owned();
+  __atomic_store_n(&t->blocked, mask & owned(), __ATOMIC_SEQ_CST); // see pending.cpp
+}
+
+bool wait_mask(ThreadBlock* t, uint64_t number, const KernelSigcontext& m, SignalSet* mask) {
+  struct {
+    uint64_t set, size;
+  } given{};
+  switch (number) {
+  case __NR_rt_sigsuspend:
+    given = {m.rdi, m.rsi};
+    break;
+  case __NR_ppoll:
+    given = {m.r10, m.r8};
+    break;
+  case __NR_epoll_pwait:
+  case __NR_epoll_pwait2:
+    given = {m.r8, m.r9};
+    break;
+  case __NR_pselect6: // a structure of its own
+    if (!m.r9 || !read_user(t, &given, m.r9, sizeof given))
+      return false;
+    break;
+  }
+  return given.set && given.size == sizeof *mask && read_user(t, mask, given.set, sizeof *mask);
 }
 
 void install_action(int signal) {
@@ -286,16 +286,9 @@ void deliver(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info, uint64_t c
 }
 
 void deliver_pending(ThreadBlock* t, KernelUcontext* uc) {
-  if (!t || !t->pending)
-    return;
-  for (int i = 0; i < 5; ++i) {
-    SignalSet bit = signal_bit(kOwnedSignals[i]);
-    if ((t->pending & bit) && !(blocked_now(t, uc) & bit)) {
-      t->pending &= ~bit;
-      KernelSiginfo info = t->pending_info[i];
-      signal_at_program(t, uc, &info, 0);
-    }
-  }
+  KernelSiginfo info;
+  while (t && pending_signals(t) && take_pending(t, ~blocked_now(t, uc), &info))
+    signal_at_program(t, uc, &info, 0);
 }
 
 void signal_at_program(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info, uint64_t counted) {
@@ -327,10 +320,8 @@ void signal_at_program(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info, 
   const bool synchronous =
       info->code > 0 && (signal == kSigTrap || (kSynchronous & signal_bit(signal)));
   if (blocked && !synchronous) {
-    if (!(t->pending & signal_bit(signal))) {
-      t->pending |= signal_bit(signal);
-      t->pending_info[owned_index(signal)] = *info;
-    }
+    keep_pending(t, *info);
+    repair_interrupted_call(t, uc);
     return go_on(t, uc, counted);
   }
   bool pass = policy & kSignalPass;
@@ -390,6 +381,7 @@ void arrived(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info, uint64_t c
 
 void on_asynchronous_signal(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
   const KernelSigcontext found = uc->mcontext;
+  undo_passing_on(info);
   uint64_t counted;
   if (to_program(t, uc, &counted) == Place::kProgram) {
     if (!counted || steps(t) || (find_site(counted)->flags.load() & kSiteInterruptible))

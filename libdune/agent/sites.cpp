@@ -32,6 +32,13 @@ void leave_stepped_call(ThreadBlock* t, KernelUcontext* uc) {
   if (made || t->partial_done)
     m.rcx = m.rip;
   t->partial_done = t->stepped_call = 0;
+  KernelSiginfo info;
+  if (t->waits_for && made && static_cast<int64_t>(m.rax) > 0 && m.rsi &&
+      read_user(t, &info, m.rsi, sizeof info)) { // sigtimedwait
+    undo_passing_on(&info);
+    write_user(t, m.rsi, &info, sizeof info);
+  }
+  t->waits_for = 0;
 }
 
 namespace {

@@ -267,6 +267,15 @@ struct Notice {
 // ---------------------------------------------------------------------------------------------
 // Signals
 
+// What the trampolines of system calls ask, by GateKind: nonzero leads to the agent. Private
+// memory, which a forked child has, too.
+enum class GateKind : uint8_t { kShut, kAlways, kWaits };
+struct Gates {
+  // [A] kWaits: a call that changes the mask while it waits. Opens for good once a signal waits
+  // that only the agent knows of.
+  uint8_t open[8] = {0, 1};
+};
+
 // What makes a running thread park. With kCapPreciseKick a perf event of the front end's that fires
 // in user mode only: a SIGTRAP with this value as its data. Else a queued signal with this value
 // (so that one of the program's own is told apart), and never SIGTRAP, which would merge with an
@@ -290,7 +299,7 @@ enum Capability : uint32_t {
 // Where things are in the target; chosen by the keeper at birth, constant afterwards.
 struct MemoryMap {
   uint64_t agent_text;     // agent image, read+execute
-  uint64_t agent_data;     // private, read-write
+  uint64_t agent_data;     // private, read-write; Gates stand at its beginning
   uint64_t agent_stacks;   // kThreadSlots * kAgentStackSize, aligned to kAgentStackSize
   uint64_t session;        // this memfd
   uint64_t code_table;     // the code memfd's offset 0, read only

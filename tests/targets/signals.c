@@ -6,6 +6,8 @@
 #include <immintrin.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdint.h>
@@ -255,9 +257,25 @@ static void trap_waits(void) {
   got = sigwaitinfo(&trap, &info);
   printf("sigwaitinfo, late: %d from %s\n", got, info.si_pid == child ? "the child" : "ELSEWHERE");
   waitpid(child, NULL, 0);
+
+  // A call that it does not concern goes on.
+  child = fork();
+  if (child == 0) {
+    usleep(30000);
+    kill(getppid(), SIGTRAP);
+    usleep(30000);
+    _exit(0);
+  }
+  const pid_t ended = waitpid(child, NULL, 0);
+  printf("waitpid: %s, %s\n", ended == child ? "done" : strerror(errno), pending(SIGTRAP));
 }
 
-// The waits that change the mask let in what is pending.
+static void after_masked(const char* name, int got) {
+  printf("%s: %d %s, seen %d, %s\n", name, got, got < 0 ? strerror(errno) : "", (int)seen,
+         pending(SIGTRAP));
+  hit_a();
+}
+// The waits that change the mask let in what is pending, when there is nothing else to tell.
 static void trap_masks(void) {
   install(SIGTRAP, on_trap, 0);
   sigset_t trap;
@@ -269,15 +287,45 @@ static void trap_masks(void) {
   sigemptyset(&none);
   int got = sigsuspend(&none);
   printf("sigsuspend: %d %s, seen %d\n", got, strerror(errno), (int)seen);
-  raise(SIGTRAP);
   struct pollfd nothing = {-1, 0, 0};
-  struct timespec second = {1, 0};
-  got = ppoll(&nothing, 1, &second, &none);
-  printf("ppoll: %d %s, seen %d\n", got, got < 0 ? strerror(errno) : "", (int)seen);
+  struct timespec second = {1, 0}, no_time = {0, 0};
+  int ends[2];
+  if (pipe(ends) || write(ends[1], "x", 1) != 1)
+    perror("pipe");
+  struct pollfd ready = {ends[0], POLLIN, 0};
+  const int empty = epoll_create1(EPOLL_CLOEXEC), full = epoll_create1(EPOLL_CLOEXEC);
+  struct epoll_event event = {.events = EPOLLIN, .data.u32 = 7};
+  epoll_ctl(full, EPOLL_CTL_ADD, ends[0], &event);
+  for (int timed = 0; timed < 2; ++timed) {
+    const struct timespec* time = timed ? &second : &no_time;
+    raise(SIGTRAP);
+    after_masked("ppoll", ppoll(&nothing, 1, time, &none));
+    raise(SIGTRAP);
+    after_masked("ppoll, ready", ppoll(&ready, 1, time, &none));
+    after_masked("ppoll, bad", (int)syscall(SYS_ppoll, 8, 1, time, &none, 8));
+    after_masked("ppoll, generic", (int)syscall(SYS_ppoll, &nothing, 1, &second, &none, 8));
+    raise(SIGTRAP);
+    fd_set set;
+    FD_ZERO(&set);
+    FD_SET(ends[1], &set);
+    after_masked("pselect", pselect(ends[1] + 1, &set, NULL, NULL, time, &none));
+    printf("the set is %s\n", FD_ISSET(ends[1], &set) ? "as it was" : "empty");
+    FD_SET(ends[0], &set);
+    raise(SIGTRAP);
+    after_masked("pselect, ready", pselect(ends[1] + 1, &set, NULL, NULL, time, &none));
+    printf("the set is %s\n", FD_ISSET(ends[1], &set) ? "as it was" : "smaller");
+    after_masked("epoll_pwait, ready", epoll_pwait(full, &event, 1, 1000 * timed, &none));
+    after_masked("epoll_pwait", epoll_pwait(empty, &event, 1, 1000 * timed, &none));
+    raise(SIGTRAP);
+    after_masked("epoll_pwait2", (int)syscall(441, empty, &event, 1, time, &none, 8));
+    sigprocmask(SIG_UNBLOCK, &trap, NULL);
+    sigprocmask(SIG_BLOCK, &trap, NULL);
+    after_masked("unblocked", 0);
+  }
+  signal(SIGTRAP, SIG_IGN); // pends all the same, and then is nothing
   raise(SIGTRAP);
-  got = pselect(0, NULL, NULL, NULL, &second, &none);
-  printf("pselect: %d %s, seen %d\n", got, got < 0 ? strerror(errno) : "", (int)seen);
-  printf("%s\n", pending(SIGTRAP));
+  struct timespec soon = {0, 1000000};
+  after_masked("ppoll, ignored", ppoll(&nothing, 1, &soon, &none));
 }
 
 static sigset_t mask_in_handler;
@@ -341,6 +389,127 @@ static void wait_masks(void) {
   raise(SIGTRAP); // pends, and the wait lets it in
   int got = sigsuspend(&open);
   printf("sigsuspend, pending: %d %s, seen %d\n", got, strerror(errno), (int)seen);
+}
+
+// --- Signals for the process --------------------------------------------------------------------
+
+static volatile int taken_by_other;
+static pid_t other_tid;
+static sem_t other_ready, other_may;
+static void on_trap_somewhere(int signal, siginfo_t* info, void* context) {
+  (void)signal, (void)context;
+  seen_code = info->si_code;
+  taken_by_other = gettid() == other_tid;
+  ++seen;
+}
+static void say_taken(const char* what) {
+  printf("%s: seen %d, code %d, by %s, %s\n", what, (int)seen, seen_code,
+         taken_by_other ? "the other" : "the first", pending(SIGTRAP));
+}
+static void wait_until_seen(int count) {
+  while (seen < count)
+    sched_yield();
+}
+// Until the thread is in this system call, or another.
+static void wait_until_in_call(long number) {
+  char path[64], text[64];
+  snprintf(path, sizeof path, "/proc/self/task/%d/syscall", other_tid);
+  for (;;) {
+    FILE* file = fopen(path, "r");
+    if (file && fgets(text, sizeof text, file) && strtol(text, NULL, 10) == number &&
+        text[0] != 'r')
+      number = -2;
+    if (file)
+      fclose(file);
+    if (number == -2)
+      return;
+    sched_yield();
+  }
+}
+static void* other_thread(void* unused) {
+  (void)unused;
+  sigset_t trap, none;
+  sigemptyset(&none);
+  sigemptyset(&trap);
+  sigaddset(&trap, SIGTRAP);
+  other_tid = gettid();
+  pthread_sigmask(SIG_UNBLOCK, &trap, NULL);
+  sem_post(&other_ready);
+  sem_wait(&other_may); // open here, and in a call
+  pthread_sigmask(SIG_BLOCK, &trap, NULL);
+  sem_post(&other_ready);
+  sem_wait(&other_may);
+  printf("pends here, too: %s\n", pending(SIGTRAP));
+  pthread_sigmask(SIG_UNBLOCK, &trap, NULL);
+  pthread_sigmask(SIG_BLOCK, &trap, NULL);
+  say_taken("unblocked");
+  sem_post(&other_ready);
+  siginfo_t info;
+  int got = sigwaitinfo(&trap, &info);
+  printf("sigwaitinfo: %d code %d\n", got, info.si_code);
+  got = sigwaitinfo(&trap, &info);
+  printf("sigwaitinfo: %d code %d value %d\n", got, info.si_code, info.si_value.sival_int);
+  sem_post(&other_ready);
+  got = sigsuspend(&none);
+  printf("sigsuspend: %d %s\n", got, strerror(errno));
+  say_taken("suspended");
+  sem_post(&other_ready);
+  sem_wait(&other_may);
+  return NULL;
+}
+static void wait_for(sem_t* semaphore) {
+  while (sem_wait(semaphore))
+    printf("interrupted\n");
+}
+static void trap_elsewhere(void) {
+  install(SIGTRAP, on_trap_somewhere, SA_RESTART);
+  sem_init(&other_ready, 0, 0);
+  sem_init(&other_may, 0, 0);
+  sigset_t trap;
+  sigemptyset(&trap);
+  sigaddset(&trap, SIGTRAP);
+  sigprocmask(SIG_BLOCK, &trap, NULL);
+  pthread_t other;
+  pthread_create(&other, NULL, other_thread, NULL);
+  wait_for(&other_ready);
+  hit_a();
+  kill(getpid(), SIGTRAP);
+  wait_until_seen(1);
+  say_taken("kill");
+  // This one does nothing while another process sends it.
+  pid_t child = fork();
+  if (child == 0) {
+    usleep(30000);
+    kill(getppid(), SIGTRAP);
+    _exit(0);
+  }
+  waitpid(child, NULL, 0);
+  wait_until_seen(2);
+  say_taken("kill, from a child");
+  sem_post(&other_may);
+  wait_for(&other_ready);
+  raise(SIGTRAP);
+  say_taken("raise, for this one");
+  siginfo_t info;
+  int got = sigwaitinfo(&trap, &info);
+  printf("sigwaitinfo: %d code %d\n", got, info.si_code);
+  kill(getpid(), SIGTRAP);
+  kill(getpid(), SIGTRAP); // merges
+  say_taken("blocked everywhere");
+  sem_post(&other_may);
+  wait_for(&other_ready);
+  wait_until_in_call(SYS_rt_sigtimedwait);
+  kill(getpid(), SIGTRAP);
+  hit_a();
+  wait_until_in_call(SYS_rt_sigtimedwait);
+  sigqueue(getpid(), SIGTRAP, (union sigval){.sival_int = 5});
+  wait_for(&other_ready);
+  wait_until_in_call(SYS_rt_sigsuspend);
+  kill(getpid(), SIGTRAP);
+  wait_for(&other_ready);
+  say_taken("at the end");
+  sem_post(&other_may);
+  pthread_join(other, NULL);
 }
 
 static void trap_signalfd(void) {
@@ -607,6 +776,7 @@ static const struct {
     {"traps", traps},
     {"trap_waits", trap_waits},
     {"trap_masks", trap_masks},
+    {"trap_elsewhere", trap_elsewhere},
     {"wait_masks", wait_masks},
     {"trap_signalfd", trap_signalfd},
     {"all_blocked", all_blocked},

@@ -179,6 +179,17 @@ TEST(SyscallSites, AnsweredByTheAgentNeedNoNumberRightBefore) {
   EXPECT_EQ(sites[0].before, LinkAddr(0x1005));
 }
 
+TEST(SyscallSites, OfACallThatWaitsWithAMaskHoldsAGate) {
+  // mov $271,%eax ; syscall ; ret
+  const auto sites = sites_in({0xb8, 0x0f, 1, 0, 0, 0x0f, 0x05, 0xc3});
+  ASSERT_EQ(sites.size(), 1u);
+  EXPECT_EQ(sites[0].number, 271u);
+  EXPECT_EQ(sites[0].jump, JumpKind::kWait);
+  EXPECT_EQ(gate_of(271), dune::session::GateKind::kWaits);
+  EXPECT_EQ(gate_of(14), dune::session::GateKind::kAlways);
+  EXPECT_EQ(gate_of(7), dune::session::GateKind::kShut);
+}
+
 TEST(SyscallSites, WithoutFunctionBoundsIsFoundByNeighbours) {
   std::vector<uint8_t> code(64, 0x90);
   const std::vector<uint8_t> tail{0xb8, 13, 0, 0, 0, 0x0f, 0x05, 0xc3};

@@ -43,12 +43,13 @@ TEST_P(Signals, AsWithoutTheAgent) {
 INSTANTIATE_TEST_SUITE_P(
     Programs, Signals,
     testing::Values(Case{"storm"}, Case{"storm_on_altstack"}, Case{"faults"}, Case{"traps"},
-                    Case{"trap_waits"}, Case{"wait_masks"}, Case{"all_blocked"},
-                    Case{"alternate_stacks"}, Case{"jumps"}, Case{"flags"}, Case{"real_time"},
-                    Case{"die_segv", false}, Case{"die_abort", false}, Case{"die_trap", false},
-                    Case{"die_kill_trap", false}, Case{"die_term", false}, Case{"die_rt", false},
-                    Case{"die_fpe_blocked", false}, Case{"die_segv_ignored", false},
-                    Case{"die_in_handler", false}, Case{"die_stack_overflow_frame", false}),
+                    Case{"trap_waits"}, Case{"trap_masks"}, Case{"trap_elsewhere"},
+                    Case{"wait_masks"}, Case{"all_blocked"}, Case{"alternate_stacks"},
+                    Case{"jumps"}, Case{"flags"}, Case{"real_time"}, Case{"die_segv", false},
+                    Case{"die_abort", false}, Case{"die_trap", false}, Case{"die_kill_trap", false},
+                    Case{"die_term", false}, Case{"die_rt", false}, Case{"die_fpe_blocked", false},
+                    Case{"die_segv_ignored", false}, Case{"die_in_handler", false},
+                    Case{"die_stack_overflow_frame", false}),
     [](const auto& info) { return info.param.name; });
 
 } // namespace
