@@ -60,10 +60,10 @@ void remove_locked(const Waiting* w) {
   set_shared_locked();
 }
 
-bool takes(const ThreadBlock* t, SignalSet bit) {
+bool takes(const ThreadBlock* t, SignalSet bit, bool only_if_waiting) {
   const auto state = static_cast<ThreadState>(slot_of(t).state.load());
   return (state == ThreadState::kRunning || state == ThreadState::kParked) && takes_part(t) &&
-         (!(__atomic_load_n(&t->blocked, __ATOMIC_SEQ_CST) & bit) ||
+         ((!only_if_waiting && !(__atomic_load_n(&t->blocked, __ATOMIC_SEQ_CST) & bit)) ||
           (__atomic_load_n(&t->waits_for, __ATOMIC_SEQ_CST) & bit));
 }
 
@@ -72,6 +72,7 @@ bool takes(const ThreadBlock* t, SignalSet bit) {
 constexpr uint64_t kKillPassedOn = 0x6f7373617062646b;
 
 bool pass_on_locked(const ThreadBlock* t, KernelSiginfo info) {
+  const bool only_if_waiting = info.code == kSiQueue; // it may be for this thread after all
   if (info.code == kSiUser) {
     info.code = kSiQueue;
     info.rt.value = kKillPassedOn;
@@ -79,7 +80,7 @@ bool pass_on_locked(const ThreadBlock* t, KernelSiginfo info) {
   const uint32_t used = header().slots_in_use.load();
   for (uint32_t i = 0; i < used && i < kThreadSlots; ++i) {
     const ThreadBlock* other = block_at(i);
-    if (other != t && takes(other, signal_bit(info.signal)) &&
+    if (other != t && takes(other, signal_bit(info.signal), only_if_waiting) &&
         !is_errno(syscall_of(__NR_rt_tgsigqueueinfo, agent_config.target_pid, slot_of(other).tid,
                              info.signal, reinterpret_cast<uint64_t>(&info))))
       return true;
@@ -96,13 +97,15 @@ void undo_passing_on(KernelSiginfo* info) {
   info->rt.value = 0;
 }
 
-// By its code: tgkill means a thread. What sigqueue and pthread_sigqueue send looks the same, and
-// is taken for the former's.
+// By its code: tgkill means a thread. What sigqueue and pthread_sigqueue send looks the same: it
+// goes to a thread that waits for it, or stays with the one that got it.
 void keep_pending(ThreadBlock* t, const KernelSiginfo& info) {
   const SignalSet bit = signal_bit(info.signal);
   open_gate_of_waits();
   SpinLock lock(process.lock);
-  if (info.code != kSiTkill && takes_part(t)) {
+  if (info.code == kSiQueue && takes_part(t) && pass_on_locked(t, info))
+    return;
+  if (info.code != kSiTkill && info.code != kSiQueue && takes_part(t)) {
     const Waiting* w = add_locked(kProcess, info);
     if (w && pass_on_locked(t, info))
       remove_locked(w);
