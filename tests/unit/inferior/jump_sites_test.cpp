@@ -80,9 +80,10 @@ Outcome run_with_stops(Traced& traced, int& stops) {
     for (const ThreadView& v : traced.inferior().threads()) {
       EXPECT_NE(v.status, ThreadStatus::kRunning);
       EXPECT_FALSE(traced.inferior().is_ours(TargetAddr(v.registers.rip)))
-          << std::hex << v.registers.rip << ", agent at " << traced.inferior().memory_map().agent_text
-          << ", code near the program at " << traced.inferior().memory_map().code_near_main
-          << ", status " << static_cast<int>(v.status) << ", rax " << v.registers.rax;
+          << std::hex << v.registers.rip << ", agent at "
+          << traced.inferior().memory_map().agent_text << ", code near the program at "
+          << traced.inferior().memory_map().code_near_main << ", status "
+          << static_cast<int>(v.status) << ", rax " << v.registers.rax;
     }
     ++stops;
     return ResumePlan{};
