@@ -69,7 +69,7 @@ def vdso(pid):
 
 def left_behind(pid):
     """The mappings of ours that are in a process."""
-    return [m for m in mappings(pid) if "ddbg" in m[4]]
+    return [m for m in mappings(pid) if m[4].startswith("/memfd:ddbg")]
 
 
 def state(pid, stable=True):
