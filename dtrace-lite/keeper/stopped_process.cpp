@@ -125,9 +125,7 @@ std::optional<int> wait_status(pid_t tid, const timespec& limit) {
 // Signals that mean nothing to the process. The kernel drops them at once, except where a thread is
 // traced: that one it wakes up, and a system call may end.
 uint64_t ignored_signals(pid_t tid) {
-  const uint64_t by_default = dune::signal_bit(SIGCHLD) | dune::signal_bit(SIGCONT) |
-                              dune::signal_bit(SIGURG) | dune::signal_bit(SIGWINCH);
-  return read_signal_set(tid, "SigIgn") | (by_default & ~read_signal_set(tid, "SigCgt"));
+  return read_signal_set(tid, "SigIgn") | (dune::kDefaultIgnored & ~read_signal_set(tid, "SigCgt"));
 }
 
 // A signal of the program's own is about to be handled: then EINTR is its doing.

@@ -14,8 +14,6 @@ constinit Process process{};
 
 namespace {
 
-constexpr SignalSet kDefaultIgnored =
-    signal_bit(kSigChld) | signal_bit(kSigCont) | signal_bit(kSigUrg) | signal_bit(kSigWinch);
 constexpr SignalSet kDefaultStop =
     signal_bit(kSigStop) | signal_bit(kSigTstp) | signal_bit(kSigTtin) | signal_bit(kSigTtou);
 constexpr SignalSet kUnblockable = signal_bit(kSigKill) | signal_bit(kSigStop);

@@ -82,6 +82,16 @@ void arrive_at_site(ThreadBlock* t, Site* site, KernelUcontext* uc) {
   }
 }
 
+// At a place where the program's state is known.
+void stop_or_go_on(ThreadBlock* t, KernelUcontext* uc, uint64_t counted) {
+  const bool stopped = stop_wanted(t);
+  if (stopped)
+    park(t, uc, StopReason::kRequested);
+  if (cannot_serve())
+    return give_back(t, uc);
+  stopped ? go_on_after_stop(t, uc, counted) : go_on(t, uc, counted);
+}
+
 void on_int3(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
   uint64_t address = uc->mcontext.rip - 1;
   if (t && t->stepped_call &&
@@ -91,12 +101,7 @@ void on_int3(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
     leave_stepped_call(t, uc);
     if (was_step && takes_part(t) && steps(t))
       return step_landed(t, uc);
-    const bool stopped = stop_wanted(t);
-    if (stopped)
-      park(t, uc, StopReason::kRequested);
-    if (cannot_serve()) // it was in this call when the keeper attached
-      return give_back(t, uc);
-    return stopped ? go_on_after_stop(t, uc, 0) : go_on(t, uc, 0);
+    return stop_or_go_on(t, uc, 0); // it may have been in this call when the keeper attached
   }
   Site* site = find_site(address);
   if (!site)
@@ -121,12 +126,7 @@ void stepped_out(ThreadBlock* t, KernelUcontext* uc, uint64_t counted) {
     KernelSiginfo info = t->deferred_info;
     return signal_at_program(t, uc, &info, counted);
   }
-  const bool stopped = stop_wanted(t);
-  if (stopped)
-    park(t, uc, StopReason::kRequested);
-  if (cannot_serve())
-    return give_back(t, uc);
-  stopped ? go_on_after_stop(t, uc, counted) : go_on(t, uc, counted);
+  stop_or_go_on(t, uc, counted);
 }
 
 // In the middle of a copy of several instructions (a displaced call), which could still be taken

@@ -20,6 +20,9 @@ inline constexpr int kSignalCount = 64;
 // Set of signals: bit (n - 1) is signal n.
 using SignalSet = uint64_t;
 constexpr SignalSet signal_bit(int n) { return SignalSet{1} << (n - 1); }
+// Whose default action is to be ignored.
+inline constexpr SignalSet kDefaultIgnored =
+    signal_bit(kSigChld) | signal_bit(kSigCont) | signal_bit(kSigUrg) | signal_bit(kSigWinch);
 
 struct KernelSigaction {
   uint64_t handler;

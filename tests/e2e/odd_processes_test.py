@@ -42,6 +42,12 @@ class Odd(unittest.TestCase):
             self.assertRegex(outcome.stdout, pattern)
         return outcome
 
+    def attached(self, target):
+        terminal = Terminal("-p", str(target.pid))
+        self.addCleanup(terminal.close)
+        terminal.wait_for("(ddbg) ")
+        return terminal
+
     def untouched(self, pid):
         self.assertEqual(process_state.left_behind(pid), [])
         self.assertEqual(process_state.changed_text(pid), [])
@@ -61,16 +67,19 @@ class Stopped(Odd):
         wait_until(lambda: state(target.pid) == "T")
         return target
 
+    def stays_stopped(self, target):
+        wait_until(lambda: state(target.pid) == "T")
+        self.untouched(target.pid)
+        os.kill(target.pid, signal.SIGCONT)
+        self.ends_well(target)
+
     def test_detach_leaves_it_stopped(self):
         for mode in self.MODES:
             with self.subTest(mode):
                 target = self.stopped(mode)
                 self.attach(target.pid, ["info threads", "print continued"], r"had been stopped by a signal",
                             r"\$1 = 0")
-                wait_until(lambda: state(target.pid) == "T")
-                self.untouched(target.pid)
-                os.kill(target.pid, signal.SIGCONT)
-                self.ends_well(target)
+                self.stays_stopped(target)
 
     def test_continue_lets_it_run(self):
         for mode in self.MODES:
@@ -91,9 +100,7 @@ class Stopped(Odd):
 
     def test_killed_debugger_leaves_it_stopped(self):
         target = self.stopped("spin")
-        terminal = Terminal("-p", str(target.pid))
-        self.addCleanup(terminal.close)
-        terminal.wait_for("(ddbg) ")
+        terminal = self.attached(target)
         os.kill(terminal.pid, signal.SIGKILL)
         wait_until(lambda: state(target.pid) == "T" and not process_state.left_behind(target.pid))
         self.untouched(target.pid)
@@ -102,9 +109,7 @@ class Stopped(Odd):
 
     def stopped_while_attached(self, mode, number):
         target = self.start(mode)
-        terminal = Terminal("-p", str(target.pid))
-        self.addCleanup(terminal.close)
-        terminal.wait_for("(ddbg) ")
+        terminal = self.attached(target)
         terminal.type("continue\n")
         terminal.wait_for("Continuing.")
         os.kill(target.pid, number)
@@ -120,10 +125,7 @@ class Stopped(Odd):
                 with self.subTest(mode, number=number):
                     target, terminal = self.stopped_while_attached(mode, number)
                     terminal.command("detach")
-                    wait_until(lambda: state(target.pid) == "T")
-                    self.untouched(target.pid)
-                    os.kill(target.pid, signal.SIGCONT)
-                    self.ends_well(target)
+                    self.stays_stopped(target)
 
     def test_stopped_while_attached_goes_on(self):
         target, terminal = self.stopped_while_attached("spin", signal.SIGSTOP)
@@ -134,22 +136,15 @@ class Stopped(Odd):
 
     def test_stopped_while_parked(self):
         target = self.start("spin")
-        terminal = Terminal("-p", str(target.pid))
-        self.addCleanup(terminal.close)
-        terminal.wait_for("(ddbg) ")
+        terminal = self.attached(target)
         os.kill(target.pid, signal.SIGSTOP)
         wait_until(lambda: state(target.pid) == "T")
         terminal.command("detach")
-        wait_until(lambda: state(target.pid) == "T")
-        self.untouched(target.pid)
-        os.kill(target.pid, signal.SIGCONT)
-        self.ends_well(target)
+        self.stays_stopped(target)
 
     def test_thread_born_while_the_agent_leaves(self):
         target = self.start("births")
-        terminal = Terminal("-p", str(target.pid))
-        self.addCleanup(terminal.close)
-        terminal.wait_for("(ddbg) ")
+        terminal = self.attached(target)
         # Parked before the call, and stopped there: it is made when detach brings the thread out.
         terminal.command("set pagination off")
         call = re.search(r"(0x[0-9a-f]+) .*\bsyscall", terminal.command("disassemble clone3"))
@@ -216,9 +211,7 @@ class Container(Odd):
 
     def test_interrupt(self):
         target = self.contained("spin births")
-        terminal = Terminal("-p", str(target.pid))
-        self.addCleanup(terminal.close)
-        terminal.wait_for("(ddbg) ")
+        terminal = self.attached(target)
         for _ in range(3):
             terminal.type("continue\n")
             terminal.wait_for("Continuing.")
@@ -316,9 +309,7 @@ class Refused(Odd):
 
     def test_debugged_by_another_ddbg(self):
         target = self.start("spin")
-        terminal = Terminal("-p", str(target.pid))
-        self.addCleanup(terminal.close)
-        terminal.wait_for("(ddbg) ")
+        terminal = self.attached(target)
         self.refused(target.pid, f"Process {target.pid} is already being debugged by a ddbg", "Detach")
         self.assertIn("LWP", terminal.command("info threads"))
         terminal.command("detach")

@@ -1,4 +1,5 @@
-// signals CASE: what a program may do with signals. Prints what it saw.
+// signals CASE: what a program may do with signals. Prints what it saw. A list of cases, each for
+// itself; together they are long.
 #define _GNU_SOURCE
 #include "hits.h"
 
