@@ -84,12 +84,14 @@ struct Inferior::Impl {
   Checked<void> wait_until_parked();
   bool process_alive() const { return ::kill(born.pid, 0) == 0 || errno == EPERM; }
   bool waits_in_vain(Clock::time_point since) const;
+  bool is_ending() const;
   bool is_told_to_give_up() const { return give_up_waiting && give_up_waiting(); }
   Checked<void> lift_suspension();
 
   RecordCounts counts(RecordId) const;
   void drain_notices(const std::function<void(const NoticeView&)>& hear);
   std::optional<Event> take_news();
+  std::optional<Event> await_end();
   std::optional<Event> check();
   Event lost(std::string text);
   Event give_up(const Diagnostic& why);
@@ -98,6 +100,7 @@ struct Inferior::Impl {
   void handle_exec(uint32_t slot_index, StopReason);
 
   Checked<void> park_others();
+  bool anybody_left();
   Checked<bool> settle_once(std::set<uint32_t>& kicked);
   bool in_stepped_call(const KernelView&) const;
   bool waits_for_vfork_child(const KernelView&) const;

@@ -120,19 +120,23 @@ Checked<bool> Inferior::Impl::settle_once(std::set<uint32_t>& kicked) {
   }
   // A thread in the kernel is left there; a site at the call's return catches it.
   std::vector<uint32_t> new_sites;
-  for (auto& [i, tid, view] : candidates) {
+  // In a call that the agent makes for it: the agent has written down where the program made it.
+  auto blocked_in_agent = [&](uint32_t i, const KernelView& view) {
+    blocked[i] = view;
+    blocked[i].pc = reader->registers(i).rip;
+  };
+  for (const auto& [i, tid, view] : candidates) {
     const TargetAddr back = sites->original_of(TargetAddr(view.pc));
     if (in_stepped_call(view)) { // behind it is a trap already
-      view.pc = reader->registers(i).rip;
-      blocked[i] = view;
+      blocked_in_agent(i, view);
       continue;
     }
     if (back.value >= map.agent_text && back.value < map.agent_stacks) {
-      // Inside a call the agent makes for it (vfork, or about to park): the kick waits at its end.
+      // About to park, or in vfork: the kick waits at the end.
       if (auto ok = kick(i, tid); !ok)
         return ok.error();
       if (waits_for_vfork_child(view))
-        blocked[i] = view;
+        blocked_in_agent(i, view);
       continue;
     }
     auto bytes = original_bytes(back, 16);
@@ -166,6 +170,13 @@ Checked<bool> Inferior::Impl::settle_once(std::set<uint32_t>& kicked) {
   return settled;
 }
 
+bool Inferior::Impl::anybody_left() {
+  for (uint32_t i = 0; i < slot_count(); ++i)
+    if (state(i) == ThreadState::kRunning || state(i) == ThreadState::kParked)
+      return true;
+  return false;
+}
+
 // A kick may find its thread where it has no effect: it is repeated, after this many milliseconds.
 constexpr int kRoundsAKick = 4;
 
@@ -185,7 +196,7 @@ Checked<void> Inferior::Impl::park_others() {
       return settled.error();
     if (reader->damage())
       return corrupted();
-    if (*settled)
+    if (*settled && (anybody_left() || !is_ending()))
       return {};
     if (is_told_to_give_up())
       return interrupted_wait();
@@ -303,7 +314,7 @@ Checked<void> Inferior::resume(const ResumePlan& plan) {
     return Diagnostic{"The program is already running.", {}, {}};
   if (!m.park_records.empty()) {
     auto records = std::exchange(m.park_records, {});
-    if (auto ok = remove_records(records); !ok)
+    if (auto ok = remove_records(records); !ok && !m.is_ending()) // wait() tells of the end
       return ok.error();
   }
   if (std::exchange(m.was_suspended, false))

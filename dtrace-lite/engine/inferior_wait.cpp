@@ -3,8 +3,10 @@
 
 #include "dtrace-lite/keeper/proc.h"
 
+#include <algorithm>
 #include <fmt/format.h>
 #include <linux/futex.h>
+#include <poll.h>
 #include <thread>
 
 namespace ddbg::engine {
@@ -74,9 +76,36 @@ Diagnostic Inferior::Impl::corrupted() const {
           {}};
 }
 
+// Its memory goes before its last thread, and both before the keeper tells of the end (or of the
+// next image): until then everything may fail, and none of that is worth a word.
+bool Inferior::Impl::is_ending() const {
+  uint8_t byte;
+  if (pread(born.memory.get(), &byte, 1, static_cast<off_t>(map.agent_text)) == 0)
+    return true;
+  // A child of vfork may keep the memory.
+  const std::vector<pid_t> tids = keeper::read_tasks(born.pid);
+  return std::all_of(tids.begin(), tids.end(), [](pid_t tid) {
+    const char state = keeper::thread_state(tid);
+    return state == 'Z' || state == 'X' || state == 0;
+  });
+}
+
+// The news that an ending process brings; none when it does not end.
+std::optional<Event> Inferior::Impl::await_end() {
+  const auto begin = Clock::now();
+  for (;;) {
+    if (auto e = take_news())
+      return e;
+    if (!is_ending() || waits_in_vain(begin))
+      return std::nullopt;
+    pollfd wait{client.fd(), POLLIN, 0};
+    (void)poll(&wait, 1, 10);
+  }
+}
+
 // A stop could not be completed: whatever the reason, the target must not stay stopped.
 Event Inferior::Impl::give_up(const Diagnostic& why) {
-  if (auto e = take_news())
+  if (auto e = await_end())
     return std::move(*e);
   auto left = leave();
   std::string text = why.message + " It is left to run without the debugger.";

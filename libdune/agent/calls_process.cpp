@@ -18,6 +18,7 @@ void to_trampoline(ThreadBlock* t, KernelUcontext* uc, PendingCall call, ThreadB
   t->cloned = reinterpret_cast<uint64_t>(child);
   t->call_mask = uc->sigmask;
   t->call_regs.rip = m.rip + kSyscallLength;
+  slot_of(t).regs.rip = t->call_regs.rip; // where it is, for a stop meanwhile
   t->call_regs.r11 = m.eflags;
   t->call_regs.eflags = steps(t) ? kEflagsTrap : m.eflags & kEflagsTrap;
   m.rip = own_trampoline(t);

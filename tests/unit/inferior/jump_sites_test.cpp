@@ -104,8 +104,6 @@ TEST(JumpSites, OfGoAndStops) {
   const std::string command = target_path("goroutines_go");
   if (access(command.c_str(), X_OK) != 0)
     GTEST_SKIP() << "no compiler for it here";
-  if (!getenv("DDBG_TEST_GO_STOPS"))
-    GTEST_SKIP() << "fails once in ten runs, see docs/testing.md";
   const Outcome native = run_native(command);
   Traced traced(command);
   ASSERT_TRUE(traced.ok());
