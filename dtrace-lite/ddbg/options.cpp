@@ -53,11 +53,7 @@ Checked<void> accept(Options&, const std::string&) { return {}; }
 
 using enum Options::Step::Kind;
 constexpr Row kRows[] = {
-    {"args", nullptr, "Arguments after executable-file are passed to the program.",
-     [](Options& o, const std::string&) -> Checked<void> {
-       o.have_arguments = true;
-       return {};
-     }},
+    {"args", nullptr, "All that follows executable-file is passed to the program.", accept},
     {"pid p", "PID", "Attach to running process PID.", set_pid},
     {"exec e", "EXECFILE", "Use EXECFILE as the executable.", set_text<&Options::program>},
     {"symbols s", "SYMFILE", "Read symbols from SYMFILE.", set_text<&Options::symbol_file>},
@@ -117,37 +113,54 @@ struct Spellings {
   }
 };
 
-// Where `--args` stands, as an option and not as another option's value; the size if nowhere.
-size_t find_args(const Spellings& spellings, const std::vector<std::string>& arguments) {
-  for (size_t i = 0; i < arguments.size(); ++i) {
-    const std::string& a = arguments[i];
-    if (a == "--args" || a == "-args")
-      return i;
-    if (a == "--")
-      return arguments.size();
-    size_t name = a.find_first_not_of('-');
-    if (a.starts_with('-') && name != a.npos && a.find('=') == a.npos) {
-      const auto* found = spellings.description.find_nothrow(a.substr(name), true);
-      if (found && found->semantic()->max_tokens() > 0)
-        ++i;
-    }
-  }
-  return arguments.size();
+// The words on the command line, by whose they are.
+struct Division {
+  std::vector<std::string> ours;
+  std::vector<std::string> programs; // the program and its arguments
+  bool has_args = false;             // `--args` was there, as an option and not as another's value
+};
+
+// An option of ours where the program's own stand.
+bool is_ours_behind_program(const Spellings& spellings, const std::string& word,
+                            const std::string* next) {
+  const size_t begin = word.find_first_not_of('-');
+  if (begin == 0 || begin == word.npos)
+    return false;
+  const std::string name = word.substr(begin, word.find('=') - begin);
+  if (name == "p")
+    return next && parse_integer(*next);
+  return name.size() > 1 && name != "help" && name != "version" &&
+         spellings.description.find_nothrow(name, false);
 }
 
-Checked<void> apply_positional(Options& o, const std::vector<std::string>& words) {
-  if (words.empty())
-    return {};
-  o.program = words[0];
-  if (words.size() == 1)
-    return {};
-  if (words.size() > 2)
-    return Diagnostic{"Excess command line arguments: `" + words[2] + "'.",
-                      "Use --args before the program to give it arguments.",
-                      {}};
-  if (!std::isdigit(static_cast<unsigned char>(words[1][0])))
-    return unsupported("Core files are");
-  return set_pid(o, words[1]);
+bool takes_next_word(const Spellings& spellings, const std::string& option) {
+  const size_t begin = option.find_first_not_of('-');
+  if (begin == option.npos || option.find('=') != option.npos)
+    return false;
+  const auto* found = spellings.description.find_nothrow(option.substr(begin), true);
+  return found && found->semantic()->max_tokens() > 0;
+}
+
+Division divide(const Spellings& spellings, const std::vector<std::string>& words) {
+  Division d;
+  for (size_t i = 0; i < words.size(); ++i) {
+    const std::string& word = words[i];
+    const std::string* next = i + 1 < words.size() ? &words[i + 1] : nullptr;
+    const bool has_program = !d.programs.empty();
+    d.has_args = word == "--args" || word == "-args";
+    const bool ends_ours = d.has_args || (word == "--" && !has_program);
+    const bool is_ours = has_program ? is_ours_behind_program(spellings, word, next)
+                                     : word.size() > 1 && word[0] == '-';
+    if (ends_ours || (has_program && !is_ours)) {
+      d.programs.insert(d.programs.end(), words.begin() + static_cast<long>(i + ends_ours),
+                        words.end());
+      break;
+    }
+    (is_ours ? d.ours : d.programs).push_back(word);
+    if (is_ours && next && takes_next_word(spellings, word))
+      d.ours.push_back(words[++i]);
+  }
+  return d;
 }
 
 } // namespace
@@ -155,29 +168,21 @@ Checked<void> apply_positional(Options& o, const std::vector<std::string>& words
 Checked<Options> parse_options(const std::vector<std::string>& arguments) {
   static const Spellings spellings;
   Options options;
-  size_t split = 0;
-  std::vector<std::string> positional;
+  Division words;
   try { // the library's border: everything it throws is about what was typed
-    split = find_args(spellings, arguments);
-    std::vector<std::string> ours(arguments.begin(), arguments.begin() + static_cast<long>(split));
+    words = divide(spellings, arguments);
     using namespace po::command_line_style;
-    po::parsed_options parsed = po::basic_command_line_parser<char>(ours)
+    po::parsed_options parsed = po::basic_command_line_parser<char>(words.ours)
                                     .options(spellings.description)
                                     .style(allow_long | allow_long_disguise | long_allow_adjacent |
                                            long_allow_next | allow_guessing)
                                     .run();
     for (const po::option& option : parsed.options) {
-      if (option.position_key >= 0 || option.string_key.empty()) {
-        for (const std::string& word : option.value) {
-          // The library takes a disguised long option that it does not know for a plain word.
-          if (word.size() > 1 && word.starts_with('-'))
-            return Diagnostic{"unrecognized option '" + word + "'",
-                              "Use `ddbg --help' for a complete list of options.",
-                              {}};
-          positional.push_back(word);
-        }
-        continue;
-      }
+      // The library takes a disguised long option that it does not know for a plain word.
+      if (option.position_key >= 0 || option.string_key.empty())
+        return Diagnostic{"unrecognized option '" + option.value.front() + "'",
+                          "Use `ddbg --help' for a complete list of options.",
+                          {}};
       auto applied = spellings.row(option.string_key)
                          .apply(options, option.value.empty() ? std::string() : option.value[0]);
       if (!applied)
@@ -192,17 +197,15 @@ Checked<Options> parse_options(const std::vector<std::string>& arguments) {
         std::string(e.what()) + ".", "Use `ddbg --help' for a complete list of options.", {}};
   }
 
-  if (split < arguments.size()) {
-    options.have_arguments = true;
-    auto rest = arguments.begin() + static_cast<long>(split) + 1;
-    if (!positional.empty())
-      return Diagnostic{"`--args' must stand before the program `" + positional[0] + "'.", {}, {}};
-    if (rest == arguments.end())
-      return Diagnostic{"`--args' specified but no program specified.", {}, {}};
-    options.program = *rest;
-    options.arguments.assign(rest + 1, arguments.end());
-  } else if (auto applied = apply_positional(options, positional); !applied) {
-    return applied.error();
+  if (words.has_args && words.programs.empty())
+    return Diagnostic{"`--args' specified but no program specified.", {}, {}};
+  if (!words.programs.empty()) {
+    options.program = words.programs.front();
+    options.arguments.assign(words.programs.begin() + 1, words.programs.end());
+    options.have_arguments = words.has_args || !options.arguments.empty();
+    if (!words.has_args && options.arguments.size() == 1)
+      if (auto pid = parse_integer(options.arguments[0]); pid && *pid > 0 && *pid <= INT32_MAX)
+        options.pid_of_program = static_cast<pid_t>(*pid);
   }
   // As gdb: batch mode implies quiet.
   options.quiet |= options.batch;
@@ -212,8 +215,8 @@ Checked<Options> parse_options(const std::vector<std::string>& arguments) {
 std::string usage() {
   std::string text =
       "ddbg, a debugger whose breakpoints are handled inside the program.  Usage:\n\n"
-      "    ddbg [options] [executable-file [process-id]]\n"
-      "    ddbg [options] --args executable-file [program-arguments ...]\n\n"
+      "    ddbg [options] executable-file [program-arguments ...]\n"
+      "    ddbg [options] executable-file process-id-of-that-program\n\n"
       "Options (one dash or two, unambiguous beginnings suffice):\n\n";
   for (const Row& row : kRows) {
     if (!row.help)
@@ -226,6 +229,10 @@ std::string usage() {
     text += left + std::string(left.size() < 34 ? 34 - left.size() : 1, ' ') + row.help + "\n";
   }
   text +=
+      "\nBehind executable-file only options with a name of more than one letter (-ex, -batch, "
+      "not\n"
+      "--help or --version) and `-p PID' are ddbg's; --args or `--' before it ends ddbg's "
+      "options.\n"
       "\nAt startup, ddbg reads ~/.ddbginit, and ./.ddbginit when you own it and nobody else can\n"
       "write it.  For more, type \"help\" within ddbg.\n";
   return text;

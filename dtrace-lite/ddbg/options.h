@@ -28,9 +28,10 @@ struct Options {
   bool version = false;
 
   std::string program;                         // empty: none
-  std::vector<std::string> arguments;          // of the program, after --args
-  bool have_arguments = false;                 // --args was given, even without arguments
-  std::optional<pid_t> pid;                    // -p, or `ddbg PROG PID`
+  std::vector<std::string> arguments;          // of the program
+  bool have_arguments = false;                 // there are some, or --args was given
+  std::optional<pid_t> pid;                    // -p
+  std::optional<pid_t> pid_of_program;         // `ddbg PROG 123`: a process, if it runs PROG
   std::string symbol_file;                     // -s
   std::string working_directory;               // -cd
   std::vector<std::string> source_directories; // -d
@@ -38,6 +39,8 @@ struct Options {
   std::string backend = "auto";
 };
 
+// What follows the program is its own, except options with a name of more than one letter (-ex,
+// -batch; gdb takes them there, too) and -p with a number. After --args all is its own.
 // Errors: an unknown or ambiguous option, a missing or malformed value.
 Checked<Options> parse_options(const std::vector<std::string>& arguments);
 std::string usage();

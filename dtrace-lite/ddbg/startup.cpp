@@ -11,6 +11,8 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -82,6 +84,11 @@ void set_up_history(Context& context, LineReader& reader) {
   reader.load_history();
 }
 
+bool runs(pid_t pid, const std::string& program) {
+  std::error_code none;
+  return std::filesystem::equivalent(fmt::format("/proc/{}/exe", pid), program, none);
+}
+
 bool load_program(Context& context, const Options& options) {
   if (!options.working_directory.empty() &&
       !report(context, cmd::cd(context, options.working_directory)))
@@ -90,8 +97,6 @@ bool load_program(Context& context, const Options& options) {
     static_cast<void>(cmd::directory(context, directory));
   if (!options.terminal.empty())
     static_cast<void>(context.settings.set(Setting::kInferiorTty, options.terminal));
-  if (options.have_arguments)
-    static_cast<void>(context.settings.set(Setting::kArgs, quote(options.arguments)));
   if (options.program.empty())
     return true;
   if (!options.quiet || !context.batch)
@@ -123,6 +128,11 @@ bool start_up(Context& context, LineReader& reader, const Options& options) {
   set_up_history(context, reader);
   if (!context.leave)
     succeeded = load_program(context, options);
+  std::optional<pid_t> pid = options.pid;
+  if (options.pid_of_program && runs(*options.pid_of_program, context.debugger.program()))
+    pid = options.pid_of_program;
+  else if (options.have_arguments)
+    static_cast<void>(context.settings.set(Setting::kArgs, quote(options.arguments)));
   if (!options.no_init && exists(kInitFile)) {
     char here[4096];
     bool is_home = ::getcwd(here, sizeof here) && home() == here;
@@ -131,9 +141,9 @@ bool start_up(Context& context, LineReader& reader, const Options& options) {
     else if (!is_home)
       context.warning("./.ddbginit is not read: it is not yours, or others can write it.");
   }
-  if (options.pid && !context.leave) {
+  if (pid && !context.leave) {
     context.from_tty = !context.batch;
-    succeeded = report(context, cmd::attach(context, std::to_string(*options.pid)));
+    succeeded = report(context, cmd::attach(context, std::to_string(*pid)));
   }
   return run_steps(context, options.steps, succeeded);
 }

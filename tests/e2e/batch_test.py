@@ -4,7 +4,7 @@ import signal
 import subprocess
 import unittest
 
-from support import GDB, ddbg, gdb, normal, program
+from support import DDBG, GDB, ddbg, environment, gdb, normal, program
 
 
 @unittest.skipUnless(GDB, "gdb is not installed")
@@ -161,6 +161,27 @@ class ExitStatus(unittest.TestCase):
         outcome = ddbg([], ["./nonexistent"])
         self.assertEqual(outcome.status, 1)
         self.assertIn("./nonexistent: No such file or directory.", outcome.err)
+
+
+class CommandLine(unittest.TestCase):
+    def on(self, *words):
+        return subprocess.run([DDBG, "-q", "-nx", "-batch", *words], capture_output=True,
+                              stdin=subprocess.DEVNULL, env=environment(), text=True, timeout=60)
+
+    def test_what_follows_the_program_is_its_own(self):
+        self.assertTrue(self.on("-ex", "run", "/bin/echo", "-e", "a", "-ex").stdout
+                        .startswith("a -ex\n"))
+        self.assertTrue(self.on("/bin/echo", "-ex", "run", "5").stdout.startswith("5\n"))
+
+    def test_a_process_of_the_program_is_attached_to(self):
+        with subprocess.Popen([program("spin")], stdout=subprocess.DEVNULL) as spins:
+            try:
+                words = program("spin"), "-ex", "info proc", str(spins.pid)
+                self.assertIn(f"process {spins.pid}\n", self.on(*words).stdout)
+                other = self.on("/bin/echo", "-ex", "run", str(spins.pid))
+                self.assertTrue(other.stdout.startswith(f"{spins.pid}\n"))
+            finally:
+                spins.kill()
 
 
 class Notices(unittest.TestCase):
