@@ -188,10 +188,6 @@ Checked<Options> parse_options(const std::vector<std::string>& arguments) {
       if (!applied)
         return applied.error();
     }
-  } catch (const po::error_with_option_name& e) {
-    std::string name = e.get_option_name();
-    return Diagnostic{
-        std::string(e.what()) + ".", "Use `ddbg --help' for a complete list of options.", {}};
   } catch (const po::error& e) {
     return Diagnostic{
         std::string(e.what()) + ".", "Use `ddbg --help' for a complete list of options.", {}};
@@ -229,10 +225,8 @@ std::string usage() {
     text += left + std::string(left.size() < 34 ? 34 - left.size() : 1, ' ') + row.help + "\n";
   }
   text +=
-      "\nBehind executable-file only options with a name of more than one letter (-ex, -batch, "
-      "not\n"
-      "--help or --version) and `-p PID' are ddbg's; --args or `--' before it ends ddbg's "
-      "options.\n"
+      "\nBehind executable-file only options with a name of more than one letter (-ex, -batch;\n"
+      "not --help, --version) and `-p PID' are ddbg's.  --args or `--' before it: none is.\n"
       "\nAt startup, ddbg reads ~/.ddbginit, and ./.ddbginit when you own it and nobody else can\n"
       "write it.  For more, type \"help\" within ddbg.\n";
   return text;
