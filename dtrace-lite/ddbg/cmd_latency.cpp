@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -71,7 +72,7 @@ std::pair<int, int> two_cpus() {
 
 double at_fraction(const std::vector<double>& sorted, double fraction) {
   const double last = static_cast<double>(sorted.size() - 1);
-  return sorted[static_cast<size_t>(last * fraction + 0.5)];
+  return sorted[static_cast<size_t>(std::lround(last * fraction))];
 }
 
 // `own`: the program's own time between two events, in nanoseconds; `alone`: of the whole run,
@@ -254,7 +255,7 @@ Checked<LatencyRequest> parse_latency(std::span<const std::string> words, bool h
 }
 
 Checked<LatencyReport> measure_latency(const LatencyRequest& request,
-                                       std::function<bool()> interrupted) {
+                                       const std::function<bool()>& interrupted) {
   const auto [tracer_cpu, target_cpu] = two_cpus();
   engine::EventCost cost(
       {request.program, request.arguments, our_environment(), tracer_cpu, target_cpu}, interrupted);

@@ -43,7 +43,8 @@ struct LatencyReport {
   std::vector<LatencyRow> rows;
 };
 
-Checked<LatencyReport> measure_latency(const LatencyRequest&, std::function<bool()> interrupted);
+Checked<LatencyReport> measure_latency(const LatencyRequest&,
+                                       const std::function<bool()>& interrupted);
 
 std::string latency_text(const LatencyReport&);
 std::string latency_json(const LatencyReport&);

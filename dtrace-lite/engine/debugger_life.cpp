@@ -37,7 +37,7 @@ std::string find_program(const std::string& name) {
   std::string_view rest = path ? path : "";
   while (!rest.empty()) {
     const size_t colon = rest.find(':');
-    const std::string candidate = absolute(std::string(rest.substr(0, colon)) + "/" + name);
+    std::string candidate = absolute(std::string(rest.substr(0, colon)) + "/" + name);
     if (is_executable_file(candidate))
       return candidate;
     rest = colon == std::string_view::npos ? "" : rest.substr(colon + 1);
@@ -207,9 +207,8 @@ Checked<StopReport> Debugger::run(RunMode mode) {
                            "set-group-ID bits have no effect. Attach to it as root instead.");
   Checked<void> adopted = impl_->adopt(std::move(*born), impl_->program, report);
   if (!adopted) {
-    const Diagnostic problem = adopted.error();
     (void)kill();
-    return problem;
+    return adopted.error();
   }
   if (mode == RunMode::kStarti) {
     impl_->finish_report(report, impl_->thread, nullptr);
@@ -236,9 +235,8 @@ Checked<StopReport> Debugger::attach(pid_t pid) {
   StopReport report;
   Checked<void> adopted = impl_->adopt(std::move(*born), {}, report);
   if (!adopted) {
-    const Diagnostic problem = adopted.error();
     (void)detach();
-    return problem;
+    return adopted.error();
   }
   if (impl_->program.empty())
     impl_->program = impl_->modules.program_path();

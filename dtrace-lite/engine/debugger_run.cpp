@@ -9,7 +9,6 @@
 
 namespace ddbg::engine {
 
-using dune::session::Action;
 using dune::session::StopReason;
 
 void Debugger::Impl::say(StopReport& report, std::string message) {

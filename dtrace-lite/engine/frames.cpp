@@ -72,7 +72,7 @@ bool Stack::extend() {
     complete_ = true;
     return false;
   }
-  physical_.push_back(std::move(step.caller));
+  physical_.push_back(step.caller);
   return true;
 }
 

@@ -5,7 +5,6 @@
 
 namespace ddbg::engine {
 
-using dune::Reg;
 using dune::session::Action;
 
 Stepper::Stepper(StepEnvironment environment, uint32_t thread, const StepRequest& request,

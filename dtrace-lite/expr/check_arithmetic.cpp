@@ -365,7 +365,7 @@ std::optional<Wide> integer_operation(Op op, TypeRef type, Wide a, Wide b) {
   // Two's complement without overflow traps: compute unsigned, then wrap.
   auto ua = static_cast<UnsignedWide>(a), ub = static_cast<UnsignedWide>(b);
   bool is_signed = type->stripped()->is_signed();
-  auto width = static_cast<Wide>(type->size() * 8);
+  auto width = Wide{type->size()} * 8;
   auto result = [&](UnsignedWide value) { return wrap(type, static_cast<Wide>(value)); };
   switch (op) {
   case Op::kAdd:

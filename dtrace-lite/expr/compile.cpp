@@ -10,8 +10,6 @@ namespace {
 using dune::disasm::Binary;
 using dune::disasm::Compare;
 using dune::disasm::Extend;
-using dune::disasm::Label;
-using dune::disasm::Unary;
 using dune::disasm::Width;
 
 constexpr Reg kKept[] = {Reg::rsi, Reg::r8, Reg::r9, Reg::r10, Reg::r11};

@@ -293,7 +293,7 @@ Checked<Value> Evaluator::arithmetic(const Expr& e) {
     const char* side = e.op == Op::kShiftLeft ? "left" : "right";
     if (y < 0)
       context_.warn(std::string(side) + " shift count is negative");
-    else if (y >= static_cast<Wide>(e.type->size() * 8))
+    else if (y >= Wide{e.type->size()} * 8)
       context_.warn(std::string(side) + " shift count >= width of type");
   }
   auto result = integer_operation(e.op, e.type, x, y);

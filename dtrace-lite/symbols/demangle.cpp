@@ -201,7 +201,7 @@ std::string demangle(std::string_view linkage_name) {
     return std::string(linkage_name);
   if (auto rust = demangle_rust(linkage_name))
     return *std::move(rust);
-  const std::string terminated(linkage_name);
+  std::string terminated(linkage_name);
   int status = 0;
   char* text = abi::__cxa_demangle(terminated.c_str(), nullptr, nullptr, &status);
   if (!text)

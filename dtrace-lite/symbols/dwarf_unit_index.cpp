@@ -147,7 +147,7 @@ std::string qualified_name(Module& module, Dwarf_Die* function) {
       dwarf_diecu(function, &unit_die, nullptr, nullptr) ? dwarf_srclang(&unit_die) : -1;
   // As gdb: in C++ the linkage name says it best (it names lambdas and local classes fully), Rust
   // is named by its DIEs.
-  const std::string linkage = die_linkage_name(function);
+  std::string linkage = die_linkage_name(function);
   if (looks_mangled(linkage) && language != DW_LANG_Rust) {
     module.counters().symbols_demangled++;
     const std::string demangled = demangle(linkage);

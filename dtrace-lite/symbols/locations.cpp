@@ -243,7 +243,7 @@ bool Planner::step(Dwarf_Attribute& attribute, const Dwarf_Op& op) {
 }
 
 bool Planner::stack_op(const Dwarf_Op& op) {
-  int a, b, c;
+  int a = 0, b = 0, c = 0;
   switch (op.atom) {
   case DW_OP_const1u:
   case DW_OP_const1s:

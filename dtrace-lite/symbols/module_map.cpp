@@ -58,13 +58,13 @@ std::string file_of(int pid, const MapsLine& line, const std::string& path, bool
   // The kernel's own link reaches it whatever became of its name; root's alone to use.
   char range[40];
   std::snprintf(range, sizeof range, "%lx-%lx", line.range.begin.value, line.range.end.value);
-  const std::string by_map = process + "/map_files/" + range;
+  std::string by_map = process + "/map_files/" + range;
   if (::stat(by_map.c_str(), &status) == 0)
     return by_map;
   // The names of a changed root's files begin with where it is.
   const std::string root = read_link(process + "/root");
   const size_t root_length = root.size() > 1 && path.starts_with(root + "/") ? root.size() : 0;
-  const std::string in_its_root = process + "/root" + path.substr(root_length);
+  std::string in_its_root = process + "/root" + path.substr(root_length);
   if (!deleted && is_it(in_its_root))
     return in_its_root;
   if (is_main)

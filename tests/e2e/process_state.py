@@ -1,4 +1,5 @@
 """What can be seen of a process from outside, to compare before and after a debugger was there."""
+import contextlib
 import hashlib
 import os
 import re
@@ -36,7 +37,11 @@ def signals(pid):
 
 def descriptors(pid):
     folder = f"/proc/{pid}/fd"
-    return {fd: os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder)}
+    found = {}
+    for fd in os.listdir(folder):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found[fd] = os.readlink(f"{folder}/{fd}")
+    return found
 
 
 def changed_text(pid):

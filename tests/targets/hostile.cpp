@@ -139,7 +139,7 @@ void once_gone() { // no way to go on, but not for the debugger
     pause();
 }
 void once_replaced() {
-  mmap(reinterpret_cast<void*>(g_map.session.begin), g_map.session.end - g_map.session.begin,
+  (void)!mmap(reinterpret_cast<void*>(g_map.session.begin), g_map.session.end - g_map.session.begin,
        PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
   for (;;)
     pause();

@@ -140,7 +140,7 @@ std::atomic<bool> stop;
 void throws_all_the_time() {
   for (int rounds = 0; !stop || rounds < 10; rounds++) {
     try {
-      throw rounds;
+      throw int{rounds};
     } catch (int) {
     }
   }

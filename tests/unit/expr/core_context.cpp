@@ -38,6 +38,7 @@ bool CoreContext::run_gdb(const std::string& program, const std::string& core_pa
     setenv("LC_ALL", "C", 1);
     unsetenv("DEBUGINFOD_URLS");
     std::vector<char*> argv;
+    argv.reserve(words.size() + 1);
     for (std::string& word : words)
       argv.push_back(word.data());
     argv.push_back(nullptr);

@@ -18,6 +18,7 @@ struct Compilation {
 
 std::string shown(const std::vector<CodePlace>& places) {
   std::vector<uint64_t> addresses;
+  addresses.reserve(places.size());
   for (const CodePlace& p : places)
     addresses.push_back(p.address.value);
   std::sort(addresses.begin(), addresses.end());

@@ -62,7 +62,7 @@ std::string compiled(const std::string& command, const std::string& source,
   const size_t hash = std::hash<std::string>()(command + "|" + extension + "|" + text);
   const std::string folder = work_folder() + "/samples";
   std::filesystem::create_directories(folder);
-  const std::string base = folder + "/" + std::to_string(hash);
+  std::string base = folder + "/" + std::to_string(hash);
   if (::access(base.c_str(), X_OK) == 0)
     return base;
   // Tests run in parallel: each compiles under a name of its own and moves the result.
