@@ -173,7 +173,7 @@ std::string find_in_path(const std::string& name) {
     std::string_view rest = path ? path : "";
     while (!rest.empty()) {
       const size_t colon = rest.find(':');
-      const std::string candidate = std::string(rest.substr(0, colon)) + "/" + name;
+      std::string candidate = std::string(rest.substr(0, colon)) + "/" + name;
       if (::access(candidate.c_str(), X_OK) == 0 &&
           !std::filesystem::is_directory(candidate, ignored))
         return candidate;

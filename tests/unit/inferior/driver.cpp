@@ -106,13 +106,11 @@ Traced::~Traced() {
 }
 
 TargetAddr Traced::symbol(const std::string& name) {
-  const symbols::LoadedModule* main = modules_.map().main();
-  auto found = main ? main->module->symbols().find(name) : std::vector<symbols::Symbol>{};
-  if (found.empty()) {
-    ADD_FAILURE() << "no symbol " << name;
-    return TargetAddr(0);
-  }
-  return main->to_target(found.front().address);
+  if (const symbols::LoadedModule* main = modules_.map().main())
+    if (auto found = main->module->symbols().find(name); !found.empty())
+      return main->to_target(found.front().address);
+  ADD_FAILURE() << "no symbol " << name;
+  return TargetAddr(0);
 }
 
 TargetAddr Traced::symbol_in(const std::string& module, const std::string& name) {
