@@ -3,6 +3,7 @@
 #include "dtrace-lite/ddbg/context.h"
 #include "dtrace-lite/ddbg/run_control.h"
 #include "dtrace-lite/ddbg/text.h"
+#include "dtrace-lite/engine/shell_words.h"
 
 #include <cerrno>
 #include <cstring>
@@ -42,7 +43,7 @@ Checked<void> file(Context& context, std::string_view args) {
       context.out.write("No executable file now.\n");
     return context.debugger.set_program("");
   }
-  auto words = split_words(args);
+  auto words = engine::split_words(args);
   if (words.size() != 1)
     return Diagnostic{"Only one file can be given.", "Quote a name that has blanks.", {}};
   if (context.debugger.alive() && context.from_tty &&
@@ -67,7 +68,7 @@ Checked<void> file(Context& context, std::string_view args) {
 Checked<void> exec_file(Context& context, std::string_view args) { return file(context, args); }
 
 Checked<void> symbol_file(Context& context, std::string_view args) {
-  auto words = split_words(args);
+  auto words = engine::split_words(args);
   if (words.size() == 1 && context.debugger.program().empty())
     return file(context, args);
   return Diagnostic{

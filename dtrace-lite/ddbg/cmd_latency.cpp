@@ -5,6 +5,7 @@
 #include "dtrace-lite/ddbg/context.h"
 #include "dtrace-lite/ddbg/latency.h"
 #include "dtrace-lite/ddbg/text.h"
+#include "dtrace-lite/engine/shell_words.h"
 
 #include <algorithm>
 #include <chrono>
@@ -166,24 +167,6 @@ std::vector<std::string> our_environment() {
   return all;
 }
 
-std::string find_in_path(const std::string& name) {
-  std::error_code ignored;
-  if (name.find('/') == name.npos) {
-    const char* path = std::getenv("PATH");
-    std::string_view rest = path ? path : "";
-    while (!rest.empty()) {
-      const size_t colon = rest.find(':');
-      std::string candidate = std::string(rest.substr(0, colon)) + "/" + name;
-      if (::access(candidate.c_str(), X_OK) == 0 &&
-          !std::filesystem::is_directory(candidate, ignored))
-        return candidate;
-      rest = colon == rest.npos ? "" : rest.substr(colon + 1);
-    }
-  }
-  const auto full = std::filesystem::absolute(expand_tilde(name), ignored);
-  return ignored ? name : full.lexically_normal().string();
-}
-
 Checked<uint64_t> parse_events(const std::string& text) {
   auto number = parse_integer(text);
   if (!number)
@@ -246,7 +229,7 @@ Checked<LatencyRequest> parse_latency(std::span<const std::string> words, bool h
   if (!have_event)
     return usage_error("What event? Give -b LOCATION, -w EXPRESSION or --step.");
   if (i < words.size()) {
-    request.program = find_in_path(words[i]);
+    request.program = engine::find_program(expand_tilde(words[i]));
     request.arguments.assign(words.begin() + static_cast<ptrdiff_t>(i) + 1, words.end());
   } else if (!have_program) {
     return usage_error("Which program?");
@@ -376,13 +359,13 @@ Checked<void> latency(Context& context, std::string_view args) {
   if (context.debugger.alive())
     return Diagnostic{
         "The program is being run; latency runs it anew.", "Kill it or detach from it first.", {}};
-  const std::vector<std::string> words = split_words(args);
+  const std::vector<std::string> words = engine::split_words(args);
   auto request = parse_latency(words, !context.debugger.program().empty());
   if (!request)
     return request.error();
   if (request->program.empty()) {
     request->program = context.debugger.program();
-    request->arguments = split_words(context.settings.text(Setting::kArgs));
+    request->arguments = engine::split_words(context.settings.text(Setting::kArgs));
   }
   return run_latency(*request, context.out, [] { return signals::take_interrupt(); });
 }

@@ -7,6 +7,7 @@
 #include "dtrace-lite/ddbg/repl.h"
 #include "dtrace-lite/ddbg/run_control.h"
 #include "dtrace-lite/ddbg/text.h"
+#include "dtrace-lite/engine/shell_words.h"
 
 #include <cerrno>
 #include <cstdlib>
@@ -51,28 +52,10 @@ bool run_steps(Context& context, const std::vector<Options::Step>& steps, bool s
   return succeeded;
 }
 
-// Makes arguments safe for the shell that starts the program.
-std::string quote(const std::vector<std::string>& arguments) {
-  constexpr std::string_view kPlain =
-      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./=+:,@%^";
+std::string shell_text(const std::vector<std::string>& words) {
   std::string text;
-  for (const std::string& argument : arguments) {
-    if (!text.empty())
-      text += ' ';
-    if (argument.empty()) {
-      text += "''";
-      continue;
-    }
-    for (char c : argument) {
-      if (c == '\n') {
-        text += "'\n'";
-        continue;
-      }
-      if (kPlain.find(c) == kPlain.npos)
-        text += '\\';
-      text += c;
-    }
-  }
+  for (const std::string& word : words)
+    text += (text.empty() ? "" : " ") + engine::shell_quoted(word);
   return text;
 }
 
@@ -132,7 +115,7 @@ bool start_up(Context& context, LineReader& reader, const Options& options) {
   if (options.pid_of_program && runs(*options.pid_of_program, context.debugger.program()))
     pid = options.pid_of_program;
   else if (options.have_arguments)
-    static_cast<void>(context.settings.set(Setting::kArgs, quote(options.arguments)));
+    static_cast<void>(context.settings.set(Setting::kArgs, shell_text(options.arguments)));
   if (!options.no_init && exists(kInitFile)) {
     char here[4096];
     bool is_home = ::getcwd(here, sizeof here) && home() == here;

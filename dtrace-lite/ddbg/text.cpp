@@ -25,39 +25,6 @@ std::pair<std::string_view, std::string_view> split_first(std::string_view text)
   return {text.substr(0, end), trim(text.substr(end))};
 }
 
-std::vector<std::string> split_words(std::string_view text) {
-  std::vector<std::string> words;
-  std::string word;
-  bool in_word = false;
-  char quote = 0;
-  for (size_t i = 0; i < text.size(); ++i) {
-    char c = text[i];
-    if (quote) {
-      if (c == quote)
-        quote = 0;
-      else if (c == '\\' && quote == '"' && i + 1 < text.size())
-        word += text[++i];
-      else
-        word += c;
-    } else if (kBlanks.find(c) != kBlanks.npos) {
-      if (in_word)
-        words.push_back(std::exchange(word, {}));
-      in_word = false;
-    } else {
-      in_word = true;
-      if (c == '\'' || c == '"')
-        quote = c;
-      else if (c == '\\' && i + 1 < text.size())
-        word += text[++i];
-      else
-        word += c;
-    }
-  }
-  if (in_word)
-    words.push_back(word);
-  return words;
-}
-
 std::vector<std::string_view> split_blank(std::string_view text) {
   std::vector<std::string_view> words;
   for (auto [word, rest] = split_first(text); !word.empty();

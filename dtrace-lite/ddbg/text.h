@@ -14,8 +14,6 @@ namespace ddbg::ui {
 std::string_view trim(std::string_view text);
 // The first blank-separated word, and what follows it without leading blanks.
 std::pair<std::string_view, std::string_view> split_first(std::string_view text);
-// Blank-separated words; quotes and backslashes group as in a shell and are removed.
-std::vector<std::string> split_words(std::string_view text);
 // Blank-separated words, kept as typed.
 std::vector<std::string_view> split_blank(std::string_view text);
 // True when `text` starts with the word `word` (followed by a blank or nothing).

@@ -1,5 +1,6 @@
 // Birth and end of a target, as the debugger sees them.
 #include "dtrace-lite/engine/debugger_impl.h"
+#include "dtrace-lite/engine/shell_words.h"
 
 #include <filesystem>
 #include <sys/stat.h>
@@ -9,11 +10,6 @@ namespace ddbg::engine {
 
 namespace {
 
-bool is_executable_file(const std::string& path) {
-  std::error_code ignored;
-  return std::filesystem::is_regular_file(path, ignored) && ::access(path.c_str(), X_OK) == 0;
-}
-
 // The kernel gives a traced program no rights that its tracer has not.
 bool loses_rights(const std::string& path) {
   struct stat info {};
@@ -21,66 +17,6 @@ bool loses_rights(const std::string& path) {
          (((info.st_mode & S_ISUID) && info.st_uid != ::geteuid()) ||
           ((info.st_mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) &&
            info.st_gid != ::getegid()));
-}
-
-std::string absolute(const std::string& path) {
-  std::error_code error;
-  std::filesystem::path full = std::filesystem::absolute(path, error);
-  return error ? path : full.lexically_normal().string();
-}
-
-// As a shell would find it; the name itself when it does not.
-std::string find_program(const std::string& name) {
-  if (name.find('/') != std::string::npos || std::filesystem::exists(name))
-    return absolute(name);
-  const char* path = std::getenv("PATH");
-  std::string_view rest = path ? path : "";
-  while (!rest.empty()) {
-    const size_t colon = rest.find(':');
-    std::string candidate = absolute(std::string(rest.substr(0, colon)) + "/" + name);
-    if (is_executable_file(candidate))
-      return candidate;
-    rest = colon == std::string_view::npos ? "" : rest.substr(colon + 1);
-  }
-  return absolute(name);
-}
-
-// For the shell, as gdb escapes it.
-std::string shell_quoted(const std::string& word) {
-  std::string quoted;
-  for (const char c : word) {
-    if (std::string_view(" \t\n!\"#$&'()*;<>?[\\]^`{|}~").find(c) != std::string_view::npos)
-      quoted += '\\';
-    quoted += c;
-  }
-  return quoted;
-}
-
-std::vector<std::string> split_words(const std::string& text) {
-  std::vector<std::string> words;
-  std::string word;
-  bool in_word = false;
-  char quote = 0;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (quote ? c == quote : (c == '\'' || c == '"')) {
-      quote = quote ? 0 : c;
-      in_word = true;
-    } else if (c == '\\' && quote != '\'' && i + 1 < text.size()) {
-      word += text[++i];
-      in_word = true;
-    } else if (!quote && (c == ' ' || c == '\t' || c == '\n')) {
-      if (in_word)
-        words.push_back(std::exchange(word, {}));
-      in_word = false;
-    } else {
-      word += c;
-      in_word = true;
-    }
-  }
-  if (in_word)
-    words.push_back(word);
-  return words;
 }
 
 } // namespace

@@ -6,12 +6,6 @@
 namespace ddbg::ui {
 namespace {
 
-TEST(SplitWords, QuotesAndBackslashes) {
-  EXPECT_EQ(split_words("a 'b c' \"d \\\"e\" f\\ g ''"),
-            (std::vector<std::string>{"a", "b c", "d \"e", "f g", ""}));
-  EXPECT_TRUE(split_words("  \t ").empty());
-}
-
 TEST(ParseInteger, DecimalHexAndRange) {
   EXPECT_EQ(parse_integer("42").value_or(0), 42);
   EXPECT_EQ(parse_integer("-1").value_or(0), -1);
