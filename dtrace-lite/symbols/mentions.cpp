@@ -21,6 +21,8 @@ constexpr std::string_view kFiles[] = {".debug_line_str", ".debug_str", ".debug_
 // Is there a string that is `text`, or has it before an angle bracket? Linkers let a string be the
 // tail of another, so it may begin anywhere.
 bool holds(Bytes bytes, std::string_view text) {
+  if (bytes.empty())
+    return false;
   const auto* at = reinterpret_cast<const char*>(bytes.data());
   const char* const end = at + bytes.size();
   for (;; ++at) {

@@ -4,11 +4,11 @@
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
-#include <execinfo.h>
 #include <gtest/gtest.h>
 #include <sys/uio.h>
 #include <ucontext.h>
 #include <unistd.h>
+#include <unwind.h>
 
 namespace ddbg::symbols {
 namespace {
@@ -36,6 +36,26 @@ KnownRegisters registers_of(const ucontext_t& context) {
   return r;
 }
 
+// As backtrace(3), which the sanitizers replace.
+__attribute__((noinline)) int libgccs_backtrace(void** pcs, int most) {
+  struct Found {
+    void** pcs;
+    int most, count;
+  } found{pcs, most, -1}; // the first is this function
+  _Unwind_Backtrace(
+      [](_Unwind_Context* context, void* data) {
+        auto& f = *static_cast<Found*>(data);
+        const auto pc = _Unwind_GetIP(context);
+        if (pc == 0) // behind _start
+          return _URC_END_OF_STACK;
+        if (f.count >= 0)
+          f.pcs[f.count] = reinterpret_cast<void*>(pc);
+        return ++f.count < f.most ? _URC_NO_REASON : _URC_END_OF_STACK;
+      },
+      &found);
+  return found.count;
+}
+
 struct Captured {
   ucontext_t context;
   void* expected[4096];
@@ -46,7 +66,7 @@ struct Captured {
 
 __attribute__((noinline)) int recurse(int n, Captured& c) {
   if (n == 0) {
-    c.count = ::backtrace(c.expected, 4096);
+    c.count = libgccs_backtrace(c.expected, 4096);
     ::getcontext(&c.context);
     c.inspect();
     return 1;
@@ -112,7 +132,7 @@ TEST(Unwinder, StopsAfterMainUnlessAskedToGoOn) {
 Captured* in_handler = nullptr;
 
 void on_signal(int) {
-  in_handler->count = ::backtrace(in_handler->expected, 4096);
+  in_handler->count = libgccs_backtrace(in_handler->expected, 4096);
   ::getcontext(&in_handler->context);
   in_handler->inspect();
 }
