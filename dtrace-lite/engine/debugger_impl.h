@@ -73,6 +73,7 @@ struct Debugger::Impl {
   void say(StopReport& report, std::string message);
   void tell(StopReport& report, const NoticeView& notice);
   void tell_suspension(StopReport& report);
+  void tell_confinement(StopReport& report); // after a death by SIGSYS
   std::optional<ReturnedValue> returned_value(TargetAddr finished_pc);
 };
 

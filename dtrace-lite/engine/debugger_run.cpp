@@ -18,12 +18,17 @@ void Debugger::Impl::say(StopReport& report, std::string message) {
     report.messages.push_back(std::move(message));
 }
 
-// Nobody looked up the thread's pointer, so it is gdb's wording for a thread without one.
-// A program that confines itself while it is debugged.
-constexpr const char* kConfinedText =
-    "A seccomp filter has ended the program. It may have been for a call of ddbg's own: its agent\n"
-    "works inside the program, and needs rt_sigreturn, futex and others of signals and threads.\n"
-    "Start the program without its sandbox, or use gdb.";
+void Debugger::Impl::tell_confinement(StopReport& report) {
+  using namespace dune::session;
+  const uint32_t confinement = inferior->confinement();
+  if (confinement & kConfinesAgent)
+    say(report,
+        "A seccomp filter has ended the program. It may have been for a call of ddbg's own: "
+        "its agent\nworks inside the program, and needs rt_sigreturn, futex and others of "
+        "signals and threads.\nStart the program without its sandbox, or use gdb.");
+  else if (confinement & kConfinedStrictly)
+    say(report, "Seccomp's strict mode has ended the program, without ddbg by SIGKILL.");
+}
 
 void Debugger::Impl::tell_suspension(StopReport& report) {
   if (inferior->was_suspended())
@@ -32,6 +37,7 @@ void Debugger::Impl::tell_suspension(StopReport& report) {
                             inferior->pid()));
 }
 
+// Nobody looked up the thread's pointer, so it is gdb's wording for a thread without one.
 void Debugger::Impl::tell(StopReport& report, const NoticeView& notice) {
   using dune::session::NoticeKind;
   switch (notice.kind) {
@@ -162,7 +168,7 @@ Checked<bool> Debugger::Impl::handle(const Event& event, Stepper* stepper, StopR
     report.why = StopWhy::kExited;
     report.status = event.status;
     if (event.status.kind == keeper::ExitStatus::Kind::kSignaled && event.status.value == SIGSYS)
-      say(report, kConfinedText);
+      tell_confinement(report);
     if (event.status.kind == keeper::ExitStatus::Kind::kExited) {
       exit_code = event.status.value;
       values.convenience.insert_or_assign(

@@ -147,6 +147,7 @@ pid_t Inferior::pid() const { return impl_->born.pid; }
 bool Inferior::attached() const { return impl_->born.attached; }
 bool Inferior::alive() const { return impl_->is_alive; }
 bool Inferior::running() const { return impl_->is_running; }
+uint32_t Inferior::confinement() const { return impl_->header().confinement; }
 bool Inferior::was_suspended() const { return impl_->was_suspended; }
 uint32_t Inferior::capabilities() const { return impl_->capability_bits; }
 const BackendInfo& Inferior::backend() const { return impl_->backend; }

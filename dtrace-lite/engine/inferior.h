@@ -128,6 +128,8 @@ public:
   // SIGSTOP or its like had stopped the target when the present stop came: resume() lets it run,
   // detach() leaves it stopped.
   bool was_suspended() const;
+  // ConfinementFlags; also when the process is gone.
+  uint32_t confinement() const;
   uint32_t capabilities() const; // dune::session::Capability bits
   const dune::session::BackendInfo& backend() const;
 

@@ -14,8 +14,8 @@ using dune::disasm::Instruction;
 
 namespace {
 
-// One row per system call that starts, ends or re-signals a thread or process, or waits with a mask
-// of its own, by number.
+// One row per system call that starts, ends, re-signals or confines a thread or process, or waits
+// with a mask of its own, by number.
 struct Wanted {
   uint32_t number;
   // kQuick: the agent has the answer itself (agent/calls_signal.cpp).
@@ -34,10 +34,12 @@ constexpr Wanted kWanted[] = {
     {128, JumpKind::kNone},  // rt_sigtimedwait
     {130, JumpKind::kNone},  // rt_sigsuspend
     {131, JumpKind::kQuick}, // sigaltstack
+    {157, JumpKind::kNone},  // prctl
     {231, JumpKind::kNone},  // exit_group
     {270, JumpKind::kWait},  // pselect6
     {271, JumpKind::kWait},  // ppoll
     {281, JumpKind::kWait},  // epoll_pwait
+    {317, JumpKind::kNone},  // seccomp
     {322, JumpKind::kNone},  // execveat
     {435, JumpKind::kNone},  // clone3
     {441, JumpKind::kWait},  // epoll_pwait2

@@ -91,12 +91,13 @@ Checked<Injected> attach(pid_t pid, const dune::backend::Choice& choice) {
                                   stopped->stragglers().front(), pid),
                       "It may be waiting for a child made with vfork; try again later.",
                       {}};
-  if (auto ok = check_confinement(pid, *stopped); !ok)
-    return ok.error();
+  auto filters = check_confinement(pid, *stopped);
+  if (!filters)
+    return filters.error();
   auto detour = Detour::build(pid);
   if (!detour)
     return to_diagnostic(detour.error());
-  auto in = inject_agent(pid, Tracee(stopped->threads().front()), *detour, choice);
+  auto in = inject_agent(pid, Tracee(stopped->threads().front()), *detour, choice, *filters);
   if (!in)
     return in.error();
   if (auto ok = adopt_threads(*in, *stopped); !ok) {

@@ -17,12 +17,17 @@ namespace ddbg::keeper {
 
 namespace {
 
+constexpr const char* kInstead = "ddbg works inside the program, where the kernel may answer such "
+                                 "a call by killing it. Use gdb, "
+                                 "or start it without its sandbox.";
+
 struct NeededCall {
   const char* name;
   long number;
   bool may_fail; // the program is none the worse for an error
 };
 constexpr NeededCall kNeeded[] = {
+    // by the agent
     {"rt_sigreturn", SYS_rt_sigreturn, false},
     {"futex", SYS_futex, false},
     {"rt_sigaction", SYS_rt_sigaction, true},
@@ -34,6 +39,19 @@ constexpr NeededCall kNeeded[] = {
     {"gettid", SYS_gettid, true},
     {"tgkill", SYS_tgkill, true},
     {"rt_tgsigqueueinfo", SYS_rt_tgsigqueueinfo, true},
+    {"mmap", SYS_mmap, true},
+    {"munmap", SYS_munmap, true},
+    {"prctl", SYS_prctl, true},
+};
+constexpr NeededCall kNeededOutside[] = {
+    // to bring it in
+    {"memfd_create", SYS_memfd_create, false},
+    {"close", SYS_close, false},
+    {"mmap", SYS_mmap, false},
+    {"munmap", SYS_munmap, false},
+    {"madvise", SYS_madvise, false},
+    {"mprotect", SYS_mprotect, false},
+    {"rt_sigprocmask", SYS_rt_sigprocmask, false},
 };
 
 // What a filter answers. The instructions are those that the kernel lets into one
@@ -131,8 +149,9 @@ uint32_t verdict(const std::vector<sock_filter>& program, const seccomp_data& da
   return SECCOMP_RET_KILL_PROCESS;
 }
 
-bool lets_pass(const std::vector<sock_filter>& program, const NeededCall& call) {
+bool lets_pass(const std::vector<sock_filter>& program, const NeededCall& call, TargetAddr from) {
   seccomp_data data{};
+  data.instruction_pointer = from.value;
   data.nr = static_cast<int>(call.number);
   data.arch = AUDIT_ARCH_X86_64;
   const uint32_t action = verdict(program, data) & SECCOMP_RET_ACTION_FULL;
@@ -153,41 +172,78 @@ std::optional<std::vector<sock_filter>> read_filter(pid_t tid, long index) {
 
 int filter_count(pid_t tid) { return atoi(read_status_field(tid, "Seccomp_filters").c_str()); }
 
-} // namespace
+// Calls that come from one place.
+struct Calls {
+  std::span<const NeededCall> needed;
+  TargetAddr from;
+};
 
-Checked<void> check_confinement(pid_t pid, const StoppedProcess& stopped) {
-  const char* const instead = "ddbg works inside the program, where the kernel may answer such a "
-                              "call by killing it. Use gdb, or start it without its sandbox.";
-  const int ours = filter_count(getpid());
-  for (pid_t tid : stopped.threads()) {
-    const std::string mode = read_status_field(tid, "Seccomp");
-    if (mode == "1")
-      return Diagnostic{
-          fmt::format("Process {} is confined by seccomp to read, write and exit.", pid),
-          instead,
-          {}};
-    if (mode != "2" || filter_count(tid) <= ours)
-      continue;
-    for (long index = 0;; ++index) {
-      const auto program = read_filter(tid, index);
-      if (!program && errno == ENOENT)
-        break;
-      if (!program)
-        return Diagnostic{fmt::format("Process {} is confined by seccomp, and its filter cannot be "
-                                      "read: {}.",
-                                      pid, strerror(errno)),
-                          "Root can let ddbg find out whether the filter leaves it what it needs; "
-                          "or use gdb.",
-                          {}};
-      for (const NeededCall& call : kNeeded)
-        if (!lets_pass(*program, call))
+// Of a stopped thread.
+Checked<void> check_filters(pid_t pid, pid_t tid, std::initializer_list<Calls> all) {
+  for (long index = 0;; ++index) {
+    const auto program = read_filter(tid, index);
+    if (!program && errno == ENOENT)
+      return {};
+    if (!program)
+      return Diagnostic{fmt::format("Process {} is confined by seccomp, and its filter cannot be "
+                                    "read: {}.",
+                                    pid, strerror(errno)),
+                        "Root can let ddbg find out whether the filter leaves it what it needs; "
+                        "or use gdb.",
+                        {}};
+    for (const Calls& calls : all)
+      for (const NeededCall& call : calls.needed)
+        if (!lets_pass(*program, call, calls.from))
           return Diagnostic{fmt::format("Process {} is confined by seccomp, and may not call {}.",
                                         pid, call.name),
-                            instead,
+                            kInstead,
                             {}};
-    }
   }
-  return {};
+}
+
+TargetAddr a_call_of_agent(const MemoryMap& map) {
+  return TargetAddr(map.quick_call) + dune::session::kSyscallLength; // somewhere in its own text
+}
+
+} // namespace
+
+bool has_more_filters(pid_t tid) { return filter_count(tid) > filter_count(getpid()); }
+
+Checked<Filters> check_confinement(pid_t pid, const StoppedProcess& stopped) {
+  const auto plan = plan_addresses(pid);
+  if (!plan)
+    return plan.error();
+  Filters filters = Filters::kKnown;
+  for (pid_t tid : stopped.threads()) {
+    if (read_status_field(tid, "Seccomp") == "1")
+      return Diagnostic{
+          fmt::format("Process {} is confined by seccomp to read, write and exit.", pid),
+          kInstead,
+          {}};
+    if (!has_more_filters(tid))
+      continue;
+    if (auto ok = check_filters(pid, tid, {{kNeeded, a_call_of_agent(*plan)}}); !ok)
+      return ok.error();
+    filters = Filters::kOthers;
+  }
+  return filters;
+}
+
+Checked<Filters> check_new_image(const Injected& before, const Detour& detour) {
+  if (!has_more_filters(before.pid))
+    return Filters::kKnown;
+  const auto plan = plan_addresses(before.pid);
+  if (!plan)
+    return plan.error();
+  if (before.filters == Filters::kKnown && plan->agent_text == before.map.agent_text &&
+      detour.system_call().value == before.config.detour_begin)
+    return Filters::kKnown;
+  if (auto ok = check_filters(
+          before.pid, before.pid,
+          {{kNeeded, a_call_of_agent(*plan)}, {kNeededOutside, detour.mask_restored()}});
+      !ok)
+    return ok.error();
+  return Filters::kOthers;
 }
 
 } // namespace ddbg::keeper

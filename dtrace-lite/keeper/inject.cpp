@@ -79,15 +79,18 @@ ImageHeader image_header() {
 // Places for the agent's block and the window near the main program. The block goes right above the
 // highest mapping below the stack: default mmaps grow downwards from there, so that no address the
 // program gets differs from what it gets under gdb or alone.
-Checked<MemoryMap> plan_addresses(pid_t pid, uint64_t image_size) {
+} // namespace
+
+Checked<MemoryMap> plan_addresses(pid_t pid) {
+  const ImageHeader image = image_header();
   auto maps = read_maps(pid);
   size_t stack = maps.size();
   for (size_t i = 0; i < maps.size(); ++i)
     if (maps[i].path == "[stack]")
       stack = i;
   const uint64_t stacks_size = uint64_t{kThreadSlots} * kAgentStackSize;
-  const uint64_t block = page_round(image_size) + stacks_size + kAgentStackSize + kSessionSize +
-                         kCodeTableSize + kCodeNearLibsSize + 6 * kMegabyte;
+  const uint64_t block = page_round(image.total_size) + stacks_size + kAgentStackSize +
+                         kSessionSize + kCodeTableSize + kCodeNearLibsSize + 6 * kMegabyte;
   // Candidate gaps from the stack downwards; each leaves room for the neighbour above to grow.
   uint64_t base = 0;
   for (size_t i = std::min(stack, maps.size()); i-- > 0 && !base;) {
@@ -105,7 +108,8 @@ Checked<MemoryMap> plan_addresses(pid_t pid, uint64_t image_size) {
                       {}};
   MemoryMap map{};
   map.agent_text = base;
-  map.agent_stacks = TargetAddr(base + page_round(image_size)).align_up(kAgentStackSize).value;
+  map.agent_stacks =
+      TargetAddr(base + page_round(image.total_size)).align_up(kAgentStackSize).value;
   map.session = page_round(map.agent_stacks + stacks_size);
   map.code_table = map.session + kSessionSize;
   map.code_near_libs = map.code_table + kCodeTableSize;
@@ -123,8 +127,12 @@ Checked<MemoryMap> plan_addresses(pid_t pid, uint64_t image_size) {
       map.code_near_main = main_begin - kGap - map.code_near_main_size;
     }
   }
+  map.quick_call = map.agent_text + image.quick_call;
+  map.agent_data = map.agent_text + image.config;
   return map;
 }
+
+namespace {
 
 class Remote {
 public:
@@ -286,6 +294,8 @@ void fill_header(Injected& in, const dune::backend::Choice& choice) {
   h.stop_request = 1;
   h.stop_owner = kOwnedByFrontend;
   h.spin_limit = 2000;
+  if (in.filters == Filters::kOthers)
+    h.confinement = kConfinesAgent;
   show_life_in(h.keeper);
   for (auto& policy : h.signal_policy)
     policy = kSignalPass; // until the front end says otherwise
@@ -314,7 +324,10 @@ Checked<void> bring_up(Injected& in, const Tracee& thread, Detour& detour,
   c.code_near_libs = in.map.code_near_libs;
   c.code_near_main = in.map.code_near_main;
   c.code_near_main_size = in.map.code_near_main_size;
+  c.detour_begin = detour.system_call().value;
+  c.detour_end = detour.mask_restored().value;
   c.target_pid = innermost_pid(in.pid);
+  c.confined = read_status_field(thread.tid(), "Seccomp") != "0";
   c.xstate_size = xstate_format().extended_size;
   in.capabilities = capabilities_for(thread, choice);
   c.owned = dune::agent::owned_signals(in.capabilities & kCapPreciseKick);
@@ -339,7 +352,7 @@ Errand errand_of(const Injected& in, uint32_t slot, uint64_t function) {
 }
 
 Checked<Injected> inject_agent(pid_t pid, const Tracee& thread, Detour& detour,
-                               const dune::backend::Choice& choice) {
+                               const dune::backend::Choice& choice, Filters filters) {
   Injected in;
   in.pid = pid;
   in.image = image_header();
@@ -347,12 +360,11 @@ Checked<Injected> inject_agent(pid_t pid, const Tracee& thread, Detour& detour,
   if (!memory)
     return to_diagnostic(memory.error());
   in.memory = std::move(*memory);
-  auto plan = plan_addresses(pid, in.image.total_size);
+  auto plan = plan_addresses(pid);
   if (!plan)
     return plan.error();
   in.map = *plan;
-  in.map.quick_call = in.map.agent_text + in.image.quick_call;
-  in.map.agent_data = in.map.agent_text + in.image.config;
+  in.filters = filters;
   if (auto ok = bring_up(in, thread, detour, choice); !ok) {
     unmap_agent(in, thread, detour);
     return ok.error();

@@ -12,14 +12,21 @@
 
 namespace ddbg::keeper {
 
+using dune::session::MemoryMap;
+
+// The seccomp filters of a process. kKnown: besides those that we are under ourselves it has only
+// what the agent puts there, with its own calls and ours let pass.
+enum class Filters { kKnown, kOthers };
+
 // What stays of a birth: the keeper's view of a process with an agent.
 struct Injected {
   pid_t pid = 0;
-  dune::session::MemoryMap map{};
+  MemoryMap map{};
   dune::agent::AgentConfig config{};
   dune::agent::ImageHeader image{};
   uint32_t capabilities = 0;  // session::Capability bits
   bool was_suspended = false; // see Client::lift_suspension
+  Filters filters = Filters::kKnown;
   dune::Fd session_fd, code_fd;
   dune::Mapping session_mapping, code_mapping;
   std::optional<Memory> memory;
@@ -32,10 +39,13 @@ struct Injected {
   }
 };
 
+// Where the agent's block goes in a process without one.
+Checked<MemoryMap> plan_addresses(pid_t);
+
 // `thread` is stopped and makes the calls. Afterwards the agent is mapped and initialised, but no
 // thread has entered it; after an error nothing of it is left.
 Checked<Injected> inject_agent(pid_t pid, const Tracee& thread, Detour&,
-                               const dune::backend::Choice&);
+                               const dune::backend::Choice&, Filters);
 
 // Gives the stopped thread a slot and makes it run the agent when it is resumed: it parks there
 // with its present registers as the program's. Errors: pool full, ptrace.

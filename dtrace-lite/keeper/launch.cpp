@@ -1,5 +1,7 @@
 #include "dtrace-lite/keeper/birth.h"
 
+#include "dtrace-lite/keeper/confinement.h"
+
 #include <algorithm>
 #include <csignal>
 #include <cstring>
@@ -128,13 +130,18 @@ Checked<void> check_program(const LaunchOptions& options) {
   return {};
 }
 
-// The agent into a process that has just come out of execve: it has one thread, which enters.
-Checked<Injected> inject_first_thread(pid_t pid, const dune::backend::Choice& choice) {
+// The agent into a process that has just come out of execve, perhaps one of `before`'s: it has one
+// thread, which enters.
+Checked<Injected> inject_first_thread(pid_t pid, const Injected* before,
+                                      const dune::backend::Choice& choice) {
   auto detour = Detour::build(pid);
   if (!detour)
     return to_diagnostic(detour.error());
+  auto filters = before ? check_new_image(*before, *detour) : Checked<Filters>(Filters::kKnown);
+  if (!filters)
+    return filters.error();
   const Tracee thread(pid);
-  auto injected = inject_agent(pid, thread, *detour, choice);
+  auto injected = inject_agent(pid, thread, *detour, choice, *filters);
   if (injected)
     if (auto ok = enter_agent(*injected, thread, 0); !ok) {
       unmap_agent(*injected, thread, *detour);
@@ -175,7 +182,7 @@ Checked<Injected> launch(const LaunchOptions& options, pid_t frontend_pid,
       return ok.error(); // it is gone already
   }
   ptrace(PTRACE_SETOPTIONS, pid, nullptr, PTRACE_O_EXITKILL | kTraceOptions);
-  auto injected = inject_first_thread(pid, choice);
+  auto injected = inject_first_thread(pid, nullptr, choice);
   if (!injected)
     return give_up(injected.error());
   if (auto ok = Tracee(pid).detach(); !ok)
@@ -200,13 +207,13 @@ void let_go(pid_t tid) {
     ptrace(PTRACE_DETACH, tid, nullptr, *status >> 16 ? 0 : WSTOPSIG(*status));
 }
 
-Checked<Injected> inject_after_exec(pid_t pid, const dune::backend::Choice& choice) {
-  const Tracee thread(pid);
+Checked<Injected> inject_after_exec(const Injected& before, const dune::backend::Choice& choice) {
+  const Tracee thread(before.pid);
   // System calls fail at PTRACE_EVENT_EXEC itself: go on to the end of the execve.
   if (!thread.run_until(PTRACE_SYSCALL,
                         [](const Stop& stop) { return stop.kind == Stop::Kind::kSystemCall; }))
     return Diagnostic{"The program was gone after its execve.", {}, {}};
-  auto injected = inject_first_thread(pid, choice);
+  auto injected = inject_first_thread(before.pid, &before, choice);
   (void)!thread.detach(); // it may have been killed meanwhile: then its exit is the news
   return injected;
 }

@@ -79,6 +79,11 @@ bool leave_stepped_call(const Injected& in, const Tracee& thread, user_regs_stru
     regs.rip = block.stepped_call + 2;
     regs.orig_rax = ~0ull;
   }
+  if (block.confining.filter) { // the agent gives its memory back (agent_leave)
+    regs.rdi = block.confining.rdi;
+    regs.rsi = block.confining.rsi;
+    regs.rdx = block.confining.rdx;
+  }
   return true;
 }
 

@@ -227,14 +227,14 @@ void Server::target_exited(int status) {
 
 void Server::exec_stop() {
   exec_tid_ = 0;
-  const pid_t pid = target_->pid;
-  auto born = inject_after_exec(pid, backend_);
+  auto born = inject_after_exec(*target_, backend_);
   watches_.clear();
   if (!born) {
     Writer body;
     body.string(born.error().message);
     (void)!send_message(socket_.get(), MessageType::kExecUntraced, body);
     ring_session();
+    target_.reset(); // there is nothing of ours in the new image to release
     return;
   }
   Injected before = std::move(*target_);

@@ -1,5 +1,6 @@
 #include "dtrace-lite/keeper/stopped_process.h"
 
+#include "dtrace-lite/keeper/confinement.h"
 #include "libdune/arch/signal_frame.h"
 
 #include <algorithm>
@@ -153,14 +154,21 @@ constexpr long kNeverRestarted[] = {
 };
 
 void call_again(const Tracee& thread) {
+  constexpr int64_t kErestartnointr = -513, kErestartnohand = -514, kErestartRestartblock = -516;
   auto regs = thread.registers();
+  if (regs && in_system_call(*regs) && static_cast<int64_t>(regs->rax) == kErestartRestartblock &&
+      has_more_filters(thread.tid())) {
+    // By its own number: restart_syscall is a call that the program does not make.
+    regs->rax = static_cast<uint64_t>(kErestartnohand);
+    (void)!thread.set_registers(*regs);
+    return;
+  }
   if (!regs || static_cast<int64_t>(regs->rax) != -EINTR ||
       std::find(std::begin(kNeverRestarted), std::end(kNeverRestarted),
                 static_cast<int64_t>(regs->orig_rax)) == std::end(kNeverRestarted) ||
       has_signal_waiting(thread))
     return;
   // As a call that the kernel restarts by itself.
-  constexpr int64_t kErestartnointr = -513;
   regs->rax = static_cast<uint64_t>(kErestartnointr);
   (void)!thread.set_registers(*regs);
 }

@@ -5,7 +5,7 @@
 // Reading order: trap.cpp (what happens at an int3 or a step), sites.cpp (what a site means),
 // stop.cpp (how a thread waits for the front end), kick.cpp (how a running one is brought there),
 // signals.cpp (how the program gets its signals), pending.cpp (those that it blocks),
-// calls_signal.cpp and calls_process.cpp (system calls the agent has to see).
+// calls_signal.cpp, calls_process.cpp and calls_confine.cpp (system calls the agent has to see).
 #pragma once
 
 #include "libdune/agent/image.h"
@@ -125,6 +125,8 @@ extern "C" char agent_quick_call[], agent_quick_saved[], agent_quick_blocked[],
     agent_quick_leaving[], agent_quick_end[];
 // `syscall; int3`: see step_system_call in trap.cpp.
 extern "C" char agent_stepped_call[];
+// From here to the end of the text are the calls that the agent makes for the program.
+extern "C" char agent_program_calls[];
 inline constexpr uint64_t kTrampolineSize = 16;
 inline uint64_t own_trampoline(const ThreadBlock* t) {
   return reinterpret_cast<uint64_t>(agent_own_trampolines) + t->slot * kTrampolineSize;
@@ -239,6 +241,16 @@ void drop_pending(uint32_t slot); // of a thread that is no more
 void handle_syscall(ThreadBlock*, session::Site*, KernelUcontext*);
 bool signal_call(ThreadBlock*, KernelUcontext*, long* result); // true: done, result in *result
 bool process_call(ThreadBlock*, KernelUcontext*);              // true: uc->rip was set
+// From behind a trampoline whose call was answered by SIGSYS, back to the program.
+void leave_refused_call(ThreadBlock*, KernelUcontext*);
+enum class Confinement { kNone, kNoMemory, kOnItsWay };
+// Of the thread by seccomp, if that is the call whose `syscall` is at this address.
+Confinement confine(ThreadBlock*, KernelUcontext*, uint64_t syscall);
+// Its end, or its being put off: the program's arguments.
+void end_confining(ThreadBlock*, KernelSigcontext*, bool made);
+void drop_confining(ThreadBlock*);
+// Seccomp's strict mode kills for any other.
+bool is_strictly_allowed(uint64_t syscall_number);
 // Removes every site from this process's text. False: some could not be removed.
 bool remove_sites(ThreadBlock*);
 

@@ -11,6 +11,10 @@ namespace {
 
 constexpr uint64_t kCloneVm = 0x100, kCloneVfork = 0x4000, kCloneThread = 0x10000;
 
+uint64_t child_trampoline(const ThreadBlock* child) {
+  return reinterpret_cast<uint64_t>(agent_child_trampolines) + child->slot * kTrampolineSize;
+}
+
 // Sends the thread through a trampoline: its own (`child` null), or that of a new thread's slot.
 void to_trampoline(ThreadBlock* t, KernelUcontext* uc, PendingCall call, ThreadBlock* child) {
   KernelSigcontext& m = uc->mcontext;
@@ -28,11 +32,14 @@ void to_trampoline(ThreadBlock* t, KernelUcontext* uc, PendingCall call, ThreadB
     child->call_regs.rip = t->call_regs.rip;
     child->call_regs.r11 = t->call_regs.r11;
     child->call_regs.eflags = m.eflags & kEflagsTrap;
-    m.rip = reinterpret_cast<uint64_t>(agent_child_trampolines) + child->slot * kTrampolineSize;
+    m.rip = child_trampoline(child);
   }
   // Nothing may arrive before the new thread has its stack for signals, nor in between: a kick
   // waits until entry.S opens the mask. Faults stay open, they are always ours.
   uc->sigmask = agent_mask();
+  // But for what a filter answers the call with: blocked, it would kill.
+  if (agent_config.confined && !(t->call_mask & signal_bit(kSigSys)))
+    uc->sigmask &= ~signal_bit(kSigSys);
 }
 
 // A slot for a thread that does not exist yet. Its block starts with what a thread inherits.
@@ -248,6 +255,25 @@ extern "C" void agent_after_call(ThreadBlock* t) {
   case PendingCall::kNone:
     break;
   }
+}
+
+void leave_refused_call(ThreadBlock* t, KernelUcontext* uc) {
+  KernelSigcontext& m = uc->mcontext;
+  if (!t || t->pending_call == PendingCall::kNone)
+    return;
+  const uint64_t call = t->pending_call == PendingCall::kThread
+                            ? child_trampoline(reinterpret_cast<const ThreadBlock*>(t->cloned))
+                            : own_trampoline(t);
+  if (m.rip != call + kSyscallLength)
+    return;
+  m.rip = m.rcx = t->call_regs.rip;
+  registers_from(t->call_regs, m);
+  constexpr long kEnosys = -38;
+  t->call_regs.rax = static_cast<uint64_t>(kEnosys);
+  t->call_regs.r11 = m.eflags;
+  agent_after_call(t);
+  t->trap_flag = TrapFlag::kProgram; // a handler is about to see to it
+  uc->sigmask = t->call_mask;
 }
 
 } // namespace dune::agent

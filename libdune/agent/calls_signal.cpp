@@ -296,7 +296,7 @@ bool signal_call(ThreadBlock* t, KernelUcontext* uc, long* result) {
 // simple is left to the int3 on the `syscall` itself: that is where the frame says to go on.
 extern "C" void agent_on_quick_call(ThreadBlock* t, QuickFrame* f) {
   if (!takes_part(t) || t->action != Action::kRun || pending_signals(t) || stop_wanted(t) ||
-      header().abandoned.load(std::memory_order_relaxed))
+      t->strict || header().abandoned.load(std::memory_order_relaxed))
     return;
   KernelUcontext uc;
   uc.sigmask = f->mask;
@@ -316,7 +316,7 @@ extern "C" void agent_on_quick_call(ThreadBlock* t, QuickFrame* f) {
 void handle_syscall(ThreadBlock* t, Site* site, KernelUcontext* uc) {
   KernelSigcontext& m = uc->mcontext;
   long result;
-  if (process.detached) {
+  if (process.detached || (t && t->strict && !is_strictly_allowed(m.rax))) {
     m.rip = site->copy;
     return;
   }
@@ -328,6 +328,14 @@ void handle_syscall(ThreadBlock* t, Site* site, KernelUcontext* uc) {
     return answer(t, uc, result);
   if (process_call(t, uc))
     return;
+  switch (confine(t, uc, site->address)) {
+  case Confinement::kNoMemory:
+    return answer(t, uc, kEnomem);
+  case Confinement::kOnItsWay:
+    return;
+  case Confinement::kNone:
+    break;
+  }
   if (t && t->waits_for) // where it ends in the agent, which learns that it waits no more
     return call_from_agent(t, uc, site->address);
   if (t)

@@ -137,6 +137,7 @@ void remove_sites_once(ThreadBlock* t) {
 
 void give_back(ThreadBlock* t, KernelUcontext* uc, const KernelSiginfo* undelivered) {
   remove_sites_once(t);
+  drop_confining(t);
   hand_back_signals(t, waiting_signals(), undelivered);
   uc->sigmask = program_mask(t, uc->sigmask);
   // Some kernels restore it from the frame before they leave this stack, and refuse then.
@@ -156,6 +157,7 @@ extern "C" const Away* agent_leave(const Away* stay, Away* leave, SignalSet wait
   hand_back_signals(t, waiting, nullptr);
   leave->mask = program_mask(t, leave->mask);
   agent_set_altstack(&t->altstack, nullptr);
+  drop_confining(t);
   return leave;
 }
 

@@ -92,10 +92,15 @@ agent_set_altstack:
     mov %rdx, %rsp
     ret
 
+// Calls of the program's stand in a section of their own: its seccomp filters are to judge them, and
+// not the agent's (calls_confine.cpp).
+
 // A system call of a thread that is being stepped, see step_system_call in trap.cpp. Entered by
 // rt_sigreturn with the program's registers, stack and mask.
-    .globl agent_stepped_call
+    .section .program_calls, "ax"
+    .globl agent_program_calls, agent_stepped_call
     .balign 16
+agent_program_calls:
 agent_stepped_call:
     syscall
     int3
@@ -122,6 +127,7 @@ agent_stepped_call:
 
     trampolines agent_own_trampolines, after_own_call
     trampolines agent_child_trampolines, after_clone
+    .text
 
     // r11 = ThreadBlock of slot rcx
     .macro find_block

@@ -37,8 +37,8 @@ struct Away {
   SignalSet mask;
 };
 
-// Filled in by the keeper before any thread enters, but for `leaving` and `sites_removed`; first in
-// the agent's data.
+// Filled in by the keeper before any thread enters, but for `leaving`, `sites_removed` and
+// `confined`; first in the agent's data.
 struct AgentConfig {
   session::Gates gates;
   uint64_t session;    // Session*
@@ -49,13 +49,15 @@ struct AgentConfig {
   uint64_t code_near_libs;
   uint64_t code_near_main;
   uint64_t code_near_main_size;
+  uint64_t detour_begin; // of the keeper's code in the vDSO (keeper/detour.h)
+  uint64_t detour_end;
   uint32_t target_pid;  // in the target's own pid namespace
   uint32_t xstate_size; // bytes of the XSAVE image in a signal frame, magic2 included
   uint32_t has_fsgsbase;
   uint32_t leaving; // all threads are on their way out: each is to go it to the end
   uint32_t sites_removed;
-  uint32_t reserved;
-  SignalSet owned; // the signals the agent keeps deliverable, whatever the program's mask says
+  uint32_t confined; // by seccomp; the agent's to set, too
+  SignalSet owned;   // the signals the agent keeps deliverable, whatever the program's mask says
 };
 
 // What entry.S keeps of a system call that came through a jump site, on the program's stack below
@@ -80,6 +82,13 @@ inline constexpr int kCountedFrames = 4;
 enum class TrapFlag : uint32_t { kProgram, kStepping, kAway };
 // What an instruction does with the trap flag.
 enum class FlagsUse : uint32_t { kNone, kPush, kPop };
+
+// A call that installs a filter of the agent's in place of the program's (calls_confine.cpp), whose
+// arguments these are.
+struct Confining {
+  uint64_t filter; // memory of ours, 0: there is no such call
+  uint64_t rdi, rsi, rdx;
+};
 
 enum class PendingCall : uint32_t { kNone, kThread, kFork, kVfork, kExec };
 
@@ -143,6 +152,8 @@ struct alignas(64) ThreadBlock {
   // The rest of a call that a kick cut short is made there, too: what was done, and the arguments
   // as the program gave them.
   uint64_t partial_done, partial_rsi, partial_rdx;
+  Confining confining; // is made there
+  uint32_t strict;     // seccomp's strict mode, by a filter
 
   // A signal that arrived where the program's state cannot be named; delivered a few steps later.
   uint32_t deferred;

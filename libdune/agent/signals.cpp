@@ -380,8 +380,13 @@ void arrived(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info, uint64_t c
 void on_asynchronous_signal(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
   const KernelSigcontext found = uc->mcontext;
   undo_passing_on(info);
+  const bool refused = info->signal == kSigSys && info->code > 0; // a system call of the program's
+  if (refused)
+    leave_refused_call(t, uc);
   uint64_t counted;
   if (to_program(t, uc, &counted) == Place::kProgram) {
+    if (refused)
+      info->fault_address = uc->mcontext.rip; // si_call_addr, which is behind the call
     if (!counted || steps(t) || (find_site(counted)->flags.load() & kSiteInterruptible))
       return arrived(t, uc, info, counted);
     // Behind the instruction, not before it: a handler may leave for elsewhere, come back to its

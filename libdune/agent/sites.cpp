@@ -28,6 +28,8 @@ void leave_stepped_call(ThreadBlock* t, KernelUcontext* uc) {
     m.rsi = t->partial_rsi;
     m.rdx = t->partial_rdx;
   }
+  if (t->confining.filter)
+    end_confining(t, &m, made);
   m.rip = t->stepped_call + (made || t->partial_done ? kSyscallLength : 0);
   if (made || t->partial_done)
     m.rcx = m.rip;

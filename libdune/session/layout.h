@@ -27,7 +27,7 @@
 namespace dune::session {
 
 inline constexpr uint64_t kSessionMagic = 0x31676264656e7564; // "dunedbg1"
-inline constexpr uint32_t kSessionVersion = 3;
+inline constexpr uint32_t kSessionVersion = 4;
 
 // Pools. What happens when one is full: threads: the thread runs without a slot, its stops are
 // counted in Header::missed_stops; sites, records, arena: the front end refuses the breakpoint and
@@ -318,6 +318,12 @@ constexpr bool is_alive(uint32_t life_word) {
   return life_word != 0 && !(life_word & kOwnerDied);
 }
 
+// What a seccomp filter's kill may have been, besides the program's own doing.
+enum ConfinementFlags : uint32_t {
+  kConfinesAgent = 1,    // a filter judges the agent's calls as it does the program's
+  kConfinedStrictly = 2, // strict mode, of which the agent makes a filter: it kills by SIGKILL
+};
+
 // Which backend serves this target, and what its probe measured.
 struct BackendInfo {
   char name[16];       // zero-terminated
@@ -345,11 +351,12 @@ struct Header {
   alignas(64) std::atomic<uint32_t> live_threads; // [A],[K] slots not kFree
   std::atomic<uint32_t> slots_in_use;             // [A],[K] high-water mark: scan [0, this)
   std::atomic<uint64_t> missed_stops;             // [A] hits that should have stopped but could not
-  std::atomic<uint32_t> abandoned;  // [K],[F],[A] nobody is there any more: nothing stops, ever
-  std::atomic<uint32_t> frontend;   // [F] a LifeWord, 0 before it has come
-  std::atomic<uint32_t> keeper;     // [K] a LifeWord
-  std::atomic<uint32_t> serving;    // [F] 1: the sites of system calls are set, the agent sees all
-  std::atomic<uint32_t> spin_limit; // [F] spins of a parked thread before the futex
+  std::atomic<uint32_t> abandoned;   // [K],[F],[A] nobody is there any more: nothing stops, ever
+  std::atomic<uint32_t> frontend;    // [F] a LifeWord, 0 before it has come
+  std::atomic<uint32_t> keeper;      // [K] a LifeWord
+  std::atomic<uint32_t> serving;     // [F] 1: the sites of system calls are set, the agent sees all
+  std::atomic<uint32_t> spin_limit;  // [F] spins of a parked thread before the futex
+  std::atomic<uint32_t> confinement; // [K],[A] ConfinementFlags
 
   std::atomic<uint32_t> notice_tail;  // [A] next ticket
   std::atomic<uint32_t> notice_head;  // [F] next to read

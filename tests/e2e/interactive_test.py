@@ -15,12 +15,14 @@ PATIENCE = 30  # seconds: a failure, not a pace
 
 
 class Terminal:
-    def __init__(self, *arguments):
+    def __init__(self, *arguments, user=None):
         self.home = tempfile.TemporaryDirectory()
         env = environment()
         env.update(TERM="dumb", HOME=self.home.name, INPUTRC="/dev/null")
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
+            if user is not None:
+                os.setuid(user)
             os.execve(DDBG, [DDBG, "-q", "-nx", *arguments], env)
         self.shown = ""
 
