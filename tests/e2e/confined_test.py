@@ -8,7 +8,7 @@ import tempfile
 import unittest
 
 import process_state
-from interactive_test import Terminal
+from interactive_test import DdbgTerminal
 from odd_processes_test import wait_until
 from support import DDBG, PATIENCE, Target, environment, program
 
@@ -146,7 +146,7 @@ class Attached(unittest.TestCase):
         target = Target([CONFINED, "first", "wait", *mode.split()], user=user)
         self.addCleanup(target.close)
         self.assertEqual(target.first_line, "started\n")
-        terminal = Terminal("-p", str(target.pid), user=user)
+        terminal = DdbgTerminal("-p", str(target.pid), user=user)
         self.addCleanup(terminal.close)
         terminal.wait_for("(ddbg) ")
         for line in QUIET:

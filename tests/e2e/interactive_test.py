@@ -1,82 +1,20 @@
 """ddbg on a terminal: Tab, Enter, Ctrl-C, the pager, the question at quit. Waits for what the
 terminal shows, never for time to pass."""
 import os
-import pty
-import select
-import signal
-import tempfile
-import time
 import unittest
 
 from support import DDBG, environment, program
-
-PROMPT = "(ddbg) "
-PATIENCE = 30  # seconds: a failure, not a pace
+from terminal import PROMPT, Terminal
 
 
-class Terminal:
+class DdbgTerminal(Terminal):
     def __init__(self, *arguments, user=None):
-        self.home = tempfile.TemporaryDirectory()
-        env = environment()
-        env.update(TERM="dumb", HOME=self.home.name, INPUTRC="/dev/null")
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            if user is not None:
-                os.setuid(user)
-            os.execve(DDBG, [DDBG, "-q", "-nx", *arguments], env)
-        self.shown = ""
-
-    def wait_for(self, text):
-        """Returns what was shown up to and with `text`, and forgets it."""
-        deadline = time.monotonic() + PATIENCE
-        while text not in self.shown:
-            left = deadline - time.monotonic()
-            ready, _, _ = select.select([self.fd], [], [], max(left, 0))
-            if not ready:
-                raise AssertionError("waited for %r, shown: %r" % (text, self.shown))
-            try:
-                data = os.read(self.fd, 4096)
-            except OSError:
-                data = b""
-            if not data:
-                raise AssertionError("ddbg ended; waited for %r, shown: %r" % (text, self.shown))
-            self.shown += data.decode(errors="replace").replace("\r\n", "\n")
-        end = self.shown.index(text) + len(text)
-        before, self.shown = self.shown[:end], self.shown[end:]
-        return before
-
-    def type(self, text):
-        os.write(self.fd, text.encode())
-
-    def command(self, line):
-        self.type(line + "\n")
-        return self.wait_for("\n" + PROMPT)
-
-    def ended(self):
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            ready, _, _ = select.select([self.fd], [], [], 1)
-            if ready:
-                try:
-                    if not os.read(self.fd, 4096):
-                        break
-                except OSError:
-                    break
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-
-    def close(self):
-        try:
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-        except (ProcessLookupError, ChildProcessError):
-            pass
-        os.close(self.fd)
-        self.home.cleanup()
+        super().__init__([DDBG, "-q", "-nx", *arguments], environment(), user)
 
 
 class Interactive(unittest.TestCase):
     def start(self, *arguments):
-        terminal = Terminal(*arguments)
+        terminal = DdbgTerminal(*arguments)
         self.addCleanup(terminal.close)
         terminal.wait_for(PROMPT)
         return terminal

@@ -10,7 +10,7 @@ import time
 import unittest
 
 import process_state
-from interactive_test import Terminal
+from interactive_test import DdbgTerminal
 from support import DDBG, PATIENCE, Target, attach, ddbg, environment, program
 
 ODD = program("odd")
@@ -43,7 +43,7 @@ class Odd(unittest.TestCase):
         return outcome
 
     def attached(self, target):
-        terminal = Terminal("-p", str(target.pid))
+        terminal = DdbgTerminal("-p", str(target.pid))
         self.addCleanup(terminal.close)
         terminal.wait_for("(ddbg) ")
         return terminal
@@ -317,7 +317,7 @@ class Refused(Odd):
         self.ends_well(target)
 
     def test_itself(self):
-        terminal = Terminal()
+        terminal = DdbgTerminal()
         self.addCleanup(terminal.close)
         terminal.wait_for("(ddbg) ")
         self.assertIn("I refuse to debug myself", terminal.command(f"attach {terminal.pid}"))
