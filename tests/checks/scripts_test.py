@@ -196,8 +196,9 @@ class Runner(unittest.TestCase):
             folder = Path(folder)
             (folder / "CTestTestfile.cmake").write_text(tests)
             (folder / "declared.txt").write_text(declared)
+            env = dict(os.environ, DDBG_VM_CACHE=str(folder / "vm"), DDBG_VM_CACHE_ONLY="1")  # nothing is downloaded for a guest test
             result = subprocess.run([SCRIPTS / "run_tests.py", "--build", folder, "--declared", folder / "declared.txt",
-                                     *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+                                     *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL, env=env)
         lines = result.stdout.strip().splitlines()
         return result.returncode, lines[-1] if lines else "", result.stdout + result.stderr
 
@@ -247,13 +248,19 @@ class Runner(unittest.TestCase):
     def test_runs_as_an_ordinary_user(self):
         if os.geteuid() != 0:
             self.skipTest("only root can become someone else")
-        tests = 'add_test(who "sh" "-c" "test $(id -un) = nobody && test -w $HOME && test -w $TMPDIR")\n'
-        with tempfile.TemporaryDirectory() as folder:
+        # The cache of machines is the caller's, and may lie where nobody else comes.
+        tests = ('add_test(who "sh" "-c" "test $(id -un) = nobody && test -w $HOME && test -w $TMPDIR && '
+                 'test -n $DDBG_VM_CACHE_ONLY && cat $DDBG_VM_CACHE/part/file")\n'
+                 'set_tests_properties(who PROPERTIES LABELS vm)\n')
+        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as cache:
             os.chmod(folder, 0o755)
+            (Path(cache) / "part").mkdir()
+            (Path(cache) / "part/file").write_text("")
             (Path(folder) / "CTestTestfile.cmake").write_text(tests)
             (Path(folder) / "declared.txt").write_text("")
             result = subprocess.run([SCRIPTS / "run_tests.py", "--build", folder, "--declared", f"{folder}/declared.txt",
-                                     "--user", "nobody"], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+                                     "--user", "nobody"], capture_output=True, text=True, stdin=subprocess.DEVNULL,
+                                    env=dict(os.environ, DDBG_VM_CACHE=cache, DDBG_VM_CACHE_ONLY="1"))
         self.assertTrue(re.search(r"^1 passed, 0 failed$", result.stdout, re.MULTILINE), result.stdout + result.stderr)
 
 

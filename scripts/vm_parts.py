@@ -1,0 +1,226 @@
+"""What a machine of scripts/vm is made of: a Debian kernel and its modules, busybox, and our init. Packages are downloaded with apt
+and unpacked, never installed; what was made of them stays in the cache."""
+
+import contextlib
+import fcntl
+import hashlib
+import lzma
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+# Series -> the names its packages have in Debian.
+KERNELS = {
+    "6.1": r"^linux-image-6\.1\.[0-9.]+-[0-9]+-cloud-amd64-unsigned$",
+    "6.12": r"^linux-image-6\.12\.[0-9.]+\+deb[0-9]+-cloud-amd64-unsigned$",
+}
+LAYOUT = 1  # of a kernel's folder: another number if what make_kernel leaves there changes
+# These and what they depend on. Where they are built in there is no such file.
+MODULES = ("virtio_pci", "virtio_console", "kvm-amd")
+# Where to look when this machine's own sources do not have a package.
+DEBIAN = """deb [signed-by={key}] http://deb.debian.org/debian bookworm main
+deb [signed-by={key}] http://deb.debian.org/debian-security bookworm-security main
+"""
+DEBIAN_KEY = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
+INIT_SOURCE = Path(__file__).resolve().parent / "vm.d/init.c"
+
+
+class NotAvailable(Exception):
+    """Something cannot be had on this machine; the text says what, and what would help."""
+
+
+def cache_folder():
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.environ.get("HOME") or "/nowhere", ".cache")
+    return Path(os.environ.get("DDBG_VM_CACHE") or os.path.join(home, "ddbg/vm"))
+
+
+class Parts:
+    """The cache. A folder in it is complete or absent: it is made beside its place, under a lock, and renamed. A part that could
+    not be made leaves the reason in a file, which counts where nothing may be downloaded (DDBG_VM_CACHE_ONLY)."""
+
+    def __init__(self, say):
+        self.folder = cache_folder()
+        self.say = say
+        self.cache_only = bool(os.environ.get("DDBG_VM_CACHE_ONLY"))
+
+    def kernel(self, series):
+        """A folder with vmlinuz, vmlinux (what is packed in the former), modules/ in loading order, and the package's name in `package`."""
+        return self.part(f"linux-{series}.{LAYOUT}", lambda to: make_kernel(series, to))
+
+    def busybox(self):
+        return self.part("busybox", make_busybox) / "busybox"
+
+    def init(self):
+        # Named by what it is made of: another checkout may share the cache.
+        return self.part("init-" + hashlib.sha256(INIT_SOURCE.read_bytes()).hexdigest()[:16], make_init) / "init"
+
+    def part(self, name, make):
+        path = self.folder / name
+        if path.is_dir():
+            return path
+        reason = self.folder / f"{name}.unavailable"
+        if self.cache_only:
+            raise NotAvailable(reason.read_text() if reason.exists() else f"{path} is not there; scripts/vm prepare makes it")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = open(self.folder / ".lock", "w")
+        except OSError as error:
+            raise NotAvailable(f"cannot write to the cache {self.folder}: {error.strerror}") from error
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if path.is_dir():
+                return path
+            self.say(f"making {path} ...")
+            # What a killed run left is removed here: only who holds the lock makes anything.
+            for left in self.folder.glob(".new.*"):
+                shutil.rmtree(left)
+            new = Path(tempfile.mkdtemp(prefix=".new.", dir=self.folder))
+            try:
+                new.chmod(0o755)
+                make(new)
+                new.rename(path)
+                reason.unlink(missing_ok=True)
+            except NotAvailable as error:
+                reason.write_text(str(error))
+                raise
+            finally:
+                shutil.rmtree(new, ignore_errors=True)
+        return path
+
+
+def run(command, what, **keywords):
+    """Its output; NotAvailable with the last line of its complaint."""
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **keywords)
+    except FileNotFoundError as error:
+        raise NotAvailable(f"{what}: {command[0]} is not installed") from error
+    if done.returncode != 0:
+        complaint = done.stderr.decode(errors="replace").strip().splitlines() or [f"{command[0]} failed"]
+        raise NotAvailable(f"{what}: {complaint[-1]}")
+    return done.stdout
+
+
+# --- packages -----------------------------------------------------------------------------------------------------------
+
+
+def version_key(name):
+    return [int(part) for part in re.findall(r"\d+", name)]
+
+
+def download(pattern, folder):
+    """The newest package whose name matches, unpacked in `folder`; its file's name."""
+    if os.environ.get("DDBG_NO_APT"):
+        raise NotAvailable("DDBG_NO_APT forbids downloading packages for the emulated machine")
+    sources = [[]]
+    with contextlib.ExitStack() as stack:
+        if DEBIAN_KEY.exists():
+            private = stack.enter_context(tempfile.TemporaryDirectory(prefix="apt.", dir=folder))
+            sources.append(private_apt(Path(private)))
+        for options in sources:
+            try:
+                return download_from(options, pattern, folder)
+            except NotAvailable as error:
+                reason = error
+        raise reason
+
+
+def download_from(options, pattern, folder):
+    options = ["-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=20", *options]
+    wanted = re.sub(r"[\^$\\]", "", re.sub(r"\[[^]]*\]\+", "*", pattern))
+    what = f"cannot download {wanted} for the emulated machine (as root `apt-get update` may help)"
+    if "Dir::Etc::sourceparts=-" in options:
+        run(["apt-get", *options, "-qq", "update"], what)
+    found = run(["apt-cache", *options, "search", "--names-only", pattern], what).decode()
+    names = sorted((line.split()[0] for line in found.splitlines()), key=version_key)
+    if not names:
+        raise NotAvailable(f"{what}: no source of packages has it")
+    run(["apt-get", *options, "-qq", "download", names[-1]], what, cwd=folder)
+    package = next(folder.glob("*.deb"))
+    run(["dpkg-deb", "-x", package, folder], f"cannot unpack {package.name}")
+    package.unlink()
+    return package.name
+
+
+def private_apt(folder):
+    """Options that give apt Debian's own sources and nothing of this machine's but its proxies."""
+    (folder / "sources.list").write_text(DEBIAN.format(key=DEBIAN_KEY))
+    for name in ("lists/partial", "cache/archives/partial"):
+        (folder / name).mkdir(parents=True)
+    (folder / "status").touch()
+    settings = {"Dir::Etc::sourcelist": folder / "sources.list", "Dir::Etc::sourceparts": "-", "Dir::State::lists": folder / "lists",
+                "Dir::Cache": folder / "cache", "Dir::State::status": folder / "status", "APT::Architecture": "amd64"}
+    return [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
+
+
+# --- the parts ----------------------------------------------------------------------------------------------------------
+
+
+def make_kernel(series, to):
+    with tempfile.TemporaryDirectory(dir=to) as scratch:
+        package = download(KERNELS[series], Path(scratch))
+        (image,) = Path(scratch).glob("boot/vmlinuz-*")
+        shutil.copy(image, to / "vmlinuz")
+        (to / "vmlinux").write_bytes(unpacked_kernel(image.read_bytes()))
+        (to / "modules").mkdir()
+        available = {path.name.split(".ko")[0]: path for path in Path(scratch).glob("lib/modules/*/kernel/**/*.ko*")}
+        for number, (name, content) in enumerate(modules_in_order(available).items()):
+            (to / f"modules/{number:02}-{name}.ko").write_bytes(content)
+    (to / "package").write_text(package + "\n")
+
+
+def unpacked_kernel(image):
+    """The ELF file within a bzImage: QEMU starts it faster than the image that unpacks itself (Documentation/arch/x86/boot.rst)."""
+    setup_sectors, at, size = image[0x1F1], int.from_bytes(image[0x248:0x24C], "little"), int.from_bytes(image[0x24C:0x250], "little")
+    at += (setup_sectors + 1) * 512
+    payload = image[at:at + size - 4]  # behind it is the size of what it unpacks to
+    for magic, tool in ((bytes.fromhex("02214c18"), "lz4"), (bytes.fromhex("28b52ffd"), "zstd")):
+        if payload.startswith(magic):
+            return run_filter([tool, "-dc"], payload)
+    raise NotAvailable("the kernel is packed in a way that is not known here")
+
+
+def run_filter(command, data):
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.seek(0)
+        try:
+            return subprocess.run(command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True).stdout
+        except FileNotFoundError as error:
+            raise NotAvailable(f"{command[0]} is not installed, which unpacks the kernel (apt-get install {command[0]})") from error
+        except subprocess.CalledProcessError as error:
+            raise NotAvailable(f"{command[0]} cannot unpack the kernel") from error
+
+
+def modules_in_order(available):
+    """Name -> content of MODULES and all they depend on, in loading order."""
+    ordered = {}
+
+    def add(name):
+        path = available.get(name) or available.get(name.replace("_", "-"))
+        if path is None or path.name.split(".ko")[0] in ordered:
+            return
+        content = path.read_bytes()
+        if path.suffix == ".xz":
+            content = lzma.decompress(content)
+        needs = re.search(rb"\0depends=([^\0]*)\0", content)
+        for other in filter(None, needs[1].decode().split(",")):
+            add(other)
+        ordered[path.name.split(".ko")[0]] = content
+
+    for name in MODULES:
+        add(name)
+    return ordered
+
+
+def make_busybox(to):
+    with tempfile.TemporaryDirectory(dir=to) as scratch:
+        download("^busybox-static$", Path(scratch))
+        shutil.copy(next(Path(scratch).glob("**/bin/busybox")), to / "busybox")
+
+
+def make_init(to):
+    run([os.environ.get("CC", "cc"), "-O2", "-static", "-s", "-o", to / "init", INIT_SOURCE], "cannot compile vm.d/init.c")

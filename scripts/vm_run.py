@@ -1,0 +1,394 @@
+#!/usr/bin/env python3
+"""Runs a command in an emulated machine that has /dev/kvm: QEMU without acceleration is an AMD processor with SVM and nested paging.
+The machine lives in memory, as long as the command. scripts/vm calls it with the build folder; docs/testing.md says how to use it."""
+
+import argparse
+import contextlib
+import ctypes
+import fcntl
+import os
+import selectors
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+import time
+import tty
+from pathlib import Path
+
+from vm_image import Image
+from vm_parts import KERNELS, NotAvailable, Parts
+
+# Exit statuses of our own; the others are the command's.
+TIMED_OUT, MACHINE_FAILED, NOT_AVAILABLE, NOT_EXECUTABLE, NOT_FOUND = 124, 125, 77, 126, 127
+
+# What lies beside a program of the build tree when it starts.
+COMPANIONS = {"ddbg": ["ddbg-keeper"]}
+# What the kernel would do at its start and nobody here needs; half of the time to the command.
+SKIPPED_INITCALLS = ("trace_eval_init", "btf_vmlinux_init", "init_kprobe_trace", "load_system_certificate_list", "crypto_kdf108_init",
+                     "init_encrypted", "init_evm", "init_ima")
+# The two about time: on a busy machine an emulated timer comes late, which the kernel takes for a broken one, and panics.
+PARAMETERS = ("console=ttyS0", "quiet", "panic=-1", "mitigations=off", "nokaslr", "cryptomgr.notests", "init_on_alloc=0",
+              "ipv6.disable=1", "no_timer_check", "tsc=reliable", "initcall_blacklist=" + ",".join(SKIPPED_INITCALLS))
+CONSOLE_KEPT = 16384  # bytes: the end of the kernel's messages, shown when the machine fails
+FRAME_HEAD = struct.Struct("<cI")
+INPUT_MOST = 4096  # bytes in a frame: kInput of init.c
+
+
+def say(text):
+    print(f"vm: {text}", file=sys.stderr, flush=True)
+
+
+class Failure(Exception):
+    def __init__(self, status, text):
+        super().__init__(text)
+        self.status = status
+
+
+# --- options ------------------------------------------------------------------------------------------------------------
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(prog="scripts/vm", description="Runs a command in an emulated machine that has /dev/kvm.")
+    parser.add_argument("--build", type=Path, required=True, help=argparse.SUPPRESS)
+    modes = parser.add_subparsers(dest="mode", required=True, metavar="qemu|prepare")
+    qemu = modes.add_parser("qemu", help="run a command, or a shell", description="Runs a command in QEMU's emulated AMD processor.")
+    prepare = modes.add_parser("prepare", help="only download and make what the machines are made of; prints where it is")
+    prepare.add_argument("--kernel", choices=KERNELS, action="append")
+    qemu.add_argument("--kernel", choices=KERNELS, default="6.1")
+    qemu.add_argument("--la57", choices=("on", "off"), default="off", help="five levels of page tables (off)")
+    qemu.add_argument("--smp", type=int, default=1, metavar="N", help="processors (1)")
+    qemu.add_argument("--memory", type=int, metavar="MB", help="(384 and twice the files that go in)")
+    qemu.add_argument("--timeout", type=float, metavar="SECONDS", help="(120; none with a terminal)")
+    qemu.add_argument("--add", action="append", default=[], metavar="FILE[:PATH]", help="a file or folder that the command needs")
+    qemu.add_argument("--console", action="store_true", help="the kernel's messages on standard error")
+    qemu.add_argument("--time", action="store_true", help="say how long it took until the command started")
+    qemu.add_argument("command", nargs="*", metavar="-- COMMAND",
+                      help="of the build tree or of this machine; arguments that are files here are files there")
+    return parser.parse_args()
+
+
+def find_program(name, build):
+    """A program's path here, or None if busybox has it."""
+    if "/" in name:
+        path = name
+    else:
+        path = in_build_tree(name, build) or shutil.which(name)
+    if path and os.path.isfile(path):
+        if not os.access(path, os.X_OK):
+            raise Failure(NOT_EXECUTABLE, f"{path} is not executable")
+        return os.path.abspath(path)
+    return None
+
+
+def in_build_tree(name, build):
+    for folder, folders, files in os.walk(build):
+        folders[:] = [f for f in folders if f != "CMakeFiles" and not f.endswith("-cache")]
+        path = os.path.join(folder, name)
+        if name in files and os.access(path, os.X_OK):
+            return path
+    return None
+
+
+def make_image(arguments, parts, kernel, terminals):
+    image = Image()
+    command = arguments.command or ["sh"]
+    busybox = parts.busybox()
+    applets = subprocess.run([busybox, "--list"], stdout=subprocess.PIPE, check=True, text=True).stdout.split()
+    program = find_program(command[0], arguments.build)
+    if program:
+        image.add_file(program, stripped=True)
+        for name in COMPANIONS.get(os.path.basename(program), ()):
+            image.add_file(os.path.join(os.path.dirname(program), name), stripped=True)
+    elif command[0] not in applets:
+        raise Failure(NOT_FOUND, f"there is no program {command[0]} here, in {arguments.build} or in busybox")
+    for argument in command[1:]:
+        if os.path.isfile(argument):
+            image.add_file(argument)
+    for added in arguments.add:
+        source, _, path = added.partition(":")
+        if not os.path.exists(source):
+            raise Failure(NOT_FOUND, f"there is no {source} to add")
+        image.add_file(source, path or None)
+
+    image.add_content("/init", parts.init().read_bytes())
+    for module in sorted((kernel / "modules").iterdir()):
+        image.add_content(f"/vm/modules/{module.name}", module.read_bytes())
+    image.add_content("/usr/bin/busybox", busybox.read_bytes())
+    for name in applets:
+        image.add_link(f"/bin/{name}", "busybox")
+    image.add_content("/etc/passwd", b"root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n", 0o644)
+    image.add_content("/etc/group", b"root:x:0:\nnogroup:x:65534:\n", 0o644)
+    for folder in ("/root", os.getcwd()):
+        image.add_folder(folder)
+
+    environment = {"PATH": "/usr/local/bin:/usr/bin:/usr/sbin:/bin:/sbin", "HOME": "/root", "SHELL": "/bin/sh"}
+    rows, columns = 0, 0
+    if terminals[0]:
+        rows, columns = terminal_size()
+        environment["TERM"] = os.environ.get("TERM", "linux")
+        for database in ("/etc/terminfo", "/lib/terminfo", "/usr/share/terminfo"):
+            description = f"{database}/{environment['TERM'][0]}/{environment['TERM']}"
+            if os.path.isfile(description):
+                image.add_file(description)
+    job = ["".join("t" if terminal else "p" for terminal in terminals), rows, columns, os.getcwd(), len(command), program or command[0],
+           *command[1:], *(f"{name}={value}" for name, value in environment.items())]
+    image.add_content("/vm/job", b"".join(os.fsencode(str(word)) + b"\0" for word in job))
+    return image
+
+
+# --- the machine --------------------------------------------------------------------------------------------------------
+
+
+class Machine:
+    """QEMU with two connections to us: the kernel's console, and the port of init.c. It ends with us, however we end."""
+
+    def __init__(self, arguments, kernel, image):
+        archive = image.archive()
+        memory = arguments.memory or 384 + 2 * (len(archive) >> 20)
+        # Five levels are switched on by the code that unpacks a kernel; without that it starts half a second earlier.
+        linux = kernel / ("vmlinuz" if arguments.la57 == "on" else "vmlinux")
+        # One host thread for all processors: QEMU before 8.1 can translate kernel text that another processor is patching, and then
+        # executes an int3 that is gone (a panic within minutes if VMs come and go: the first and the last patch the scheduler).
+        accelerator = "tcg,thread=single"
+        with contextlib.ExitStack() as passed:
+            self.console, console = self._pair(passed)
+            self.port, port = self._pair(passed)
+            initrd = passed.enter_context(os.fdopen(os.memfd_create("initrd"), "wb", buffering=0))
+            initrd.write(archive)
+            command = ["qemu-system-x86_64", "-accel", accelerator, "-cpu", "max,la57=" + arguments.la57, "-m", str(memory),
+                       "-smp", str(arguments.smp), "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-nic", "none",
+                       "-no-reboot",
+                       "-chardev", f"socket,id=console,fd={console}", "-serial", "chardev:console",
+                       "-chardev", f"socket,id=port,fd={port}", "-device", "virtio-serial-pci",
+                       "-device", "virtserialport,chardev=port,nr=1",
+                       "-kernel", str(linux), "-initrd", f"/proc/self/fd/{initrd.fileno()}",
+                       "-append", " ".join(PARAMETERS)]
+            libc, parent = ctypes.CDLL(None), os.getpid()
+
+            def die_with_us():
+                libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+                if os.getppid() != parent:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            try:
+                self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                                start_new_session=True, preexec_fn=die_with_us,
+                                                pass_fds=(console, port, initrd.fileno()))
+            except FileNotFoundError as error:
+                raise NotAvailable("qemu-system-x86_64 is not installed (as root: apt-get install qemu-system-x86)") from error
+
+    @staticmethod
+    def _pair(passed):
+        ours, theirs = socket.socketpair()
+        passed.enter_context(theirs)
+        return ours, theirs.fileno()
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stderr.close()
+        self.console.close()
+        self.port.close()
+
+    def why_it_stopped(self, console):
+        """The connection is gone and the command's end was not heard of."""
+        complaint = self.process.stderr.read().decode(errors="replace").strip()
+        status = self.process.wait()
+        if status < 0:
+            return f"QEMU was killed by signal {-status}"
+        if status > 0:
+            return f"QEMU failed: {complaint}"
+        if b"Kernel panic" in console:
+            return "the machine's kernel panicked"
+        return "the machine stopped by itself"
+
+
+class Session:
+    """Carries bytes between us and the command until it ends."""
+
+    def __init__(self, machine, arguments, terminals):
+        self.machine = machine
+        self.arguments = arguments
+        self.began, self.running = time.monotonic(), False
+        self.limit = arguments.timeout or (None if terminals[0] else 120)
+        self.received = bytearray()
+        self.console_end = b""
+        self.ending = None
+        self.events = selectors.DefaultSelector()
+        self.events.register(machine.port, selectors.EVENT_READ, self.take_frames)
+        self.events.register(machine.console, selectors.EVENT_READ, self.take_console)
+        self.wakeup = None
+        if terminals[0]:
+            # Python's handlers run between two of its instructions, also between the halves of a frame; this pair is read in turn.
+            self.wakeup, write = socket.socketpair()
+            for end in (self.wakeup, write):
+                end.setblocking(False)
+            self.write_wakeup = write
+            signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
+            signal.signal(signal.SIGWINCH, lambda *_: None)
+            self.events.register(self.wakeup, selectors.EVENT_READ, self.take_signals)
+
+    def run(self):
+        """The command's exit status as a shell would have it."""
+        while self.ending is None:
+            left = self.limit and self.began + self.limit - time.monotonic()
+            if left is not None and left <= 0:
+                what = "the command did not end" if self.running else "the machine did not start the command"
+                raise Failure(TIMED_OUT, f"{what} within {self.limit:g} s")
+            for key, _ in self.events.select(left):
+                key.data()
+        kind, _, number = self.ending.partition(" ")
+        if kind == "exit":
+            return int(number)
+        if kind == "signal":
+            say(f"the command was killed by signal {number} ({signal.strsignal(int(number))})")
+            return 128 + int(number)
+        raise Failure(MACHINE_FAILED, f"the machine could not run the command: {self.ending}")
+
+    def send(self, kind, payload):
+        # If the machine is gone the reading side says so.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.machine.port.sendall(FRAME_HEAD.pack(kind, len(payload)) + payload)
+
+    def take_frames(self):
+        try:
+            chunk = self.machine.port.recv(1 << 16)
+        except ConnectionResetError:
+            chunk = b""
+        if not chunk:
+            self.machine_is_gone()
+        self.received += chunk
+        while len(self.received) >= FRAME_HEAD.size:
+            kind, size = FRAME_HEAD.unpack_from(self.received)
+            if len(self.received) < FRAME_HEAD.size + size:
+                break
+            payload = bytes(self.received[FRAME_HEAD.size:FRAME_HEAD.size + size])
+            del self.received[:FRAME_HEAD.size + size]
+            self.FRAMES[kind](self, payload)
+
+    def command_starts(self, _):
+        if self.arguments.time:
+            say(f"{time.monotonic() - self.began:.2f} s to the command")
+        self.running = True
+
+    def wants_input(self, _):
+        if sys.stdin is None:
+            self.send(b"i", b"")
+            return
+        try:
+            self.events.register(0, selectors.EVENT_READ, self.take_input)
+        except PermissionError:  # a regular file, which epoll does not take, is always ready
+            self.take_input()
+
+    def take_input(self):
+        with contextlib.suppress(KeyError):
+            self.events.unregister(0)
+        try:
+            chunk = os.read(0, INPUT_MOST)
+        except OSError:
+            chunk = b""
+        self.send(b"i", chunk)
+
+    def ended(self, payload):
+        self.ending = payload.decode()
+
+    FRAMES = {b"r": command_starts, b"n": wants_input, b"x": ended,
+              b"o": lambda self, payload: write_all(1, payload), b"e": lambda self, payload: write_all(2, payload)}
+
+    def take_console(self):
+        try:
+            chunk = self.machine.console.recv(1 << 16)
+        except ConnectionResetError:
+            chunk = b""
+        if not chunk:
+            self.events.unregister(self.machine.console)
+            return
+        self.console_end = (self.console_end + chunk)[-CONSOLE_KEPT:]
+        if self.arguments.console:
+            write_all(2, chunk)
+
+    def take_signals(self):
+        self.wakeup.recv(4096)
+        self.send(b"w", struct.pack("<HH", *terminal_size()))
+
+    def machine_is_gone(self):
+        while self.machine.console in (key.fileobj for key in self.events.get_map().values()):
+            self.take_console()
+        why = self.machine.why_it_stopped(self.console_end)
+        if self.console_end and not self.arguments.console:
+            sys.stderr.write(self.console_end.decode(errors="replace").replace("\r", ""))
+        raise Failure(MACHINE_FAILED, why)
+
+
+def write_all(fd, data):
+    while data:
+        data = data[os.write(fd, data):]
+
+
+# --- our terminal -------------------------------------------------------------------------------------------------------
+
+
+def terminal_size():
+    return struct.unpack("HHHH", fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8)))[:2]
+
+
+@contextlib.contextmanager
+def raw_terminal():
+    """What is typed goes to the machine's terminal as it is: echo, editing and Ctrl-C are its affair."""
+    before = termios.tcgetattr(0)
+    tty.setraw(0, termios.TCSADRAIN)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
+
+
+def end_by_signal(number, _):
+    sys.exit(128 + number)
+
+
+def run_qemu(arguments):
+    parts = Parts(say)
+    # For output and errors: the terminal, or a pipe. Without a terminal to type at there is none.
+    terminals = [os.isatty(0) and os.isatty(1), os.isatty(0) and os.isatty(1) and os.isatty(2)]
+    kernel = parts.kernel(arguments.kernel)
+    image = make_image(arguments, parts, kernel, terminals)
+    with contextlib.closing(Machine(arguments, kernel, image)) as machine:
+        with raw_terminal() if terminals[0] else contextlib.nullcontext():
+            return Session(machine, arguments, terminals).run()
+
+
+def prepare(arguments):
+    parts = Parts(say)
+    print(parts.folder, flush=True)
+    parts.busybox()
+    parts.init()
+    for series in arguments.kernel or KERNELS:
+        parts.kernel(series)
+    if not shutil.which("qemu-system-x86_64"):
+        raise NotAvailable("qemu-system-x86_64 is not installed (as root: apt-get install qemu-system-x86)")
+    return 0
+
+
+def main():
+    arguments = parse_arguments()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end_by_signal)
+    try:
+        return run_qemu(arguments) if arguments.mode == "qemu" else prepare(arguments)
+    except NotAvailable as error:
+        say(f"not available here: {error}")
+        return NOT_AVAILABLE
+    except Failure as error:
+        say(str(error))
+        return error.status
+    except BrokenPipeError:
+        return 128 + signal.SIGPIPE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+#!/usr/bin/env python3
+"""ddbg itself in the machine of scripts/vm, with what its user has there."""
+import os
+import sys
+
+import machine
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../e2e"))
+from terminal import PROMPT, Terminal  # noqa: E402
+
+PROGRAMS = os.environ["E2E_PROGRAMS"]
+TARGETS = os.environ["DDBG_TEST_TARGETS"]
+
+
+class Ddbg(machine.MachineTest):
+    def batch(self, program, *machine_options):
+        done = self.vm(*machine_options, "--", "ddbg", "-batch", "-ex", "break main", "-ex", "run", "-ex", "bt", "-ex", "continue",
+                       "--args", program)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        out = done.stdout.decode()
+        self.assertRegex(out, r"Breakpoint 1, main \(.*\n#0  main \(")
+        return out
+
+    def test_dynamic_program(self):
+        self.assertIn("x=11 f=120\n[Inferior 1 (process ", self.batch(os.path.join(PROGRAMS, "steps")))
+
+    def test_static_program_on_two_processors(self):
+        self.assertRegex(self.batch(os.path.join(TARGETS, "count_static"), "--kernel", "6.12", "--smp", "2"),
+                         r"\[Inferior 1 \(process \d+\) exited")
+
+    def test_measures_kvm_and_refuses(self):
+        done = self.vm("--", "ddbg", "-batch", "--backend", "kvm", "-ex", "run", os.path.join(PROGRAMS, "steps"))
+        self.assertIn(b'The backend "kvm" is there (a trap costs ', done.stderr)
+
+    def test_on_a_terminal(self):
+        t = Terminal([*machine.VM, "qemu", "--", "ddbg", "-q", "-nx", os.path.join(PROGRAMS, "spin")], self.env)
+        self.addCleanup(t.close)
+        t.wait_for(PROMPT)
+        t.type("ru\t\n")
+        t.wait_for("spinning")
+        t.type("\x03")
+        self.assertIn("received signal SIGINT, Interrupt.", t.wait_for(PROMPT))
+        self.assertIn("main ()", t.command("backtrace"))
+        t.type("kill\n")
+        t.wait_for("(y or n) ")
+        t.command("y")
+        t.type("quit\n")
+        self.assertEqual(t.ended(), 0)
+        self.nothing_is_left()
+
+
+if __name__ == "__main__":
+    machine.main("6.1", "6.12")

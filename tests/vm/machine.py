@@ -1,0 +1,56 @@
+"""Running things in the machine of scripts/vm, and looking for what it leaves behind."""
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+import uuid
+
+VM = [sys.executable, "-B", os.environ["DDBG_VM"], "--build", os.environ["DDBG_BUILD"]]
+PATIENCE = 280  # seconds, for a start on a busy machine too: a failure, not a pace
+NOT_AVAILABLE = 77
+
+
+class MachineTest(unittest.TestCase):
+    """Every process of a test carries a mark in its environment, and its temporary folder is its own."""
+
+    def setUp(self):
+        self.scratch = tempfile.TemporaryDirectory(prefix="ddbg-vm-test.")
+        self.addCleanup(self.scratch.cleanup)
+        self.mark = f"DDBG_VM_TEST={uuid.uuid4()}"
+        name, _, value = self.mark.partition("=")
+        self.env = dict(os.environ, **{name: value, "TMPDIR": self.scratch.name})
+
+    def vm(self, *arguments, **keywords):
+        keywords = {"stdin": subprocess.DEVNULL, **keywords} if "input" not in keywords else keywords
+        done = subprocess.run([*VM, "qemu", *arguments], env=self.env, capture_output=True, timeout=PATIENCE, check=False, **keywords)
+        self.nothing_is_left()
+        return done
+
+    def processes(self, name):
+        """Those of this test whose program has that name."""
+        found = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{pid}/environ", "rb") as environ, open(f"/proc/{pid}/comm", encoding="utf-8") as comm:
+                    if self.mark.encode() in environ.read().split(b"\0") and comm.read().startswith(name):
+                        found.append(int(pid))
+            except OSError:  # ended meanwhile, or another user's
+                pass
+        return found
+
+    def nothing_is_left(self):
+        self.assertEqual(self.processes(""), [])
+        self.assertEqual(os.listdir(self.scratch.name), [])
+
+
+def main(*kernels):
+    """As unittest's, but for a machine that cannot be had: then the tests are skipped, and the last line says why."""
+    wanted = [word for kernel in kernels for word in ("--kernel", kernel)]
+    prepared = subprocess.run([*VM, "prepare", *wanted], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if prepared.returncode == NOT_AVAILABLE:
+        print(prepared.stdout)
+        sys.exit(NOT_AVAILABLE)
+    if prepared.returncode != 0:
+        sys.exit(prepared.stdout)
+    unittest.main(verbosity=2)
