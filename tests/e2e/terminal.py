@@ -11,7 +11,8 @@ PATIENCE = 30  # seconds: a failure, not a pace
 
 
 class Terminal:
-    def __init__(self, command, env, user=None):
+    def __init__(self, command, env, user=None, patience=PATIENCE):
+        self.patience = patience
         self.home = tempfile.TemporaryDirectory()
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
@@ -22,7 +23,7 @@ class Terminal:
 
     def wait_for(self, text):
         """Returns what was shown up to and with `text`, and forgets it."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + self.patience
         while text not in self.shown:
             left = deadline - time.monotonic()
             ready, _, _ = select.select([self.fd], [], [], max(left, 0))
@@ -47,7 +48,7 @@ class Terminal:
         return self.wait_for("\n" + PROMPT)
 
     def wait_for_end(self):
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + self.patience
         while time.monotonic() < deadline:
             ready, _, _ = select.select([self.fd], [], [], 1)
             if ready:

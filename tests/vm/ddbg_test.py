@@ -33,7 +33,8 @@ class Ddbg(machine.MachineTest):
         self.assertIn(b'The backend "kvm" is there (a trap costs ', done.stderr)
 
     def test_on_a_terminal(self):
-        t = Terminal([*machine.VM, "qemu", "--", "ddbg", "-q", "-nx", os.path.join(PROGRAMS, "spin")], self.env)
+        t = Terminal([*machine.VM, "qemu", "--", "ddbg", "-q", "-nx", os.path.join(PROGRAMS, "spin")], self.env,
+                     machine.PATIENCE)
         self.addCleanup(t.close)
         t.wait_for(PROMPT)
         t.type("ru\t\n")

@@ -9,6 +9,7 @@ import uuid
 VM = [sys.executable, "-B", os.environ["DDBG_VM"], "--build", os.environ["DDBG_BUILD"]]
 PATIENCE = 280  # seconds, for a start on a busy machine too: a failure, not a pace
 NOT_AVAILABLE = 77
+CACHE = None  # main() sets it
 
 
 class MachineTest(unittest.TestCase):
@@ -19,13 +20,17 @@ class MachineTest(unittest.TestCase):
         self.addCleanup(self.scratch.cleanup)
         self.mark = f"DDBG_VM_TEST={uuid.uuid4()}"
         name, _, value = self.mark.partition("=")
-        self.env = dict(os.environ, **{name: value, "TMPDIR": self.scratch.name})
+        self.env = dict(os.environ, **{name: value, "TMPDIR": self.scratch.name, "DDBG_VM_CACHE": CACHE})
 
     def vm(self, *arguments, **keywords):
         keywords = {"stdin": subprocess.DEVNULL, **keywords} if "input" not in keywords else keywords
         done = subprocess.run([*VM, "qemu", *arguments], env=self.env, capture_output=True, timeout=PATIENCE, check=False, **keywords)
         self.nothing_is_left()
         return done
+
+    def start(self, *command):
+        return subprocess.Popen([*VM, "qemu", "--", *command], env=self.env, bufsize=0,
+                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def processes(self, name):
         """Those of this test whose program has that name."""
@@ -46,11 +51,10 @@ class MachineTest(unittest.TestCase):
 
 def main(*kernels):
     """As unittest's, but for a machine that cannot be had: then the tests are skipped, and the last line says why."""
+    global CACHE  # not where a test with a home of its own would look
     wanted = [word for kernel in kernels for word in ("--kernel", kernel)]
-    prepared = subprocess.run([*VM, "prepare", *wanted], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    if prepared.returncode == NOT_AVAILABLE:
-        print(prepared.stdout)
-        sys.exit(NOT_AVAILABLE)
+    prepared = subprocess.run([*VM, "prepare", *wanted], stdout=subprocess.PIPE, text=True, check=False)
     if prepared.returncode != 0:
-        sys.exit(prepared.stdout)
+        sys.exit(prepared.returncode)
+    CACHE = prepared.stdout.strip()
     unittest.main(verbosity=2)
