@@ -133,7 +133,7 @@ def download_from(options, pattern, folder):
     wanted = re.sub(r"[\^$\\]", "", re.sub(r"\[[^]]*\]\+", "*", pattern))
     what = f"cannot download {wanted} for the emulated machine (as root `apt-get update` may help)"
     if "Dir::Etc::sourceparts=-" in options:
-        run(["apt-get", *options, "-qq", "update"], what)
+        run(["apt-get", *options, "-o", "APT::Update::Error-Mode=any", "-qq", "update"], what)
     found = run(["apt-cache", *options, "search", "--names-only", pattern], what).decode()
     names = sorted((line.split()[0] for line in found.splitlines()), key=version_key)
     if not names:

@@ -93,6 +93,14 @@ def in_build_tree(name, build):
     return None
 
 
+def sources_of(path, ddbg):
+    """The source files of a program that ddbg is to show, but for the system's."""
+    listed = subprocess.run([ddbg, "-q", "-nx", "-batch", "-ex", "info sources", path], stdin=subprocess.DEVNULL,
+                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False).stdout
+    files = [os.fsdecode(line.strip()) for line in listed.splitlines() if line.startswith(b"  ")]
+    return [name for name in files if not name.startswith("/usr/") and os.path.isfile(name)]
+
+
 def make_image(arguments, parts, kernel, terminals):
     image = Image()
     command = arguments.command or ["sh"]
@@ -108,6 +116,9 @@ def make_image(arguments, parts, kernel, terminals):
     for argument in command[1:]:
         if os.path.isfile(argument):
             image.add_file(argument)
+            if os.path.basename(program or "") == "ddbg":
+                for source in sources_of(argument, program):
+                    image.add_file(source)
     for added in arguments.add:
         source, _, path = added.partition(":")
         if not os.path.exists(source):

@@ -18,7 +18,7 @@ class Ddbg(machine.MachineTest):
                        "--args", program)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         out = done.stdout.decode()
-        self.assertRegex(out, r"Breakpoint 1, main \(.*\n#0  main \(")
+        self.assertRegex(out, r"Breakpoint 1, main \(.*\n\d+\t *\S.*\n#0  main \(")  # with its source line
         return out
 
     def test_dynamic_program(self):
