@@ -7,6 +7,7 @@ import signal
 import struct
 import sys
 import termios
+import time
 
 import machine
 
@@ -80,12 +81,15 @@ class Endings(machine.MachineTest):
         self.assertRegex(done.stderr, rb"\Avm: not available here: .*scripts/vm prepare makes it\n\Z")
 
     def test_who_is_killed_takes_the_machine_along(self):
-        for number in (signal.SIGTERM, signal.SIGKILL):
+        # Once it runs the command, and as soon as it exists: then nobody in it would notice that we are gone.
+        for number, early in ((signal.SIGTERM, False), (signal.SIGKILL, False), (signal.SIGKILL, True)):
             with self.start("cat") as process:
-                process.stdin.write(b"here\n")
-                self.assertEqual(process.stdout.readline(), b"here\n")
-                (qemu,) = self.processes("qemu")
-                handle = os.pidfd_open(qemu)
+                if not early:
+                    process.stdin.write(b"here\n")
+                    self.assertEqual(process.stdout.readline(), b"here\n")
+                while not (qemu := self.processes("qemu")):
+                    self.assertIsNone(process.poll())
+                handle = os.pidfd_open(qemu[0])
                 process.send_signal(number)
                 self.assertEqual(select.select([handle], [], [], machine.PATIENCE)[0], [handle])
                 os.close(handle)
@@ -110,11 +114,12 @@ class OnATerminal(machine.MachineTest):
         t.wait_for("37 101\n")
         self.assertNotEqual(termios.tcgetattr(t.fd), self.before)
         self.resize(t, 20, 60)
-        shown = ""
+        shown, deadline = "", time.monotonic() + machine.PATIENCE
         while shown != "20 60\n":  # the signal that tells of the new size may come after what is typed next
             t.type("line\n")
             t.wait_for("line\n")
             shown = t.wait_for("\n")
+            self.assertLess(time.monotonic(), deadline, shown)
         t.type("\x04")
         t.wait_for_end()
         self.assertEqual(termios.tcgetattr(t.fd), self.before)
