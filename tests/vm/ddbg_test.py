@@ -34,7 +34,7 @@ class Ddbg(machine.MachineTest):
 
     def test_on_a_terminal(self):
         t = Terminal([*machine.VM, "qemu", "--", "ddbg", "-q", "-nx", os.path.join(PROGRAMS, "spin")], self.env,
-                     machine.PATIENCE)
+                     patience=machine.PATIENCE)
         self.addCleanup(t.close)
         t.wait_for(PROMPT)
         t.type("ru\t\n")

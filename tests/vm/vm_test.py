@@ -99,7 +99,7 @@ class Endings(machine.MachineTest):
 
 class OnATerminal(machine.MachineTest):
     def open(self, *command):
-        terminal = Terminal([*machine.VM, "qemu", *(["--", *command] if command else [])], self.env, machine.PATIENCE)
+        terminal = Terminal([*machine.VM, "qemu", *(["--", *command] if command else [])], self.env, patience=machine.PATIENCE)
         self.addCleanup(terminal.close)
         self.resize(terminal, 37, 101)
         self.before = termios.tcgetattr(terminal.fd)
