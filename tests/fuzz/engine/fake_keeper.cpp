@@ -62,7 +62,7 @@ void run_keeper() {
     std::span<const int> passed;
     switch (message->type) {
     case MessageType::kLaunch:
-      body.number<int32_t>(target).number<uint8_t>(0);
+      body.number<int32_t>(target).number<uint8_t>(0).number<uint8_t>(0);
       passed = fds;
       break;
     case MessageType::kDetach:
