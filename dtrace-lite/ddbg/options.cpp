@@ -189,8 +189,12 @@ Checked<Options> parse_options(const std::vector<std::string>& arguments) {
         return applied.error();
     }
   } catch (const po::error& e) {
-    return Diagnostic{
-        std::string(e.what()) + ".", "Use `ddbg --help' for a complete list of options.", {}};
+    // About a word with one of its placeholders (%prefix%) the library would talk for ever.
+    const bool is_safe = std::none_of(arguments.begin(), arguments.end(),
+                                      [](auto& word) { return word.find('%') != word.npos; });
+    return Diagnostic{(is_safe ? std::string(e.what()) : "an option is unknown or malformed") + ".",
+                      "Use `ddbg --help' for a complete list of options.",
+                      {}};
   }
 
   if (words.has_args && words.programs.empty())

@@ -113,6 +113,8 @@ TEST(Options, MistakesAreSentences) {
   EXPECT_NE(error_of({"-ex"}).find("ex"), std::string::npos);
   EXPECT_NE(error_of({"--args"}), "");
   EXPECT_NE(error_of({"--i"}).find("ambiguous"), std::string::npos);
+  for (const char* word : {"-=r%canonical_option%", "--i%original_token%", "--batch=%prefix%"})
+    EXPECT_NE(error_of({word}), "");
   EXPECT_NE(error_of({"-c", "core.1", "prog"}).find("Core files"), std::string::npos);
 }
 
