@@ -72,15 +72,16 @@ Checked<void> Inferior::Impl::wait_until_parked() {
       return corrupted();
     if (!waiting)
       return {};
-    if (!process_alive())
-      return Diagnostic{"The program was killed while it started.", {}, {}};
     if (is_told_to_give_up())
       return interrupted_wait();
     if (waits_in_vain(begin))
       return Diagnostic{"The program does not enter the debugger's agent.", {}, {}};
-    if (round % kRoundsALook == 0)
+    if (round % kRoundsALook == 0) {
+      if (is_ending())
+        return Diagnostic{"The program was killed while ddbg entered it.", {}, {}};
       if (auto ok = lift_suspension(); !ok)
         return ok.error();
+    }
     const timespec bound{0, 200'000}; // a thread that enters a system call does not ring
     header().frontend_waits = 1;
     futex(header().event_seq, FUTEX_WAIT, seq, &bound);

@@ -82,7 +82,6 @@ struct Inferior::Impl {
                                                      std::function<bool()> give_up_waiting);
   Checked<void> adopt(keeper::Born);
   Checked<void> wait_until_parked();
-  bool process_alive() const { return ::kill(born.pid, 0) == 0 || errno == EPERM; }
   bool waits_in_vain(Clock::time_point since) const;
   bool is_ending() const;
   bool is_told_to_give_up() const { return give_up_waiting && give_up_waiting(); }

@@ -1,5 +1,6 @@
 #include "dtrace-lite/keeper/tracee.h"
 
+#include "dtrace-lite/keeper/proc.h"
 #include "libdune/session/layout.h"
 
 #include <csignal>
@@ -71,6 +72,27 @@ dune::Result<int> wait_for(pid_t tid) {
   }
 }
 
+namespace {
+
+// As wait_for(), but leaves the others' ends to whoever comes to them next. In a process that is
+// killed they may stand at their exit, until they are let go, while the main thread has ended
+// without a word.
+dune::Result<int> wait_while_others_end(pid_t tid) {
+  for (;;) {
+    siginfo_t any;
+    int status;
+    if (waitid(P_ALL, 0, &any, WEXITED | WSTOPPED | WNOWAIT | __WALL) != 0)
+      return Error{Errc::kGone, "the thread is gone", tid};
+    const pid_t who = waitpid(tid, &status, __WALL | WNOHANG);
+    if (who == tid)
+      return status;
+    if (who < 0 || thread_state(tid) == 'Z')
+      return Error{Errc::kGone, "the thread is gone", tid};
+  }
+}
+
+} // namespace
+
 bool Tracee::enters_system_call() const {
   __ptrace_syscall_info info{};
   return ptrace(PTRACE_GET_SYSCALL_INFO, tid_, sizeof info, &info) > 0 &&
@@ -100,10 +122,10 @@ dune::Status Tracee::run_until(int request, const Wanted& wanted) const {
   for (int signal = 0;;) {
     if (ptrace(static_cast<__ptrace_request>(request), tid_, nullptr, signal) != 0)
       return dune::system_error("cannot run the thread");
-    int status;
-    if (waitpid(tid_, &status, __WALL) != tid_)
-      return Error{Errc::kGone, "the thread is gone", tid_};
-    const Stop stop = stop_of(status);
+    const auto status = wait_while_others_end(tid_);
+    if (!status)
+      return status.error();
+    const Stop stop = stop_of(*status);
     if (stop.kind == Stop::Kind::kGone)
       return Error{Errc::kGone, "the thread ended", tid_};
     if (wanted(stop))

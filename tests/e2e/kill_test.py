@@ -245,6 +245,21 @@ class Kills(unittest.TestCase):
     def test_attaching_and_detaching(self):
         self.attached(lambda pid: ["detach", *[f"attach {pid}", "detach"] * 40], 0.02, 0.6)
 
+    def test_target(self):
+        """The program itself, while ddbg comes and leaves: all threads end at once, some in the keeper's hands."""
+        for _ in range(10 * ROUNDS):
+            with self.subTest(seed=SEED):
+                target = Target([ATTACHED, *CASES])
+                session = Session(["-batch", "-p", str(target.pid)], ["detach"], subprocess.DEVNULL)
+                try:
+                    time.sleep(self.random.uniform(0, 0.1))
+                    os.kill(target.pid, signal.SIGKILL)
+                    session.process.wait(10)  # a stop that does not come is given up after twenty
+                finally:
+                    session.close()
+                    target.close()
+        self.nobody_left()
+
 
 if __name__ == "__main__":
     unittest.main()
