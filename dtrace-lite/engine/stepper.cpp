@@ -37,7 +37,6 @@ Checked<std::unique_ptr<Stepper>> Stepper::begin(StepEnvironment environment, ui
   const ThreadView* view = environment.inferior.thread(thread);
   if (!view)
     return Diagnostic{"No thread selected.", {}, {}};
-  // Only a parked thread steps. One that is blocked in the kernel runs on until its call returns.
   Checked<void> prepared = stepper->prepare();
   if (!prepared)
     return prepared.error();

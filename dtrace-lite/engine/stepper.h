@@ -125,6 +125,7 @@ private:
   RecordSpec own_record() const;
   void drop_landing();
 
+  bool is_in_call();
   Checked<void> go_range(TargetRange range);
   Checked<void> go_steps(uint64_t count);
   Checked<void> go_next_instruction();

@@ -13,7 +13,13 @@ constexpr uint64_t kMaxDecodedRange = 4096;
 
 } // namespace
 
+// As gdb: a step that finds its thread in a system call goes on where that returns, and for stepi
+// the return is a step of its own.
+bool Stepper::is_in_call() { return view().status == ThreadStatus::kBlocked; }
+
 Checked<void> Stepper::go_range(TargetRange range) {
+  if (is_in_call())
+    return wait_at(pc(), sp(), false);
   plan_ = {};
   plan_.thread = thread_;
   plan_.action = Action::kRange;
@@ -23,6 +29,9 @@ Checked<void> Stepper::go_range(TargetRange range) {
 }
 
 Checked<void> Stepper::go_steps(uint64_t count) {
+  if (is_in_call())
+    return wait_at(pc(), sp(),
+                   request_.kind == StepKind::kStepi || request_.kind == StepKind::kNexti);
   plan_ = {};
   plan_.thread = thread_;
   plan_.action = Action::kStep;

@@ -132,6 +132,25 @@ class SameAsGdb(unittest.TestCase):
         self.assertIn("exited normally]", ours.out)
 
 
+@unittest.skipUnless(GDB, "gdb is not installed")
+class BlockedThread(unittest.TestCase):
+    def test_steps_go_on_where_its_call_returns(self):
+        steps = ["stepi", "stepi 3", "nexti"]
+        words = [word for step in ["x/i $pc", *(c for s in steps for c in (s, "x/i $pc"))] for word in ("-ex", step)]
+        sleeper = "import time\nprint(flush=True)\nwhile True: time.sleep(0.2)"
+        with subprocess.Popen(["/usr/bin/python3", "-c", sleeper], stdout=subprocess.PIPE) as process:
+            try:
+                process.stdout.readline()
+                ours, theirs = ([line for line in subprocess.run(
+                    [debugger, "-q", "-nx", "-batch", *words, "-p", str(process.pid)], stdin=subprocess.DEVNULL,
+                    capture_output=True, env=environment(), text=True, timeout=60).stdout.splitlines() if line.startswith("=>")]
+                    for debugger in (DDBG, GDB))
+                self.assertEqual(len(ours), 1 + len(steps))
+                self.assertEqual(*([re.search("0x[0-9a-f]+", line)[0] for line in lines] for lines in (ours, theirs)))
+            finally:
+                process.kill()
+
+
 class Signals(unittest.TestCase):
     def test_the_program_inherits_what_ddbg_did(self):
         def dispose():
