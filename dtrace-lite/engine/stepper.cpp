@@ -132,7 +132,7 @@ Checked<void> Stepper::prepare_line() {
   const symbols::LoadedModule* module = env_.modules.map().find(pc());
   std::optional<symbols::Function> function =
       module ? module->module->functions().at(module->to_link(pc())) : std::nullopt;
-  if (!function)
+  if (!function || function->name.empty()) // known from its unwinding alone
     return Diagnostic{"Cannot find bounds of current function", "Try stepi.", {}};
   origin_.range = {module->to_target(function->entry), pc() + 1};
   for (const dune::LinkRange& range : function->ranges)
