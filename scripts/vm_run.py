@@ -266,10 +266,7 @@ class Session:
             self.machine.port.sendall(FRAME_HEAD.pack(kind, len(payload)) + payload)
 
     def take_frames(self):
-        try:
-            chunk = self.machine.port.recv(1 << 16)
-        except ConnectionResetError:
-            chunk = b""
+        chunk = receive(self.machine.port)
         if not chunk:
             self.machine_is_gone()
         self.received += chunk
@@ -311,10 +308,7 @@ class Session:
               b"o": lambda self, payload: write_all(1, payload), b"e": lambda self, payload: write_all(2, payload)}
 
     def take_console(self):
-        try:
-            chunk = self.machine.console.recv(1 << 16)
-        except ConnectionResetError:
-            chunk = b""
+        chunk = receive(self.machine.console)
         if not chunk:
             self.events.unregister(self.machine.console)
             return
@@ -333,6 +327,14 @@ class Session:
         if self.console_end and not self.arguments.console:
             sys.stderr.write(self.console_end.decode(errors="replace").replace("\r", ""))
         raise Failure(MACHINE_FAILED, why)
+
+
+def receive(socket):
+    """Nothing when the machine is gone, one way or the other."""
+    try:
+        return socket.recv(1 << 16)
+    except ConnectionResetError:
+        return b""
 
 
 def write_all(fd, data):
