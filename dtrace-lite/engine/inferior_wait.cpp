@@ -84,10 +84,8 @@ bool Inferior::Impl::is_ending() const {
     return true;
   // A child of vfork may keep the memory.
   const std::vector<pid_t> tids = keeper::read_tasks(born.pid);
-  return std::all_of(tids.begin(), tids.end(), [](pid_t tid) {
-    const char state = keeper::thread_state(tid);
-    return state == 'Z' || state == 'X' || state == 0;
-  });
+  return std::all_of(tids.begin(), tids.end(),
+                     [](pid_t tid) { return keeper::is_ended(keeper::thread_state(tid)); });
 }
 
 // The news that an ending process brings; none when it does not end.
@@ -124,7 +122,7 @@ bool Inferior::Impl::waits_in_vain(Clock::time_point since) const {
 Checked<void> Inferior::Impl::lift_suspension() {
   for (pid_t tid : keeper::read_tasks(born.pid)) {
     const char state = keeper::thread_state(tid);
-    if (state == 'Z' || state == 'X' || state == 0)
+    if (keeper::is_ended(state))
       continue; // ended: any other tells for all
     if (state != 'T')
       break;

@@ -31,6 +31,7 @@ std::string read_status_field(pid_t, const std::string& name);
 
 // Of a thread: the letter of its state, 0 if it is gone; a set of signals (SigPnd, ShdPnd).
 char thread_state(pid_t tid);
+constexpr bool is_ended(char state) { return state == 'Z' || state == 'X' || state == 0; }
 uint64_t read_signal_set(pid_t tid, const std::string& name);
 
 // The number that a process or thread has in its own, innermost pid namespace; 0: it is gone.

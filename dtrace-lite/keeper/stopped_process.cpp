@@ -228,7 +228,7 @@ Checked<bool> StoppedProcess::stop_unseen() {
         ptrace(PTRACE_SEIZE, tid, nullptr, kTraceOptions) != 0) {
       const int error = errno;
       const char state = thread_state(tid);
-      if (error == ESRCH || state == 'Z' || state == 'X' || state == 0)
+      if (error == ESRCH || is_ended(state))
         continue; // it has ended
       running.insert(running.end(), waiting.begin(), waiting.end());
       stop_all(running);

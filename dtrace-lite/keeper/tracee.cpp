@@ -59,27 +59,11 @@ dune::Status Tracee::detach(int signal) const {
   return {};
 }
 
-// The last thread of a process that ends tells it only when the others have been waited for. They
-// are ours too: whoever ends meanwhile is taken note of by nobody.
+// The main thread's end is told only when no other thread is left, and in a process that is killed
+// the others may stand at their exit until they are let go.
 dune::Result<int> wait_for(pid_t tid) {
   for (;;) {
-    int status;
-    const pid_t who = waitpid(-1, &status, __WALL);
-    if (who < 0)
-      return Error{Errc::kGone, "the thread is gone", tid};
-    if (who == tid)
-      return status;
-  }
-}
-
-namespace {
-
-// As wait_for(), but leaves the others' ends to whoever comes to them next. In a process that is
-// killed they may stand at their exit, until they are let go, while the main thread has ended
-// without a word.
-dune::Result<int> wait_while_others_end(pid_t tid) {
-  for (;;) {
-    siginfo_t any;
+    siginfo_t any; // left to whoever waits for it
     int status;
     if (waitid(P_ALL, 0, &any, WEXITED | WSTOPPED | WNOWAIT | __WALL) != 0)
       return Error{Errc::kGone, "the thread is gone", tid};
@@ -90,8 +74,6 @@ dune::Result<int> wait_while_others_end(pid_t tid) {
       return Error{Errc::kGone, "the thread is gone", tid};
   }
 }
-
-} // namespace
 
 bool Tracee::enters_system_call() const {
   __ptrace_syscall_info info{};
@@ -122,7 +104,7 @@ dune::Status Tracee::run_until(int request, const Wanted& wanted) const {
   for (int signal = 0;;) {
     if (ptrace(static_cast<__ptrace_request>(request), tid_, nullptr, signal) != 0)
       return dune::system_error("cannot run the thread");
-    const auto status = wait_while_others_end(tid_);
+    const auto status = wait_for(tid_);
     if (!status)
       return status.error();
     const Stop stop = stop_of(*status);

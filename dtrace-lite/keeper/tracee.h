@@ -26,8 +26,8 @@ struct Stop {
 // The options that Tracee relies on, for whoever seizes a thread.
 extern const int kTraceOptions;
 
-// Waits for a child or traced thread to stop or to end: its wait status. Others may have ended
-// before it, and are then gone.
+// Waits for a child or traced thread to stop or to end: its wait status. What others have to tell
+// stays to be waited for. Fails for a main thread that has ended before its process.
 dune::Result<int> wait_for(pid_t tid);
 
 // A function of the agent's for a thread to run (agent/entry.S, agent_run). It returns the Away
