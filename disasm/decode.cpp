@@ -117,6 +117,16 @@ std::optional<uint32_t> eax_constant(const ZydisInstruction& z) {
 
 } // namespace
 
+uint8_t ZydisInstruction::segment_prefix() const {
+  uint8_t found = 0;
+  for (size_t i = 0; i < info.raw.prefix_count; ++i) {
+    uint8_t value = info.raw.prefixes[i].value;
+    if (value == 0x64 || value == 0x65)
+      found = value;
+  }
+  return found;
+}
+
 const ZydisDecodedOperand* ZydisInstruction::rip_operand() const {
   for (const ZydisDecodedOperand& operand : all_operands()) {
     if (operand.type == ZYDIS_OPERAND_TYPE_MEMORY &&

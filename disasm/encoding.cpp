@@ -145,11 +145,11 @@ bool rewrite_operand(const ZydisInstruction& z, PlannedInstruction& p, bool repl
 
 bool rewrite_call_as_push(const ZydisInstruction& z, PlannedInstruction& p, int rsp_moved) {
   const auto& raw = z.info.raw;
-  for (size_t i = 0; i < raw.prefix_count; ++i) {
-    uint8_t prefix = raw.prefixes[i].value;
-    if (prefix == 0x64 || prefix == 0x65 || prefix == 0x67)
-      append(p, prefix);
-  }
+  // Each prefix once: the displacement grows, and repeated ones could make it more than 15 bytes.
+  if (uint8_t segment = z.segment_prefix())
+    append(p, segment);
+  if (z.has_prefix(0x67))
+    append(p, 0x67);
   if (z.info.attributes & ZYDIS_ATTRIB_HAS_REX)
     append(p, static_cast<uint8_t>(p.bytes[raw.rex.offset] & ~0x08)); // push needs no W
   append(p, 0xff);

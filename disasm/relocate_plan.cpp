@@ -40,16 +40,6 @@ bool decoders_agree(const ZydisInstruction& z, std::span<const uint8_t> bytes, T
   return other == 0 || other == z.info.length;
 }
 
-uint8_t segment_prefix(const ZydisInstruction& z) {
-  uint8_t found = 0;
-  for (size_t i = 0; i < z.info.raw.prefix_count; ++i) {
-    uint8_t value = z.info.raw.prefixes[i].value;
-    if (value == 0x64 || value == 0x65)
-      found = value; // the last one counts
-  }
-  return found;
-}
-
 std::optional<Refusal> plan_rip_operand(const ZydisInstruction& z, PlannedInstruction& p) {
   p.scratch = unused_register(z);
   if (p.scratch == kNoRegister)
@@ -64,7 +54,7 @@ std::optional<Refusal> plan_rip_operand(const ZydisInstruction& z, PlannedInstru
   case ZYDIS_MNEMONIC_POP:
     p.emit = z.info.mnemonic == ZYDIS_MNEMONIC_PUSH ? emit_push : emit_pop;
     p.operand_size = static_cast<uint8_t>(z.rip_operand()->size / 8);
-    p.prefix = segment_prefix(z);
+    p.prefix = z.segment_prefix();
     p.second = unused_register(z, p.scratch);
     return {};
   default:
@@ -105,7 +95,7 @@ std::optional<Refusal> plan_indirect_call(const ZydisInstruction& z, PlannedInst
   }
   if (z.rip_operand()) {
     p.emit = emit_call_rip;
-    p.prefix = segment_prefix(z);
+    p.prefix = z.segment_prefix();
     return {};
   }
   if (operand.mem.base == ZYDIS_REGISTER_ESP || reads_call_slot(operand.mem))
@@ -150,7 +140,7 @@ std::optional<Refusal> choose_strategy(const ZydisInstruction& z, const Instruct
     if (options.shadow_stack)
       return Refusal::kShadowStack;
     p.emit = emit_jump_rip;
-    p.prefix = segment_prefix(z);
+    p.prefix = z.segment_prefix();
     p.scratch = unused_register(z);
     return {};
   case Flow::kSyscall:

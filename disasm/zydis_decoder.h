@@ -21,6 +21,8 @@ struct ZydisInstruction {
     auto first = std::begin(info.raw.prefixes), last = first + info.raw.prefix_count;
     return std::any_of(first, last, [=](const auto& prefix) { return prefix.value == value; });
   }
+  // The fs or gs prefix that counts, the last one; 0 when there is none.
+  uint8_t segment_prefix() const;
   bool rex_w() const {
     return info.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY && info.raw.rex.W;
   }

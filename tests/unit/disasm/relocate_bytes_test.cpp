@@ -258,6 +258,19 @@ constexpr Form kForms[] = {
      "c7 84 24 8c 00 00 00 55 55 00 00 " // movl $0x5555,0x8c(%rsp)
      "c2 80 00 ", // ret $0x80
      "0 exact, 8 undo +136, 15 undo +144, 26 undo +144, 37 undo +144"},
+    {"CallRspMemoryRepeatedPrefixes",
+     "65 64 64 64 64 64 64 64 64 64 ff 54 24 08", // call *%fs:8(%rsp)
+     "48 8d a4 24 78 ff ff ff " // lea -0x88(%rsp),%rsp
+     "64 ff b4 24 90 00 00 00 " // push %fs:0x90(%rsp)
+     "c7 84 24 88 00 00 00 0e 00 55 55 " // movl $0x5555000e,0x88(%rsp)
+     "c7 84 24 8c 00 00 00 55 55 00 00 " // movl $0x5555,0x8c(%rsp)
+     "c2 80 00 ", // ret $0x80
+     "48 8d a4 24 78 ff ff ff " // lea -0x88(%rsp),%rsp
+     "64 ff b4 24 90 00 00 00 " // push %fs:0x90(%rsp)
+     "c7 84 24 88 00 00 00 0e 00 55 55 " // movl $0x5555000e,0x88(%rsp)
+     "c7 84 24 8c 00 00 00 55 55 00 00 " // movl $0x5555,0x8c(%rsp)
+     "c2 80 00 ", // ret $0x80
+     "0 exact, 8 undo +136, 16 undo +144, 27 undo +144, 38 undo +144"},
     {"CallRip",
      "ff 15 00 30 00 00", // call *0x3000(%rip)
      "68 06 00 55 55 " // push $0x55550006
