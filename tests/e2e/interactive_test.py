@@ -55,6 +55,11 @@ class Interactive(unittest.TestCase):
         t.wait_for("Continuing.")
         t.type("\x03")
         self.assertIn("received signal SIGINT, Interrupt.", t.wait_for(PROMPT))
+        # It would run on for ever without a ddbg.
+        t.type("kill\n")
+        t.wait_for("(y or n) ")
+        t.type("y\n")
+        self.assertIn("killed]", t.wait_for(PROMPT))
 
     def test_quit_asks_while_the_target_lives(self):
         t = self.start(program("steps"))
