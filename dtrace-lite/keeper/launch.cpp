@@ -180,6 +180,8 @@ Checked<Injected> launch(const LaunchOptions& options, pid_t frontend_pid,
       return give_up(to_diagnostic(dune::system_error("cannot start the program")));
     if (auto ok = wait_for_exec(pid, report_read.get()); !ok)
       return ok.error(); // it is gone already
+    // From the first on: the next stop's SIGTRAP, without us, would be what it dies of.
+    ptrace(PTRACE_SETOPTIONS, pid, nullptr, PTRACE_O_EXITKILL);
   }
   ptrace(PTRACE_SETOPTIONS, pid, nullptr, PTRACE_O_EXITKILL | kTraceOptions);
   auto injected = inject_first_thread(pid, nullptr, choice);

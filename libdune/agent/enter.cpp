@@ -14,18 +14,15 @@ extern const char agent_text_size[], agent_image_size[], agent_total_size[];
 
 // Reads what the program has set up so far (at birth: what it inherited), then takes the handlers.
 // The kick at the end stops the thread where the keeper waits for it; should the keeper be gone, it
-// is a signal like any other, and nobody has this slot.
+// must not kill: so it has a handler of ours until a thread comes in.
 extern "C" const Away* agent_take_process(const Away* back) {
   current()->passthrough = 1;
   for (int signal = 1; signal <= kSignalCount; ++signal)
     syscall_of(__NR_rt_sigaction, signal, 0, reinterpret_cast<uint64_t>(&process.actions[signal]),
                8);
   refresh_policy();
-  KernelSiginfo kick{};
-  kick.signal = kKickSignal;
-  kick.code = kSiQueue;
-  kick.rt.value = kKickValue;
-  send_to_self(kick);
+  handle_kick_signal();
+  send_to_self(kick_by(kKickSignal));
   return back;
 }
 
@@ -60,6 +57,10 @@ void come_in(ThreadBlock* t) {
       t->pending |= signal_bit(kOwnedSignals[i]);
   if (t->pending)
     open_gate_of_waits();
+  {
+    SpinLock lock(process.lock);
+    install_action(kKickSignal); // agent_take_process had it handled
+  }
   slot_of(t).state.store(static_cast<uint32_t>(ThreadState::kRunning));
 }
 

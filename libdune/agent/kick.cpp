@@ -77,13 +77,17 @@ bool is_queued_kick(const KernelSiginfo& info) {
   return info.code == kSiQueue && info.rt.value == kKickValue;
 }
 
-void kick_self() {
+KernelSiginfo kick_by(int signal) {
   KernelSiginfo info{};
-  info.signal = owned() & signal_bit(kKickSignal) ? kKickSignal : kSigTrap;
+  info.signal = signal;
   info.code = kSiQueue;
   info.rt.pid = static_cast<int32_t>(agent_config.target_pid);
   info.rt.value = kKickValue;
-  send_to_self(info);
+  return info;
+}
+
+void kick_self() {
+  send_to_self(kick_by(owned() & signal_bit(kKickSignal) ? kKickSignal : kSigTrap));
 }
 
 void on_kick(ThreadBlock* t, KernelUcontext* uc, KickedBy by) {

@@ -233,6 +233,8 @@ bool wait_mask(ThreadBlock* t, uint64_t number, const KernelSigcontext& m, Signa
   return given.set && given.size == sizeof *mask && read_user(t, mask, given.set, sizeof *mask);
 }
 
+void handle_kick_signal() { set_kernel_action(kKickSignal, our_action(kKickSignal, kSaRestart)); }
+
 void install_action(int signal) {
   const KernelSigaction action = kernel_action(signal);
   const bool ignored = is_ignored(signal, action);

@@ -137,7 +137,8 @@ class BlockedThread(unittest.TestCase):
     def test_steps_go_on_where_its_call_returns(self):
         steps = ["stepi", "stepi 3", "nexti"]
         words = [word for step in ["x/i $pc", *(c for s in steps for c in (s, "x/i $pc"))] for word in ("-ex", step)]
-        sleeper = "import time\nprint(flush=True)\nwhile True: time.sleep(0.2)"
+        # Longer than a debugger takes to the first step: what returns before it is not in its call any more.
+        sleeper = "import time\nprint(flush=True)\nwhile True: time.sleep(3)"
         with subprocess.Popen(["/usr/bin/python3", "-c", sleeper], stdout=subprocess.PIPE) as process:
             try:
                 process.stdout.readline()

@@ -82,15 +82,19 @@ class Session:
             if pids[victim]:
                 os.kill(pids[victim], signal.SIGKILL)
 
+    def let_quit(self):
+        """A ddbg that is left quits at the end of its commands, and lets the program go."""
+        try:
+            self.process.stdin.close()
+        except BrokenPipeError:
+            pass # it was killed before it had read them all
+
     def close(self):
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
         if self.process.stdin:
-            try:
-                self.process.stdin.close()
-            except BrokenPipeError:
-                pass
+            self.let_quit()
         self.process.stdout.close()
 
 
@@ -147,7 +151,7 @@ class Kills(unittest.TestCase):
                 time.sleep(self.random.uniform(least, most))
                 session.kill(victims)
                 self.check_text(target.pid, victims)
-                session.process.stdin.close() # a ddbg that is left quits, and lets the program go
+                session.let_quit()
                 out, status = target.ended()
                 self.assertEqual((sorted(out.splitlines()), status), (expected(cases), 6), msg=session.shown())
             finally:
@@ -168,7 +172,7 @@ class Kills(unittest.TestCase):
                     return
                 self.check_text_of_launched(program, victims)
                 session.process.stdin.write(b"\n")
-                session.process.stdin.close()
+                session.let_quit()
                 status = self.status_of(program, session)
                 if "started" in session.shown():
                     lines = session.shown().split("started\n")[-1].splitlines()

@@ -85,7 +85,9 @@ class Stopped(Odd):
         for mode in self.MODES:
             with self.subTest(mode):
                 target = self.stopped(mode)
-                self.attach(target.pid, ["handle SIGCONT nostop noprint", "break tick", "continue", "continue",
+                # The signal's handler runs in another thread than the one that is hit.
+                handled = ["condition 1 continued > 0"] if "handler" in mode else []
+                self.attach(target.pid, ["handle SIGCONT nostop noprint", "break tick", "continue", *handled, "continue",
                                          "print continued"],
                             r"hit Breakpoint 1|Breakpoint 1, ", r"\$1 = %d" % ("handler" in mode))
                 wait_until(lambda: state(target.pid) in "RS")
