@@ -319,11 +319,24 @@ std::vector<std::string> take_out(Injected& in, StoppedProcess& process, Detour&
   return left;
 }
 
+namespace {
+
+// Not, when a thread that was let go has made an execve: `memory` is that of the image before.
+bool has_agent(const Injected& in) {
+  uint64_t magic;
+  return in.memory->read(TargetAddr(in.map.agent_text), &magic, sizeof magic) &&
+         magic == dune::agent::kImageMagic;
+}
+
+} // namespace
+
 std::vector<std::string> release(Injected& in) {
   abandon(in);
   auto process = StoppedProcess::stop(in.pid);
   if (!process)
     return {process.error().message};
+  if (!has_agent(in))
+    return {};
   // Again: what a hostile target has written over it meanwhile would hold them, and now it cannot.
   let_threads_go(in);
   auto detour = Detour::build(in.pid);
