@@ -211,7 +211,7 @@ inline void set_kernel_mask(SignalSet mask) {
   constexpr long kSigSetmask = 2;
   syscall_of(__NR_rt_sigprocmask, kSigSetmask, reinterpret_cast<uint64_t>(&mask), 0, sizeof mask);
 }
-void handle_kick_signal(); // by us, whatever the program has for it
+void handle_kick_signal();       // by us, whatever the program has for it
 void install_action(int signal); // the kernel's disposition from the program's and the policy
 void refresh_policy();
 // Runs the program's handler, or does what the default is. uc is the program's context.
