@@ -39,6 +39,7 @@ __attribute__((format(printf, 1, 2))) void say(const char* format, ...);
 // Says the case's result now: it is about to end the process. The exit status is the rest of the
 // result.
 void case_ends(void);
+int role(const char* name); // see processes.c
 
 #define CHECK(holds)                                                                               \
   do {                                                                                             \

@@ -151,6 +151,15 @@ static void default_ignored_is_dropped(void) {
   signal(SIGURG, SIG_DFL);
   CHECK(!pending(SIGURG));
 }
+static void kept_while_others_change(void) {
+  block(SIGURG), block(SIGWINCH);
+  raise(SIGURG), raise(SIGWINCH);
+  expect(SIGCHLD, 0);
+  signal(SIGCHLD, SIG_IGN);
+  signal(SIGUSR1, SIG_IGN);
+  signal(SIGUSR1, SIG_DFL);
+  CHECK(pending(SIGURG) && pending(SIGWINCH));
+}
 static void* tells_pending(void* unused) {
   (void)unused;
   return (void*)(uintptr_t)(pending(SIGUSR1) | pending(SIGUSR2) << 1);
@@ -1039,6 +1048,7 @@ const struct Case cases[] = {
     ROW(mask_call_errors, rt_sigprocmask rt_sigpending rt_sigsuspend),
     ROW(ignoring_drops_what_waits, rt_sigaction rt_sigpending),
     ROW(default_ignored_is_dropped, rt_sigaction rt_sigpending),
+    ROW(kept_while_others_change, rt_sigaction rt_sigpending),
     ROW(pending_of_thread_and_process, rt_sigpending kill tgkill),
     ROW(goes_to_a_thread_that_lets_it_in, kill rt_sigprocmask),
     ROW(sent_to_another_thread, tgkill),
