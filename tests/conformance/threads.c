@@ -273,22 +273,6 @@ static void futex_answers(void) {
   soon.tv_nsec = 2000000000;
   CHECK_FAILS(futex(&word, FUTEX_WAIT, 5, &soon), EINVAL);
 }
-static void futex_moves_waiters(void) {
-  static atomic_uint first, second;
-  first = second = 0;
-  pthread_t threads[4];
-  for (int i = 0; i < 4; ++i)
-    threads[i] = start(sleeps_in_futex, &first);
-  long moved = 0;
-  while (moved < 4) // all that have come so far
-    moved += syscall(SYS_futex, &first, FUTEX_CMP_REQUEUE, 0, 100, &second, 0);
-  long woken = 0;
-  while (woken < 4)
-    woken += futex(&second, FUTEX_WAKE, 100, NULL);
-  for (int i = 0; i < 4; ++i)
-    finish(threads[i]);
-  CHECK(moved == 4 && woken == 4);
-}
 static pthread_mutex_t robust;
 static void* dies_with_it(void* unused) {
   CHECK(pthread_mutex_lock(&robust) == 0);
@@ -481,7 +465,6 @@ const struct Case cases[] = {
     ROW(detached_threads, clone3 clone exit),
     ROW(limit_of_threads, mmap),
     ROW(futex_answers, futex),
-    ROW(futex_moves_waiters, futex),
     ROW(owner_of_a_robust_mutex_dies, set_robust_list exit),
     ROW(waiter_for_a_robust_mutex, set_robust_list futex exit),
     ROW(robust_list_of_libc, get_robust_list set_robust_list),
