@@ -412,8 +412,8 @@ Checked<uint64_t> adopt(Injected& in, const Tracee& thread, uint32_t slot, Threa
 }
 
 // From the first of the two on the thread is the agent's, whether we live or not: the agent begins
-// by blocking the signals, and means every one that comes before to be had later. `blocked` stay so:
-// an ignored one that waits would be lost.
+// by blocking the signals, and means every one that comes before to be had later. `blocked` stay
+// so: an ignored one that waits would be lost.
 Checked<void> send(const Injected& in, const Tracee& thread, const user_regs_struct& entry,
                    uint64_t blocked) {
   uint64_t mask;
