@@ -44,12 +44,14 @@ def read_exceptions(path, backend):
     return found
 
 
-def kill_marked(mark):
-    """Everything that was started with the mark in its environment: a ddbg that is killed lets its target go."""
+def kill_all_of(session, mark):
+    """Everything that was started with a command: a ddbg that is killed lets its target go, and is not always in the same session; a
+    target may have written over its environment."""
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
             try:
-                if mark.encode() in (process / "environ").read_bytes():
+                own_session = int((process / "stat").read_text().rpartition(")")[2].split()[3])
+                if own_session == session or mark.encode() in (process / "environ").read_bytes():
                     os.kill(int(process.name), signal.SIGKILL)
             except OSError:
                 pass  # gone, or not ours
@@ -61,12 +63,13 @@ def run(command):
     environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C", "HOME": os.environ.get("HOME", "/"),
                    "TMPDIR": os.environ.get("TMPDIR", "/tmp"), "DEBUGINFOD_URLS": ""}
     environment.update([mark.split("=")])
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment,
+                               start_new_session=True)
     try:
         out, _ = process.communicate(timeout=PATIENCE)
         return out.decode(errors="replace"), process.returncode
     except subprocess.TimeoutExpired:
-        kill_marked(mark)
+        kill_all_of(process.pid, mark)
         out, _ = process.communicate()
         return out.decode(errors="replace"), None
 

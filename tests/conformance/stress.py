@@ -43,7 +43,7 @@ def main():
     for name, arguments in stressors:
         usual = {outcome(run.Native(), options.preload, stress_ng, arguments)[0] for _ in range(3)}
         got, out = outcome(run.Ddbg(options.ddbg, options.backend), options.preload, stress_ng, arguments)
-        good = (got in usual) != (f"stress-ng.{name}" in exceptions)
+        good = not any(way.startswith("hung") for way in usual) and (got in usual) != (f"stress-ng.{name}" in exceptions)
         failed += not good
         print(f"{name}: {got}" + ("" if got in usual else f"; natively {', '.join(sorted(usual))}\n{out[-1500:]}"), flush=True)
     print(f"{len(stressors)} stressors, {failed} failures")
