@@ -44,17 +44,27 @@ def read_exceptions(path, backend):
     return found
 
 
-def kill_all_of(session, mark):
-    """Everything that was started with a command: a ddbg that is killed lets its target go, and is not always in the same session; a
-    target may have written over its environment."""
+def kill_all_of(first, mark):
+    """Everything that was started with a command: its descendants, and what has its mark in the environment. A ddbg that is killed lets its
+    target go, and a target may have written over its environment. No session of their own: orphaned, they would not be stopped by SIGTSTP."""
+    parents, marked = {}, {first}
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
             try:
-                own_session = int((process / "stat").read_text().rpartition(")")[2].split()[3])
-                if own_session == session or mark.encode() in (process / "environ").read_bytes():
-                    os.kill(int(process.name), signal.SIGKILL)
+                parents[int(process.name)] = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+                if mark.encode() in (process / "environ").read_bytes():
+                    marked.add(int(process.name))
             except OSError:
                 pass  # gone, or not ours
+    for pid in parents:
+        above = pid
+        while above and above not in marked:
+            above = parents.get(above)
+        if above:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass  # gone meanwhile
 
 
 def run(command):
@@ -63,8 +73,7 @@ def run(command):
     environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C", "HOME": os.environ.get("HOME", "/"),
                    "TMPDIR": os.environ.get("TMPDIR", "/tmp"), "DEBUGINFOD_URLS": ""}
     environment.update([mark.split("=")])
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment,
-                               start_new_session=True)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
     try:
         out, _ = process.communicate(timeout=PATIENCE)
         return out.decode(errors="replace"), process.returncode
