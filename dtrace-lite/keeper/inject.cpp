@@ -412,15 +412,17 @@ Checked<uint64_t> adopt(Injected& in, const Tracee& thread, uint32_t slot, Threa
 }
 
 // From the first of the two on the thread is the agent's, whether we live or not: the agent begins
-// by blocking the signals, and means every one that comes before to be had later.
-Checked<void> send(const Injected& in, const Tracee& thread, const user_regs_struct& entry) {
+// by blocking the signals, and means every one that comes before to be had later. `blocked` stay
+// so: an ignored one that waits would be lost.
+Checked<void> send(const Injected& in, const Tracee& thread, const user_regs_struct& entry,
+                   uint64_t blocked) {
   uint64_t mask;
   if (auto ok = in.memory->read(TargetAddr(in.map.agent_text + in.image.mask), &mask, sizeof mask);
       !ok)
     return to_diagnostic(ok.error());
   if (auto ok = thread.set_registers(entry); !ok)
     return to_diagnostic(ok.error());
-  if (auto ok = thread.set_signal_mask(mask); !ok)
+  if (auto ok = thread.set_signal_mask(mask | blocked); !ok)
     return to_diagnostic(ok.error());
   return {};
 }
@@ -482,7 +484,7 @@ Checked<void> enter_agent(Injected& in, const Tracee& thread, uint32_t slot) {
   entry.rsp = frame_at;
   entry.orig_rax = ~0ull;
   entry.eflags &= ~0x500ull; // DF, TF
-  return send(in, thread, entry);
+  return send(in, thread, entry, *mask);
 }
 
 Checked<void> enter_agent_after_call(Injected& in, const Tracee& thread, uint32_t slot) {
@@ -495,13 +497,14 @@ Checked<void> enter_agent_after_call(Injected& in, const Tracee& thread, uint32_
   block.call_regs.eflags = 0; // it is not being stepped
   block.call_regs.rip = in.map.agent_text + in.image.stepped_call;
   block.stepped_call = regs->rip;
-  if (auto mask = adopt(in, thread, slot, block); !mask)
+  auto mask = adopt(in, thread, slot, block);
+  if (!mask)
     return mask.error();
   in.session().threads[slot].regs.rip = block.stepped_call + 2; // where it is, for a stop meanwhile
   regs->rip = in.map.agent_text + in.image.enter_call;
   regs->rsp = dune::agent::block_of_slot(in.map.agent_stacks, slot);
   regs->orig_rax = ~0ull;
-  return send(in, thread, *regs);
+  return send(in, thread, *regs, *mask);
 }
 
 } // namespace ddbg::keeper

@@ -207,9 +207,12 @@ void repair_interrupted_call(ThreadBlock*, KernelUcontext*);
 // Blocked while the agent runs: all but faults, and but what the kernel drops anyway. Blocked, such
 // a signal would be kept, and interrupt the system call of a thread that does not block it.
 inline SignalSet agent_mask() { return process.mask; }
-inline void set_kernel_mask(SignalSet mask) {
-  constexpr long kSigSetmask = 2;
-  syscall_of(__NR_rt_sigprocmask, kSigSetmask, reinterpret_cast<uint64_t>(&mask), 0, sizeof mask);
+// Beside what is blocked already: the kernel would drop a signal that the program blocks and that
+// is ignored by default (SIGCHLD, SIGURG) at the moment at which nobody blocked it.
+inline void hold_back(SignalSet signals) {
+  constexpr long kSigBlock = 0;
+  syscall_of(__NR_rt_sigprocmask, kSigBlock, reinterpret_cast<uint64_t>(&signals), 0,
+             sizeof signals);
 }
 void handle_kick_signal();       // by us, whatever the program has for it
 void install_action(int signal); // the kernel's disposition from the program's and the policy

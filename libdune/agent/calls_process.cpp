@@ -36,7 +36,7 @@ void to_trampoline(ThreadBlock* t, KernelUcontext* uc, PendingCall call, ThreadB
   }
   // Nothing may arrive before the new thread has its stack for signals, nor in between: a kick
   // waits until entry.S opens the mask. Faults stay open, they are always ours.
-  uc->sigmask = agent_mask();
+  uc->sigmask |= agent_mask();
   // But for what a filter answers the call with: blocked, it would kill.
   if (agent_config.confined && !(t->call_mask & signal_bit(kSigSys)))
     uc->sigmask &= ~signal_bit(kSigSys);

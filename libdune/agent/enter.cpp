@@ -45,7 +45,7 @@ bool take_from_kernel(int signal, KernelSiginfo& info) {
 // The first that a thread does under the agent. What the kernel keeps for it changes here, by the
 // thread's own hand, and not before: wherever the keeper dies, a thread has all of it or nothing.
 void come_in(ThreadBlock* t) {
-  set_kernel_mask(agent_mask());
+  hold_back(agent_mask());
   const KernelStack stack = stack_of_slot(agent_config.stacks, t->slot);
   agent_set_altstack(&stack, &t->altstack);
   // What waits for the thread to unblock it waits here from now on: in the kernel, where these
@@ -117,7 +117,7 @@ void hand_back_signals(ThreadBlock* t, SignalSet waiting, const KernelSiginfo* u
       if ((owned() & waiting & signal_bit(signal)) && take_from_kernel(signal, others[count]) &&
           !is_ours(others[count]))
         ++count;
-  set_kernel_mask(agent_mask() | owned());
+  hold_back(agent_mask() | owned());
   for (KernelSiginfo info; take_pending(t, owned(), &info);)
     send_to_self(info);
   for (int i = 0; i < count; ++i)
@@ -153,7 +153,7 @@ extern "C" const Away* agent_leave(const Away* stay, Away* leave, SignalSet wait
   if (!agent_config.leaving)
     return stay;
   ThreadBlock* t = current();
-  set_kernel_mask(agent_mask());
+  hold_back(agent_mask());
   remove_sites_once(t);
   hand_back_signals(t, waiting, nullptr);
   leave->mask = program_mask(t, leave->mask);

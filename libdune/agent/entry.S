@@ -249,7 +249,7 @@ agent_quick_saved:
     mov %rax, QuickFrame_agent_mask(%r11)
     mov %r11, %rbx
     mov $__NR_rt_sigprocmask, %eax
-    mov $2, %edi                              // SIG_SETMASK
+    xor %edi, %edi                            // SIG_BLOCK: see hold_back
     lea QuickFrame_agent_mask(%rbx), %rsi
     lea QuickFrame_mask(%rbx), %rdx
     mov $8, %r10d

@@ -60,11 +60,21 @@ KernelSigaction kernel_action(int signal) {
   return our_action(signal, program.flags);
 }
 
+bool is_dropped(int signal, const KernelSigaction& a) {
+  return a.handler == kSigIgn || (a.handler == kSigDfl && (kDefaultIgnored & signal_bit(signal)));
+}
+
 // Of those that the agent would otherwise hold back.
 bool is_ignored(int signal, const KernelSigaction& a) {
-  if (kSynchronous & signal_bit(signal))
-    return true;
-  return a.handler == kSigIgn || (a.handler == kSigDfl && (kDefaultIgnored & signal_bit(signal)));
+  return (kSynchronous & signal_bit(signal)) || is_dropped(signal, a);
+}
+
+// For a change of ours. An action by which the kernel drops signals is the program's, and there
+// already; set again, it would take away what the program blocks and what waits.
+void renew_kernel_action(int signal) {
+  const KernelSigaction action = kernel_action(signal);
+  if (!is_dropped(signal, action))
+    set_kernel_action(signal, action);
 }
 
 template <class F> void each_signal(F&& f) {
@@ -246,7 +256,7 @@ void install_action(int signal) {
       set_kernel_action(signal, action);
     each_signal([&](int other) {
       if (other != signal)
-        set_kernel_action(other, kernel_action(other));
+        renew_kernel_action(other);
     });
   }
   set_kernel_action(signal, action);
@@ -261,7 +271,7 @@ void refresh_policy() {
       mask &= ~signal_bit(signal);
   });
   process.mask = mask;
-  each_signal([](int signal) { set_kernel_action(signal, kernel_action(signal)); });
+  each_signal(renew_kernel_action);
 }
 
 void deliver(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info, uint64_t counted) {

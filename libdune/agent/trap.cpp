@@ -284,7 +284,7 @@ void step_out(ThreadBlock* t, KernelUcontext* uc) {
     t->step_out = 1;
     t->deferred_mask = uc->sigmask;
   }
-  uc->sigmask = agent_mask() & ~signal_bit(kSigTrap);
+  uc->sigmask = (uc->sigmask | agent_mask()) & ~signal_bit(kSigTrap);
 }
 
 void step_out_with(ThreadBlock* t, KernelUcontext* uc, const KernelSiginfo& info) {
