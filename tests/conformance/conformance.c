@@ -158,6 +158,15 @@ char* new_pages(size_t count) {
   return p;
 }
 
+static void set_all_actions(void (*handler)(int)) {
+  for (int signal = 1; signal <= SIGRTMAX; ++signal)
+    if (signal != SIGKILL && signal != SIGSTOP && (signal < 32 || signal >= SIGRTMIN)) {
+      struct sigaction action;
+      memset(&action, 0, sizeof action);
+      action.sa_handler = handler;
+      sigaction(signal, &action, NULL);
+    }
+}
 static void as_at_start(void) {
   struct itimerval none;
   memset(&none, 0, sizeof none);
@@ -167,21 +176,9 @@ static void as_at_start(void) {
   sigset_t nothing;
   sigemptyset(&nothing);
   // Ignored first: what is pending goes away.
-  for (int signal = 1; signal <= SIGRTMAX; ++signal)
-    if (signal != SIGKILL && signal != SIGSTOP && (signal < 32 || signal >= SIGRTMIN)) {
-      struct sigaction action;
-      memset(&action, 0, sizeof action);
-      action.sa_handler = SIG_IGN;
-      sigaction(signal, &action, NULL);
-    }
+  set_all_actions(SIG_IGN);
   sigprocmask(SIG_SETMASK, &nothing, NULL);
-  for (int signal = 1; signal <= SIGRTMAX; ++signal)
-    if (signal != SIGKILL && signal != SIGSTOP && (signal < 32 || signal >= SIGRTMIN)) {
-      struct sigaction action;
-      memset(&action, 0, sizeof action);
-      action.sa_handler = SIG_DFL;
-      sigaction(signal, &action, NULL);
-    }
+  set_all_actions(SIG_DFL);
   stack_t stack = {.ss_flags = SS_DISABLE};
   sigaltstack(&stack, NULL);
   errno = 0;

@@ -29,6 +29,12 @@ struct Case {
   const char* about; // separated by blanks
   enum CaseKind kind;
 };
+// The rows of an area's table: what it is about stands there without quotes. AREA is the area's
+// name.
+#define ROW(name, ...)                                                                             \
+  { AREA "." #name, name, #__VA_ARGS__, kShared }
+#define ALONE(name, ...)                                                                           \
+  { AREA "." #name, name, #__VA_ARGS__, kAlone }
 extern const struct Case cases[];
 extern const size_t case_count;
 

@@ -55,26 +55,18 @@ static void close_all(void) {
 
 // A case whose calls all answer -EFAULT with `bad`. Without libc, which would look at some
 // arguments itself.
-#define READS(name, ...)                                                                           \
+#define ANSWERS_EFAULT(name, kinds, ...)                                                           \
   static void name(void) {                                                                         \
     open_all();                                                                                    \
-    for (int i = 0; i < 4; ++i) {                                                                  \
+    for (int i = 0; i < (kinds); ++i) {                                                            \
       void* bad = unusable(i);                                                                     \
       (void)bad;                                                                                   \
       CHECK_FAILS(syscall(__VA_ARGS__), EFAULT);                                                   \
     }                                                                                              \
     close_all();                                                                                   \
   }
-#define WRITES(name, ...)                                                                          \
-  static void name(void) {                                                                         \
-    open_all();                                                                                    \
-    for (int i = 0; i < 5; ++i) {                                                                  \
-      void* bad = unusable(i);                                                                     \
-      (void)bad;                                                                                   \
-      CHECK_FAILS(syscall(__VA_ARGS__), EFAULT);                                                   \
-    }                                                                                              \
-    close_all();                                                                                   \
-  }
+#define READS(name, ...) ANSWERS_EFAULT(name, 4, __VA_ARGS__)
+#define WRITES(name, ...) ANSWERS_EFAULT(name, 5, __VA_ARGS__)
 
 // Files
 WRITES(read_into, SYS_read, zero, bad, 64)
@@ -227,8 +219,7 @@ static void the_kernel_answers_no_signal(void) {
   close_all();
 }
 
-#define ROW(name, call)                                                                            \
-  { "pointers." #name, name, #call, kShared }
+#define AREA "pointers"
 const struct Case cases[] = {
     ROW(read_into, read),
     ROW(write_from, write),

@@ -377,10 +377,7 @@ int role(const char* name) {
   return 98;
 }
 
-#define ROW(name, about)                                                                           \
-  { "processes." #name, name, #about, kShared }
-#define ALONE(name, about)                                                                         \
-  { "processes." #name, name, #about, kAlone }
+#define AREA "processes"
 const struct Case cases[] = {
     ROW(fork_answers, fork clone getpid getppid),
     ROW(exit_codes, exit_group wait4),

@@ -450,8 +450,7 @@ static void what_is_left_of_a_sleep(void) {
   CHECK(slept >= 0.05 && rest <= 50 - 0.049 && slept + rest >= 50 - 0.001);
 }
 
-#define ROW(name, about)                                                                           \
-  { "restarts." #name, name, #about, kShared }
+#define AREA "restarts"
 const struct Case cases[] = {
     ROW(read_of_a_pipe, read),
     ROW(readv_of_a_pipe, readv),

@@ -976,20 +976,15 @@ static void stop_and_continue(int signal) {
   }
   CHECK(status_of(child) == 0);
 }
-static void stopped_and_continued(void) {
+static void stopped_by(int signal) {
   expect(SIGCONT, 0);
-  stop_and_continue(SIGSTOP);
+  stop_and_continue(signal);
   while (seen < 1)
     sched_yield();
   CHECK(seen == 1);
 }
-static void stopped_by_the_terminals_signal(void) {
-  expect(SIGCONT, 0);
-  stop_and_continue(SIGTSTP);
-  while (seen < 1)
-    sched_yield();
-  CHECK(seen == 1);
-}
+static void stopped_and_continued(void) { stopped_by(SIGSTOP); }
+static void stopped_by_the_terminals_signal(void) { stopped_by(SIGTSTP); }
 static void continue_is_blocked_but_continues(void) {
   expect(SIGCONT, 0);
   block(SIGCONT);
@@ -1034,8 +1029,7 @@ static void sleeps_on_after_a_stop(void) {
   CHECK(status_of(child) == 0);
 }
 
-#define ROW(name, about)                                                                           \
-  { "signals." #name, name, #about, kShared }
+#define AREA "signals"
 const struct Case cases[] = {
     ROW(delivered_when_unblocked, rt_sigprocmask rt_sigpending tgkill),
     ROW(standard_signals_merge, rt_sigprocmask tgkill),

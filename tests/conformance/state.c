@@ -354,10 +354,7 @@ static void seccomp_filter(void) {
   CHECK(getpid() > 0 && prctl(PR_GET_SECCOMP) == 2);
 }
 
-#define ROW(name, about)                                                                           \
-  { "state." #name, name, #about, kShared }
-#define ALONE(name, about)                                                                         \
-  { "state." #name, name, #about, kAlone }
+#define AREA "state"
 const struct Case cases[] = {
     ALONE(descriptors_at_the_start, open fcntl getdents64),
     ROW(the_lowest_is_taken, open openat close fcntl),

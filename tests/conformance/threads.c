@@ -443,10 +443,7 @@ static void a_thread_dies_of_a_signal(void) {
     pause();
 }
 
-#define ROW(name, about)                                                                           \
-  { "threads." #name, name, #about, kShared }
-#define ALONE(name, about)                                                                         \
-  { "threads." #name, name, #about, kAlone }
+#define AREA "threads"
 const struct Case cases[] = {
     ROW(ids_that_clone_writes, clone exit),
     ROW(no_id_is_written_unasked, clone exit),
