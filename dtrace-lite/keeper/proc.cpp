@@ -70,13 +70,29 @@ uint64_t read_auxv(pid_t pid, uint64_t type) {
   return 0;
 }
 
+namespace {
+
+// One of the kernel's own that counts as a thread of the process (io_uring's, KVM's since 6.4). It
+// has no registers of the program's and never runs any of it.
+bool is_kernel_worker(pid_t pid, const char* tid) {
+  constexpr unsigned long kIoWorker = 0x10, kUserWorker = 0x4000; // PF_* in <linux/sched.h>
+  const std::string stat = read_proc_file(pid, (std::string("task/") + tid + "/stat").c_str());
+  const size_t name_end = stat.rfind(')');
+  unsigned long flags = 0;
+  return name_end != std::string::npos &&
+         sscanf(stat.c_str() + name_end + 1, " %*c %*d %*d %*d %*d %*d %lu", &flags) == 1 &&
+         flags & (kIoWorker | kUserWorker);
+}
+
+} // namespace
+
 std::vector<pid_t> read_tasks(pid_t pid) {
   std::vector<pid_t> result;
   DIR* dir = opendir(("/proc/" + std::to_string(pid) + "/task").c_str());
   if (!dir)
     return result;
   while (dirent* entry = readdir(dir))
-    if (entry->d_name[0] != '.')
+    if (entry->d_name[0] != '.' && !is_kernel_worker(pid, entry->d_name))
       result.push_back(static_cast<pid_t>(strtol(entry->d_name, nullptr, 10)));
   closedir(dir);
   return result;

@@ -22,7 +22,7 @@ struct MapEntry {
 std::vector<MapEntry> read_maps(pid_t);
 // AT_* value from /proc/PID/auxv; 0 if absent.
 uint64_t read_auxv(pid_t, uint64_t type);
-// Thread ids of a process, from /proc.
+// Thread ids of a process, from /proc; less those of the kernel's own workers.
 std::vector<pid_t> read_tasks(pid_t);
 // The children of one thread; none where the kernel does not tell.
 std::vector<pid_t> read_children(pid_t tid);

@@ -160,6 +160,22 @@ class Stopped(Odd):
         self.ends_well(target)
 
 
+class KernelWorker(Odd):
+    """A thread of the kernel's that io_uring has made for the program: it can be neither traced nor entered."""
+
+    def test_attach_step_detach(self):
+        target = Target([ODD, "worker"])
+        self.addCleanup(target.close)
+        if target.first_line == "no io_uring\n":
+            self.skipTest("io_uring is not permitted here")
+        wait_until(lambda: len(process_state.threads(target.pid)) == 2)
+        shown = self.attach(target.pid, ["info threads", "break tick", "continue", "next", "info threads"],
+                            r"hit Breakpoint 1|Breakpoint 1, ").stdout
+        self.assertEqual(shown.count("LWP"), 2 + shown.count("[New"), shown)
+        self.untouched(target.pid)
+        self.ends_well(target)
+
+
 # The program on a file system of its own, in namespaces of its own: neither its numbers nor its files are ours.
 CONTAINER = """
 set -e

@@ -1,6 +1,7 @@
 // A program for odd_processes_test.py: odd MODE. Goes on until its standard input ends.
 #include <errno.h>
 #include <linux/filter.h>
+#include <linux/io_uring.h>
 #include <linux/seccomp.h>
 #include <poll.h>
 #include <pthread.h>
@@ -8,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -36,8 +38,8 @@ static void* short_lived(void* unused) {
 static void confine(unsigned action, const int* allowed, size_t count) {
   struct sock_filter filter[32] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0)};
   for (size_t i = 0; i < count; ++i)
-    filter[i + 1] =
-        (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)allowed[i], (unsigned char)(count - i), 0);
+    filter[i + 1] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)allowed[i],
+                                                 (unsigned char)(count - i), 0);
   filter[count + 1] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, action);
   filter[count + 2] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
   struct sock_fprog program = {(unsigned short)(count + 3), filter};
@@ -48,8 +50,9 @@ static void confine(unsigned action, const int* allowed, size_t count) {
 
 static void confine_as(const char* mode) {
   // The last are what a debugger inside needs.
-  static const int calls[] = {SYS_read, SYS_write, SYS_poll, SYS_exit, SYS_exit_group, SYS_restart_syscall,
-                              SYS_rt_sigreturn, SYS_futex, SYS_sigaltstack, SYS_rt_sigprocmask};
+  static const int calls[] = {SYS_read,        SYS_write,           SYS_poll,         SYS_exit,
+                              SYS_exit_group,  SYS_restart_syscall, SYS_rt_sigreturn, SYS_futex,
+                              SYS_sigaltstack, SYS_rt_sigprocmask};
   const size_t count = strstr(mode, "open") ? 10 : 6;
   if (strstr(mode, "kill"))
     confine(SECCOMP_RET_KILL_PROCESS, calls, count);
@@ -67,6 +70,34 @@ static void confine_as(const char* mode) {
   }
 }
 
+// A read that a thread of the kernel's waits in for us: it is listed among ours.
+static void read_by_worker(void) {
+  int ends[2];
+  struct io_uring_params params;
+  memset(&params, 0, sizeof params);
+  const int ring = (int)syscall(SYS_io_uring_setup, 1, &params);
+  if (ring < 0 || pipe(ends) != 0) {
+    puts("no io_uring");
+    exit(77);
+  }
+  const size_t size = params.sq_off.array + sizeof(unsigned);
+  char* queue = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, ring, IORING_OFF_SQ_RING);
+  struct io_uring_sqe* call =
+      mmap(NULL, sizeof *call, PROT_READ | PROT_WRITE, MAP_SHARED, ring, IORING_OFF_SQES);
+  static char byte;
+  if (queue == MAP_FAILED || call == MAP_FAILED)
+    abort();
+  call->opcode = IORING_OP_READ;
+  call->flags = IOSQE_ASYNC;
+  call->fd = ends[0];
+  call->addr = (unsigned long)&byte;
+  call->len = 1;
+  *(unsigned*)(queue + params.sq_off.array) = 0;
+  __atomic_store_n((unsigned*)(queue + params.sq_off.tail), 1, __ATOMIC_RELEASE);
+  if (syscall(SYS_io_uring_enter, ring, 1, 0, 0, NULL, 0) != 1)
+    abort();
+}
+
 int main(int argc, char** argv) {
   const char* mode = argc > 1 ? argv[1] : "";
   pthread_t thread;
@@ -76,6 +107,8 @@ int main(int argc, char** argv) {
     pthread_create(&thread, NULL, spinning, NULL);
   if (strstr(mode, "protected"))
     prctl(PR_SET_DUMPABLE, 0);
+  if (strstr(mode, "worker"))
+    read_by_worker();
   confine_as(mode);
   puts("started");
   if (strstr(mode, "leave"))
