@@ -25,6 +25,17 @@ std::vector<char*> pointers(std::vector<std::string>& strings) {
   return result;
 }
 
+struct Pipe {
+  dune::Fd read_end, write_end;
+};
+
+Checked<Pipe> make_pipe() {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0)
+    return to_diagnostic(dune::system_error("cannot start the program"));
+  return Pipe{dune::Fd(ends[0]), dune::Fd(ends[1])};
+}
+
 // A process group of its own and, if the front end has it, the terminal: a program that reads or
 // sets the terminal before its first stop must not be a background process. (The keeper's ignored
 // SIGTTOU is still in force here: without it, tcsetpgrp would stop us.)
@@ -35,8 +46,18 @@ void take_terminal(pid_t frontend_pid) {
     tcsetpgrp(terminal.get(), getpid());
 }
 
-// In the forked child: never returns. What fails is written to `report`.
-[[noreturn]] void become_target(const LaunchOptions& options, pid_t frontend_pid, int report) {
+// The execve of a traced process is an event, then: untraced it is nothing at all. (That of one
+// that asked for it by PTRACE_TRACEME is a SIGTRAP, of which it would die if the keeper did just
+// then.)
+constexpr int kExecOptions = PTRACE_O_TRACEEXEC | PTRACE_O_TRACESYSGOOD;
+
+// In the forked child: never returns. It begins when it is traced, which `traced` says by a byte,
+// or ends with the keeper. What fails is written to `report`.
+[[noreturn]] void become_target(const LaunchOptions& options, pid_t frontend_pid, int traced,
+                                int report) {
+  char byte;
+  if (read(traced, &byte, 1) != 1)
+    _exit(127);
   auto fail = [&] [[noreturn]] (const char* what) {
     const int error = errno;
     const std::string text = fmt::format("{}: {}", what, strerror(error));
@@ -66,8 +87,6 @@ void take_terminal(pid_t frontend_pid) {
   }
   LaunchOptions mutable_options = options;
   auto environment = pointers(mutable_options.environment);
-  if (ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) != 0)
-    fail("Cannot be traced (ptrace is not permitted here)");
   if (options.shell_command.empty()) {
     auto arguments = pointers(mutable_options.arguments);
     execve(options.program.c_str(), arguments.data(), environment.data());
@@ -83,16 +102,18 @@ void take_terminal(pid_t frontend_pid) {
   fail("Cannot execute the shell");
 }
 
-// Waits for the SIGTRAP after an execve. Errors say how the start-up went wrong.
+// Waits for an execve. Errors say how the start-up went wrong.
 Checked<void> wait_for_exec(pid_t pid, int report) {
   for (;;) {
     int status;
     if (waitpid(pid, &status, 0) < 0)
       return to_diagnostic(dune::system_error("cannot wait for the program"));
     if (WIFSTOPPED(status)) {
-      if (WSTOPSIG(status) == SIGTRAP)
+      const Stop stop = Tracee(pid).stop_of(status);
+      if (stop.kind == Stop::Kind::kExec)
         return {};
-      ptrace(PTRACE_CONT, pid, nullptr, WSTOPSIG(status)); // the shell's own signals
+      const int its_own = stop.kind == Stop::Kind::kSignal ? stop.signal : 0;
+      ptrace(PTRACE_CONT, pid, nullptr, its_own);
       continue;
     }
     char text[512];
@@ -130,6 +151,14 @@ Checked<void> check_program(const LaunchOptions& options) {
   return {};
 }
 
+// System calls fail at PTRACE_EVENT_EXEC itself: goes on to the end of the execve.
+Checked<void> finish_exec(const Tracee& thread) {
+  if (!thread.run_until(PTRACE_SYSCALL,
+                        [](const Stop& stop) { return stop.kind == Stop::Kind::kSystemCall; }))
+    return Diagnostic{"The program was gone after its execve.", {}, {}};
+  return {};
+}
+
 // The agent into a process that has just come out of execve, perhaps one of `before`'s: it has one
 // thread, which enters.
 Checked<Injected> inject_first_thread(pid_t pid, const Injected* before,
@@ -156,16 +185,17 @@ Checked<Injected> launch(const LaunchOptions& options, pid_t frontend_pid,
                          const dune::backend::Choice& choice) {
   if (auto ok = check_program(options); !ok)
     return ok.error();
-  int report[2];
-  if (pipe2(report, O_CLOEXEC) != 0)
-    return to_diagnostic(dune::system_error("cannot start the program"));
-  dune::Fd report_read(report[0]), report_write(report[1]);
+  auto report = make_pipe(), traced = make_pipe();
+  if (!report || !traced)
+    return report ? traced.error() : report.error();
   const pid_t pid = fork();
   if (pid < 0)
     return to_diagnostic(dune::system_error("cannot start the program"));
-  if (pid == 0)
-    become_target(options, frontend_pid, report_write.get());
-  report_write.reset();
+  if (pid == 0) {
+    traced->write_end.reset();
+    become_target(options, frontend_pid, traced->read_end.get(), report->write_end.get());
+  }
+  report->write_end.reset();
   if (options.own_terminal_group)
     setpgid(pid, pid); // in both processes: neither has to wait for the other
   auto give_up = [&](Diagnostic d) -> Checked<Injected> {
@@ -173,21 +203,27 @@ Checked<Injected> launch(const LaunchOptions& options, pid_t frontend_pid,
     waitpid(pid, nullptr, 0);
     return d;
   };
+  const Tracee thread(pid);
 
+  if (ptrace(PTRACE_SEIZE, pid, nullptr, PTRACE_O_EXITKILL | kExecOptions) != 0)
+    return give_up(to_diagnostic(
+        dune::system_error("cannot trace the program (ptrace is not permitted here)")));
+  if (write(traced->write_end.get(), "", 1) != 1)
+    return give_up(to_diagnostic(dune::system_error("cannot start the program")));
   const int execs = options.shell_command.empty() ? 1 : 2;
   for (int i = 0; i < execs; ++i) {
     if (i > 0 && ptrace(PTRACE_CONT, pid, nullptr, nullptr) != 0)
       return give_up(to_diagnostic(dune::system_error("cannot start the program")));
-    if (auto ok = wait_for_exec(pid, report_read.get()); !ok)
+    if (auto ok = wait_for_exec(pid, report->read_end.get()); !ok)
       return ok.error(); // it is gone already
-    // From the first on: the next stop's SIGTRAP, without us, would be what it dies of.
-    ptrace(PTRACE_SETOPTIONS, pid, nullptr, PTRACE_O_EXITKILL);
   }
   ptrace(PTRACE_SETOPTIONS, pid, nullptr, PTRACE_O_EXITKILL | kTraceOptions);
+  if (auto ok = finish_exec(thread); !ok)
+    return give_up(ok.error());
   auto injected = inject_first_thread(pid, nullptr, choice);
   if (!injected)
     return give_up(injected.error());
-  if (auto ok = Tracee(pid).detach(); !ok)
+  if (auto ok = thread.detach(); !ok)
     return give_up(to_diagnostic(ok.error()));
   return injected;
 }
@@ -196,7 +232,7 @@ Checked<void> seize_for_exec(pid_t pid, pid_t tid) {
   const std::vector<pid_t> tasks = read_tasks(pid);
   if (std::find(tasks.begin(), tasks.end(), tid) == tasks.end())
     return Diagnostic{"A thread that is not the program's cannot be followed.", {}, {}};
-  if (ptrace(PTRACE_SEIZE, tid, nullptr, PTRACE_O_TRACEEXEC | PTRACE_O_TRACESYSGOOD) != 0)
+  if (ptrace(PTRACE_SEIZE, tid, nullptr, kExecOptions) != 0)
     return to_diagnostic(dune::system_error("cannot follow the execve"));
   return {};
 }
@@ -211,10 +247,8 @@ void let_go(pid_t tid) {
 
 Checked<Injected> inject_after_exec(const Injected& before, const dune::backend::Choice& choice) {
   const Tracee thread(before.pid);
-  // System calls fail at PTRACE_EVENT_EXEC itself: go on to the end of the execve.
-  if (!thread.run_until(PTRACE_SYSCALL,
-                        [](const Stop& stop) { return stop.kind == Stop::Kind::kSystemCall; }))
-    return Diagnostic{"The program was gone after its execve.", {}, {}};
+  if (auto ok = finish_exec(thread); !ok)
+    return ok.error();
   auto injected = inject_first_thread(before.pid, &before, choice);
   (void)!thread.detach(); // it may have been killed meanwhile: then its exit is the news
   return injected;
