@@ -117,6 +117,7 @@ struct Inferior::Impl {
   Checked<void> install(std::span<const uint32_t> site_indices);
   Checked<void> uninstall(std::span<const uint32_t> site_indices);
   Checked<void> install_jumps(std::span<const SyscallSpot> spots);
+  bool text_is(TargetAddr, uint8_t byte) const;
   void abandon();
   Checked<std::vector<std::string>> leave();
 };

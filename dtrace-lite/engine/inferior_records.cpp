@@ -67,6 +67,13 @@ Checked<std::vector<uint8_t>> Inferior::Impl::original_bytes(TargetAddr address,
   return bytes;
 }
 
+// After writes that failed: the keeper may have died in the middle, and what it has written has to
+// stay known as ours.
+bool Inferior::Impl::text_is(TargetAddr address, uint8_t byte) const {
+  uint8_t now;
+  return pread(born.memory.get(), &now, 1, static_cast<off_t>(address.value)) == 1 && now == byte;
+}
+
 Checked<void> Inferior::Impl::install(std::span<const uint32_t> indices) {
   std::vector<keeper::TextWrite> writes;
   std::vector<uint32_t> written;
@@ -84,7 +91,8 @@ Checked<void> Inferior::Impl::install(std::span<const uint32_t> indices) {
   auto ok = client.write_text(writes);
   if (!ok)
     for (uint32_t index : written)
-      sites->set_flag(index, kSiteInstalled, false);
+      if (!text_is(sites->place(index).address, kInt3))
+        sites->set_flag(index, kSiteInstalled, false);
   return ok;
 }
 
@@ -102,7 +110,8 @@ Checked<void> Inferior::Impl::uninstall(std::span<const uint32_t> indices) {
     return {};
   auto ok = client.write_text(writes); // the byte first, see install
   for (uint32_t index : written)
-    sites->set_flag(index, kSiteInstalled, false);
+    if (ok || !text_is(sites->place(index).address, kInt3))
+      sites->set_flag(index, kSiteInstalled, false);
   return ok;
 }
 
@@ -196,7 +205,8 @@ Checked<void> Inferior::Impl::install_jumps(std::span<const SyscallSpot> spots) 
   auto ok = client.write_text(writes);
   if (!ok)
     for (uint32_t index : written)
-      sites->set_flag(index, kSiteJump, false);
+      if (const auto& place = sites->place(index); text_is(place.address, place.original[0]))
+        sites->set_flag(index, kSiteJump, false);
   return ok;
 }
 

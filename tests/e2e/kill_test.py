@@ -44,7 +44,7 @@ def name(pid):
         return ""
 
 
-def wait_until(what, condition, seconds=PATIENCE):
+def wait_until(what, condition, seconds=PATIENCE, pause=0.005):
     """Returns what the condition did, and how long that took."""
     begin = time.monotonic()
     while True:
@@ -52,7 +52,20 @@ def wait_until(what, condition, seconds=PATIENCE):
         took = time.monotonic() - begin
         if result or took > seconds:
             return result, took
-        time.sleep(0.005)
+        time.sleep(pause)
+
+
+def patching_of(pid):
+    """Waits for the keeper's first write into the program's libraries; it has many to make."""
+    texts = [(begin, end - begin) for begin, end, protection, _, path in process_state.mappings(pid)
+             if "x" in protection and "/lib" in path]
+
+    def now():
+        with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+            return [os.pread(memory.fileno(), size, begin) for begin, size in texts]
+
+    before = now()
+    return lambda: wait_until("a write", lambda: now() != before, pause=0)
 
 
 class Session:
@@ -140,14 +153,16 @@ class Kills(unittest.TestCase):
         self.assertTrue(gone)
 
     # ddbg attaches to a program of ours.
-    def attached(self, commands, least, most):
+    def attached(self, commands, least, most, beginning_of=lambda pid: lambda: None):
         def one(victims):
             cases = CASES + (ENDED_BY_PTRACE if victims == ["ddbg"] else WITH_CHILDREN)
             target = Target([ATTACHED, *cases])
+            wait_for_beginning = beginning_of(target.pid)
             session = Session(["-p", str(target.pid)], [])
             try:
                 os.write(session.process.stdin.fileno(),
                          "".join(f"{c}\n" for c in commands(target.pid)).encode())
+                wait_for_beginning()
                 time.sleep(self.random.uniform(least, most))
                 session.kill(victims)
                 self.check_text(target.pid, victims)
@@ -236,6 +251,9 @@ class Kills(unittest.TestCase):
 
     def test_watchpoint(self):
         self.attached(lambda pid: ["watch counted_a if counted_a < 0", "continue"], 0.1, 0.5)
+
+    def test_patching(self):
+        self.attached(lambda pid: ["continue"], 0.0, 0.003, beginning_of=patching_of)
 
     def test_launching(self):
         self.launched([ATTACHED, *CASES], [], 0.0, 0.15)
