@@ -154,7 +154,7 @@ uint32_t Inferior::capabilities() const { return impl_->capability_bits; }
 const BackendInfo& Inferior::backend() const { return impl_->backend; }
 const MemoryMap& Inferior::memory_map() const { return impl_->map; }
 
-void Inferior::begin_serving() { impl_->header().serving = 1; }
+void Inferior::set_serving(bool on) { impl_->header().serving = on; }
 
 bool Inferior::is_ours(TargetAddr a) const {
   const MemoryMap& m = impl_->map;
@@ -295,18 +295,32 @@ void Inferior::set_signal_policy(int signal, uint8_t policy) {
 
 // The keeper is gone: what it would do, as far as memory alone allows.
 void Inferior::Impl::abandon() {
-  // The agent stays, and with it what it has to see. So do jumps: taking one away takes a moment at
-  // which no thread is near it. They lead to what they replaced.
+  const auto write = [&](TargetAddr at, std::span<const uint8_t> bytes) {
+    return pwrite(born.memory.get(), bytes.data(), bytes.size(), static_cast<off_t>(at.value)) ==
+           static_cast<ssize_t>(bytes.size());
+  };
+  // Where the agent goes on serving, what it has to see stays. So do jumps: taking one away is best
+  // done when no thread is near it. Else it has not been for long that there are any, and threads
+  // that the agent does not see could not use them: an int3 stands before one until it is gone.
   const bool serving = header().serving;
   std::vector<uint32_t> removed;
   sites->each_patched({TargetAddr(0), TargetAddr(~0ull)}, [&](const SitePool::Place& p) {
-    const uint8_t byte = p.first_byte();
-    if (p.installed() && !(serving && (p.flags & kSiteSyscall)) &&
-        pwrite(born.memory.get(), &byte, 1, static_cast<off_t>(p.address.value)) == 1)
+    const std::span original(p.original);
+    const uint8_t first = p.first_byte();
+    bool done = false;
+    if (p.has_jump() && !serving)
+      done = write(p.address, {&kInt3, 1}) && write(p.address + 1, original.subspan(1)) &&
+             write(p.address, original.first(1));
+    else if (p.installed() && !(serving && (p.flags & kSiteSyscall)))
+      done = write(p.address, {&first, 1});
+    if (done)
       removed.push_back(p.index);
   });
-  for (uint32_t index : removed)
+  for (uint32_t index : removed) {
     sites->set_flag(index, kSiteInstalled, false);
+    if (!serving)
+      sites->set_flag(index, kSiteJump, false);
+  }
   header().abandoned = 1;
   header().stop_request = 0;
   header().stop_owner = 0;

@@ -198,9 +198,8 @@ public:
   Checked<void> kill();
 
   const dune::session::MemoryMap& memory_map() const;
-  // The sites of the system calls that the agent has to see are in place: from now on it can do
-  // without us.
-  void begin_serving();
+  // Whether all system calls that the agent has to see have their sites: then it can do without us.
+  void set_serving(bool);
   // True when `a` is the agent's or a displaced copy's: not the program's own code.
   bool is_ours(TargetAddr a) const;
 

@@ -56,6 +56,7 @@ void Modules::forget_target() {
 Checked<Modules::Change> Modules::start(Inferior& inferior, const std::string& program) {
   sites_done_.clear();
   linker_record_.reset();
+  is_linked_ = false;
   Checked<symbols::ModuleMap::Change> change =
       map_.refresh(inferior.pid(), memory_reader(inferior), program);
   if (!change)
@@ -63,7 +64,6 @@ Checked<Modules::Change> Modules::start(Inferior& inferior, const std::string& p
   Checked<void> sites = set_syscall_sites(inferior);
   if (!sites)
     return sites.error();
-  inferior.begin_serving();
   Checked<void> hook = set_linker_record(inferior);
   if (!hook)
     return hook.error();
@@ -77,15 +77,14 @@ Checked<Modules::Change> Modules::refresh(Inferior& inferior) {
       map_.refresh(inferior.pid(), memory_reader(inferior), {});
   if (!change)
     return change.error();
-  if (change->any()) {
+  if (change->any())
     std::erase_if(sites_done_, [&](uint64_t begin) {
       return std::none_of(map_.modules().begin(), map_.modules().end(),
                           [&](const auto& m) { return m.range.begin.value == begin; });
     });
-    Checked<void> sites = set_syscall_sites(inferior);
-    if (!sites)
-      return sites.error();
-  }
+  Checked<void> sites = set_syscall_sites(inferior);
+  if (!sites)
+    return sites.error();
   if (!linker_record_) {
     Checked<void> hook = set_linker_record(inferior);
     if (!hook)
@@ -104,9 +103,17 @@ Checked<void> Modules::set_syscall_sites(Inferior& inferior) {
       spots.push_back({module.to_target(site.address), module.to_target(site.before), site.jump});
     module.module->elf().forget_code();
   }
-  if (spots.empty())
-    return {};
-  return inferior.add_syscall_sites(spots);
+  if (!spots.empty()) {
+    inferior.set_serving(false);
+    if (auto ok = inferior.add_syscall_sites(spots); !ok)
+      return ok;
+  }
+  if (!is_linked_) {
+    const auto hook = map_.linker_hook(memory_reader(inferior));
+    is_linked_ = !hook || !hook->is_changing;
+  }
+  inferior.set_serving(is_linked_);
+  return {};
 }
 
 Checked<void> Modules::set_linker_record(Inferior& inferior) {

@@ -40,12 +40,16 @@ public:
   const std::string& program_path() const { return program_path_; }
 
 private:
+  // In what is new. Until they are whole, and at the beginning until the linker has what the
+  // program starts with, the agent cannot do without us: system calls that it does not see could
+  // block the very signals that the sites of others raise.
   Checked<void> set_syscall_sites(Inferior&);
   Checked<void> set_linker_record(Inferior&);
 
   symbols::ModuleMap map_;
   std::string program_path_;
   std::filesystem::file_time_type program_written_{};
+  bool is_linked_ = false;        // what the program starts with is mapped
   std::set<uint64_t> sites_done_; // range.begin of the modules whose system-call sites are set
   std::optional<RecordId> linker_record_;
 };

@@ -281,6 +281,7 @@ std::optional<LinkerHook> ModuleMap::linker_hook(const MemoryReader& read) const
   if (hook.r_debug) {
     if (const auto r = read_value<RDebug>(read, hook.r_debug); r && r->breakpoint != 0) {
       hook.breakpoint = TargetAddr(r->breakpoint);
+      hook.is_changing = r->state != 0; // RT_CONSISTENT
       return hook;
     }
   }

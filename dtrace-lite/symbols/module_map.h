@@ -37,6 +37,8 @@ struct LoadedModule {
 struct LinkerHook {
   TargetAddr r_debug;    // the rendezvous structure; 0 when it is not known yet
   TargetAddr breakpoint; // r_brk, called before and after every change
+  // It is in the middle of one; true also before it has begun.
+  bool is_changing = true;
 };
 
 class ModuleMap {

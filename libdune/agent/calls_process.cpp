@@ -120,7 +120,12 @@ bool remove_sites(ThreadBlock* t) {
       all = false;
       continue;
     }
-    memcpy(reinterpret_cast<void*>(site.address), site.original, size);
+    // A thread that comes by meanwhile finds an int3 at a known site.
+    auto* text = reinterpret_cast<volatile uint8_t*>(site.address);
+    text[0] = kInt3;
+    for (uint64_t at = 1; at < size; ++at)
+      text[at] = site.original[at];
+    text[0] = site.original[0];
     syscall_of(__NR_mprotect, page, pages, kReadExecute);
   }
   return all;

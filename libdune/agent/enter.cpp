@@ -74,8 +74,6 @@ extern "C" void agent_on_enter(KernelUcontext* uc) {
   const uint64_t rip = uc->mcontext.rip;
   park(t, uc, StopReason::kRequested);
   t->stop_rip = rip; // shown to the user, like a stop of its own
-  if (cannot_serve())
-    return give_back(t, uc);
   go_on_after_stop(t, uc, 0);
   set_trap_flag(t, uc);
 }

@@ -66,7 +66,8 @@ void arrive_at_site(ThreadBlock* t, Site* site, KernelUcontext* uc) {
   for (;;) {
     if (stop_wanted(t)) {
       park(t, uc, StopReason::kRequested); // before the hit: it happens after the stop
-      if (uc->mcontext.rip != site->address || !installed(site) || slot_of(t).signal)
+      if (uc->mcontext.rip != site->address || !installed(site) || slot_of(t).signal ||
+          cannot_serve())
         return go_on_after_stop(t, uc, 0);
       continue;
     }
@@ -84,12 +85,11 @@ void arrive_at_site(ThreadBlock* t, Site* site, KernelUcontext* uc) {
 
 // At a place where the program's state is known.
 void stop_or_go_on(ThreadBlock* t, KernelUcontext* uc, uint64_t counted) {
-  const bool stopped = stop_wanted(t);
-  if (stopped)
+  if (stop_wanted(t)) {
     park(t, uc, StopReason::kRequested);
-  if (cannot_serve())
-    return give_back(t, uc);
-  stopped ? go_on_after_stop(t, uc, counted) : go_on(t, uc, counted);
+    return go_on_after_stop(t, uc, counted);
+  }
+  cannot_serve() ? give_back(t, uc) : go_on(t, uc, counted);
 }
 
 void on_int3(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
@@ -323,17 +323,19 @@ void go_on(ThreadBlock* t, KernelUcontext* uc, uint64_t counted) {
 }
 
 void go_on_after_stop(ThreadBlock* t, KernelUcontext* uc, uint64_t counted) {
-  // The user has seen the thread here: a site at this address, even one set meanwhile, is behind
-  // it.
-  if (uc->mcontext.rip == t->stop_rip)
-    counted = t->stop_rip;
   const uint32_t wanted = slot_of(t).signal;
-  if (!wanted)
-    return go_on(t, uc, counted);
   KernelSiginfo info{};
   info.signal = static_cast<int32_t>(wanted);
   info.code = kSiUser;
   info.rt.pid = static_cast<int32_t>(agent_config.target_pid);
+  if (cannot_serve())
+    return give_back(t, uc, wanted ? &info : nullptr);
+  // The user has seen the thread here: a site at this address, even one set meanwhile, is behind
+  // it.
+  if (uc->mcontext.rip == t->stop_rip)
+    counted = t->stop_rip;
+  if (!wanted)
+    return go_on(t, uc, counted);
   const uint64_t rip = uc->mcontext.rip;
   deliver(t, uc, &info, counted);
   if (uc->mcontext.rip == rip)

@@ -354,7 +354,7 @@ struct Header {
   std::atomic<uint32_t> abandoned;   // [K],[F],[A] nobody is there any more: nothing stops, ever
   std::atomic<uint32_t> frontend;    // [F] a LifeWord, 0 before it has come
   std::atomic<uint32_t> keeper;      // [K] a LifeWord
-  std::atomic<uint32_t> serving;     // [F] 1: the sites of system calls are set, the agent sees all
+  std::atomic<uint32_t> serving;     // [F] 1: all system calls have sites, the agent sees them
   std::atomic<uint32_t> spin_limit;  // [F] spins of a parked thread before the futex
   std::atomic<uint32_t> confinement; // [K],[A] ConfinementFlags
 

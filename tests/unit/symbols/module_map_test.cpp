@@ -89,6 +89,7 @@ TEST(ModuleMap, FindsWhereTheLinkerAnnouncesLibraries) {
   ASSERT_NE(rendezvous, nullptr);
   EXPECT_EQ(hook->r_debug.value, reinterpret_cast<uint64_t>(rendezvous));
   EXPECT_EQ(hook->breakpoint.value, rendezvous->r_brk);
+  EXPECT_FALSE(hook->is_changing);
   // Before the linker has run, its symbols must lead to the same place.
   const auto unset = [&](TargetAddr from, std::span<std::byte> to) {
     if (!read_self(from, to))
@@ -104,6 +105,7 @@ TEST(ModuleMap, FindsWhereTheLinkerAnnouncesLibraries) {
   ASSERT_TRUE(early);
   EXPECT_EQ(early->r_debug.value, 0u);
   EXPECT_EQ(early->breakpoint.value, rendezvous->r_brk);
+  EXPECT_TRUE(early->is_changing);
 }
 
 TEST(ModuleMap, FollowsDlopenAndDlclose) {
