@@ -69,7 +69,7 @@ print(results)
 
 
 def python(folder):
-    return Spec("/usr/bin/python3.11", "-S", "-E", "-s", write(folder, "prog.py", PYTHON), libraries=r"/libc\.so|/libm\.so|/libz\.so",
+    return Spec("/usr/bin/python3.11", "-S", "-s", write(folder, "prog.py", PYTHON), libraries=r"/libc\.so|/libm\.so|/libz\.so",
                 env={"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"})
 
 
