@@ -271,6 +271,8 @@ void ElfFile::read_section_headers() {
                         ": its section table lies outside the file; symbols cannot be read.");
     return;
   }
+  section_headers_ = {dune::FileOffset(header.e_shoff),
+                      dune::FileOffset(header.e_shoff + count * sizeof(Elf64_Shdr))};
   const auto header_at = [&](uint64_t i) {
     return *read_at<Elf64_Shdr>(image_, header.e_shoff + i * sizeof(Elf64_Shdr));
   };
@@ -330,13 +332,20 @@ bool ElfFile::make_writable() const {
 void ElfFile::forget_code() const {
   if (!mapping_)
     return;
+  const auto forget = [&](dune::FileOffset begin, dune::FileOffset end) {
+    begin = begin.align_up(dune::kPageSize);
+    end = end.align_down(dune::kPageSize);
+    if (begin < end)
+      ::madvise(mapping_.data() + begin.value, end - begin, MADV_DONTNEED);
+  };
+  // Only whole pages of code: what libelf has written elsewhere would be lost. It does so to the
+  // section headers, which Go's linker puts into the segment of the code.
   for (const Segment& s : segments_) {
-    // Only whole pages of code: what libelf has written elsewhere would be lost.
-    const uint64_t begin = s.offset.align_up(dune::kPageSize).value;
-    const uint64_t end =
-        dune::FileOffset(s.offset.value + s.file_size).align_down(dune::kPageSize).value;
-    if (s.executable && !s.writable && begin < end)
-      ::madvise(mapping_.data() + begin, end - begin, MADV_DONTNEED);
+    const dune::FileOffset begin = s.offset, end(s.offset.value + s.file_size);
+    if (!s.executable || s.writable)
+      continue;
+    forget(begin, std::min(end, std::max(begin, section_headers_.begin)));
+    forget(std::max(begin, std::min(end, section_headers_.end)), end);
   }
 }
 

@@ -121,6 +121,7 @@ private:
   LinkAddr entry_;
   std::vector<Segment> segments_;
   std::vector<Section> sections_;
+  dune::Range<dune::FileOffset> section_headers_{};
   std::string interpreter_;
   std::string build_id_;
   std::optional<LinkRange> dynamic_, eh_frame_header_, tls_;

@@ -128,7 +128,9 @@ void Planner::finish_piece(uint64_t bit_size, uint64_t bit_offset) {
 std::optional<Diagnostic> Planner::run(Dwarf_Attribute& attribute, int initial) {
   Dwarf_Op* ops = nullptr;
   size_t count = 0;
-  int found = dwarf_getlocation_addr(&attribute, pc_.value, &ops, &count, 1);
+  Dwarf_Block block;
+  const bool is_empty = dwarf_formblock(&attribute, &block) == 0 && block.length == 0;
+  int found = is_empty ? 0 : dwarf_getlocation_addr(&attribute, pc_.value, &ops, &count, 1);
   if (found < 0)
     return Diagnostic{std::string("Damaged DWARF location: ") + libdw_message() + ".", "", {}};
   if (found == 0 || count == 0) {

@@ -1,7 +1,11 @@
 #include "dtrace-lite/symbols/elf_file.h"
+
+#include "dtrace-lite/symbols/elf_symbols.h"
+#include "dtrace-lite/symbols/module.h"
 #include "tests/unit/symbols/sample.h"
 
 #include <cstdio>
+#include <cstring>
 #include <elf.h>
 #include <gtest/gtest.h>
 #include <sys/auxv.h>
@@ -101,6 +105,45 @@ TEST(ElfFile, GivesBackTheMemoryOfCodeAndReadsItAgain) {
   (*file)->forget_code();
   EXPECT_LT(resident_kb(scratch / "libc"), read_kb - 1000);
   EXPECT_EQ(copy_of_text(), before);
+}
+
+// As Go's linker lays a file out. libelf notes in the headers what it has decompressed.
+TEST(ElfFile, GivesBackNoSectionHeaders) {
+  const char* kWithRoom = "__asm__(\".text\\n.balign 4096\\n.globl room\\nroom: .skip "
+                          "12288\");\nint main() { return 0; }\n";
+  std::string content = read_file(compiled("gcc -g -gz", kWithRoom, "c"));
+  const ScratchFolder scratch;
+  write_file(scratch / "before", content);
+  const auto before = ElfFile::open(scratch / "before");
+  ASSERT_TRUE(before) << before.error().message;
+  const auto room = ElfSymbols(**before, nullptr).find("room");
+  ASSERT_EQ(room.size(), 1u);
+  const auto place = (*before)->bytes_at(room[0].address, 1).data() - (*before)->image().data();
+  Elf64_Ehdr header;
+  memcpy(&header, content.data(), sizeof header);
+  content.replace(static_cast<size_t>(place) + dune::kPageSize, header.e_shnum * sizeof(Elf64_Shdr),
+                  content, header.e_shoff, header.e_shnum * sizeof(Elf64_Shdr));
+  header.e_shoff = static_cast<uint64_t>(place) + dune::kPageSize;
+  memcpy(content.data(), &header, sizeof header);
+  write_file(scratch / "after", content);
+
+  const auto module = Module::open(scratch / "after");
+  ASSERT_TRUE(module) << module.error().message;
+  const auto compressed = [&] {
+    const Bytes headers = (*module)->elf().image().subspan(header.e_shoff);
+    int count = 0;
+    for (int i = 0; i < header.e_shnum; ++i) {
+      Elf64_Shdr h;
+      memcpy(&h, headers.data() + static_cast<size_t>(i) * sizeof h, sizeof h);
+      count += (h.sh_flags & SHF_COMPRESSED) != 0;
+    }
+    return count;
+  };
+  EXPECT_GT(compressed(), 0);
+  ASSERT_TRUE((*module)->debug_info());
+  EXPECT_EQ(compressed(), 0);
+  (*module)->elf().forget_code();
+  EXPECT_EQ(compressed(), 0);
 }
 
 TEST(ElfFile, SaysWhatIsWrongAndWhatToDo) {
