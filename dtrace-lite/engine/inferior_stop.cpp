@@ -275,6 +275,8 @@ void Inferior::Impl::let_go(const ResumePlan* plan) {
     if (state(i) == ThreadState::kParked || i == stopped_slot)
       parked.push_back(i);
   stopped_slot.reset();
+  for (uint32_t i = 0; i < count; ++i)
+    slot(i).action = Action::kRun;
   if (chosen != kNone) {
     ThreadSlot& s = slot(chosen);
     s.action = plan->action;

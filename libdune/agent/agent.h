@@ -184,7 +184,8 @@ bool claim_stop(ThreadBlock*);
 bool stop_wanted(const ThreadBlock*); // somebody's stop is on, and this thread has to park
 // Parks until the front end lets go; registers go to the session and come back. Afterwards the
 // slot's action has been taken over into the block.
-void park(ThreadBlock*, KernelUcontext*, session::StopReason);
+// False: the stop was over before it was told to go on, and it goes on with what it was doing.
+bool park(ThreadBlock*, KernelUcontext*, session::StopReason);
 void post_event();
 void notice(session::NoticeKind, uint32_t tid, uint32_t value);
 uint32_t allocate_slot();

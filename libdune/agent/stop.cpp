@@ -51,7 +51,7 @@ bool claim_stop(ThreadBlock* t) {
   return true;
 }
 
-void park(ThreadBlock* t, KernelUcontext* uc, StopReason reason) {
+bool park(ThreadBlock* t, KernelUcontext* uc, StopReason reason) {
   Header& h = header();
   ThreadSlot& slot = slot_of(t);
   const bool owner = reason != StopReason::kRequested;
@@ -62,7 +62,7 @@ void park(ThreadBlock* t, KernelUcontext* uc, StopReason reason) {
     }
     t->action = Action::kRun;
     t->stepping_over_call = 0;
-    return;
+    return true;
   }
 
   registers_from(slot.regs, uc->mcontext);
@@ -81,7 +81,8 @@ void park(ThreadBlock* t, KernelUcontext* uc, StopReason reason) {
   slot.steps_taken = t->steps_taken;
   if (reason != StopReason::kSignal)
     slot.signal = 0;
-  slot.action = Action::kRun;
+  if (owner)
+    slot.action = Action::kRun;
   slot.exempt.store(0);
 
   const uint32_t seen = slot.resume.load();
@@ -124,14 +125,18 @@ void park(ThreadBlock* t, KernelUcontext* uc, StopReason reason) {
   }
 
   registers_to(uc->mcontext, slot.regs);
-  t->action = slot.action;
+  if (process.policy_seq != h.policy_seq.load())
+    refresh_policy();
+  const bool resumed = slot.resume.load() != seen;
+  if (!resumed && slot.action == t->action)
+    return false;
+  t->action = resumed ? slot.action : Action::kRun;
   t->steps_left = slot.step_count;
   t->steps_taken = 0;
   t->stepping_over_call = 0;
   t->step_frame = t->landing = 0;
   t->last_rsp = uc->mcontext.rsp;
-  if (process.policy_seq != h.policy_seq.load())
-    refresh_policy();
+  return resumed;
 }
 
 void notice(NoticeKind kind, uint32_t tid, uint32_t value) {

@@ -359,8 +359,10 @@ void step_landed(ThreadBlock* t, KernelUcontext* uc) {
   bool at_site = site && installed(site);
   for (;;) {
     if (stop_wanted(t)) {
-      park(t, uc, StopReason::kRequested);
-      return go_on_after_stop(t, uc, 0);
+      // It may be the stop that it has just been let go from: then it is yet to tell of its step.
+      if (park(t, uc, StopReason::kRequested) || !steps(t))
+        return go_on_after_stop(t, uc, 0);
+      continue;
     }
     Verdict verdict = at_site ? run_records(t, site, uc) : Verdict::kPass;
     if (verdict == Verdict::kBusy)

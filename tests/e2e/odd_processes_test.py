@@ -185,7 +185,7 @@ mkdir proc bin
 cp "$2" bin/contained
 ldd "$2" | grep -o '/[^ ]*' | while read -r file; do mkdir -p ".$(dirname "$file")"; cp "$file" ".$file"; done
 mount -t proc none proc
-exec chroot . /bin/contained "$3"
+exec /usr/sbin/chroot . /bin/contained "$3"
 """
 
 

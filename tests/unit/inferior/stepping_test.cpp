@@ -120,6 +120,8 @@ Stepped step_all(Traced& traced, size_t limit) {
     if (!e || e->kind != Event::Kind::kStopped) {
       if (e)
         s.outcome = traced.outcome(*e);
+      else
+        ADD_FAILURE() << e.error().message;
       break;
     }
     EXPECT_TRUE(e->reason == StopReason::kStep || e->reason == StopReason::kBreakpoint)
@@ -158,6 +160,7 @@ TEST_P(Stepping, VisitsWhatThePtraceStepperVisits) {
   const auto begin = Clock::now();
   const Stepped got = step_all(traced, kInstructions);
   fmt::print("{:.1f} us a stop\n", seconds_since(begin) / double(got.trace.size()) * 1e6);
+  SCOPED_TRACE(got.outcome.status + "\n" + got.outcome.output);
   expect_same(got.trace, reference);
 }
 
