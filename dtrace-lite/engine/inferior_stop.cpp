@@ -271,15 +271,14 @@ void Inferior::Impl::let_go(const ResumePlan* plan) {
       if (v.number == plan->thread)
         chosen = v.slot;
   std::vector<uint32_t> parked;
-  for (uint32_t i = 0; i < count; ++i)
+  for (uint32_t i = 0; i < count; ++i) {
+    slot(i).action = i == chosen ? plan->action : Action::kRun;
     if (state(i) == ThreadState::kParked || i == stopped_slot)
       parked.push_back(i);
+  }
   stopped_slot.reset();
-  for (uint32_t i = 0; i < count; ++i)
-    slot(i).action = Action::kRun;
   if (chosen != kNone) {
     ThreadSlot& s = slot(chosen);
-    s.action = plan->action;
     s.step_count = plan->step_count;
     s.range_begin = plan->range.begin.value;
     s.range_end = plan->range.end.value;

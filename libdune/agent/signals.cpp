@@ -301,6 +301,14 @@ void deliver_pending(ThreadBlock* t, KernelUcontext* uc) {
     signal_at_program(t, uc, &info, 0);
 }
 
+KernelSiginfo chosen_signal(uint32_t signal) {
+  KernelSiginfo info{};
+  info.signal = static_cast<int32_t>(signal);
+  info.code = kSiUser;
+  info.rt.pid = static_cast<int32_t>(agent_config.target_pid);
+  return info;
+}
+
 void signal_at_program(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info, uint64_t counted) {
   const int signal = info->signal;
   if (signal == kSigTrap && info->code == kTrapPerf && takes_part(t)) {
@@ -347,12 +355,8 @@ void signal_at_program(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info, 
     if (!counted && uc->mcontext.rip == rip)
       counted = rip; // the stop was reported here: a site at this address is stepped over
     pass = slot.signal != 0;
-    if (pass && static_cast<int>(slot.signal) != signal) {
-      *info = KernelSiginfo{};
-      info->signal = static_cast<int32_t>(slot.signal);
-      info->code = kSiUser;
-      info->rt.pid = static_cast<int32_t>(agent_config.target_pid);
-    }
+    if (pass && static_cast<int>(slot.signal) != signal)
+      *info = chosen_signal(slot.signal);
   } else if (takes_part(t) && (policy & kSignalPrint)) {
     notice(NoticeKind::kSignal, slot_of(t).tid, static_cast<uint32_t>(signal));
   }

@@ -324,18 +324,15 @@ void go_on(ThreadBlock* t, KernelUcontext* uc, uint64_t counted) {
 
 void go_on_after_stop(ThreadBlock* t, KernelUcontext* uc, uint64_t counted) {
   const uint32_t wanted = slot_of(t).signal;
-  KernelSiginfo info{};
-  info.signal = static_cast<int32_t>(wanted);
-  info.code = kSiUser;
-  info.rt.pid = static_cast<int32_t>(agent_config.target_pid);
-  if (cannot_serve())
-    return give_back(t, uc, wanted ? &info : nullptr);
   // The user has seen the thread here: a site at this address, even one set meanwhile, is behind
   // it.
   if (uc->mcontext.rip == t->stop_rip)
     counted = t->stop_rip;
   if (!wanted)
-    return go_on(t, uc, counted);
+    return cannot_serve() ? give_back(t, uc) : go_on(t, uc, counted);
+  KernelSiginfo info = chosen_signal(wanted);
+  if (cannot_serve())
+    return give_back(t, uc, &info);
   const uint64_t rip = uc->mcontext.rip;
   deliver(t, uc, &info, counted);
   if (uc->mcontext.rip == rip)
