@@ -10,6 +10,10 @@
 // of vfork that does not call it. A page that is gone or has lost its right to be read or written
 // is found out all the same, by KVM; only a lost right to execute is not.
 //
+// What differs from life without a guest: no mapping is without the right to read (KVM takes none
+// such). Write-only and execute-only ones get it when they are first used, which /proc/self/maps
+// shows; on a processor with protection keys the latter would not have been readable otherwise.
+//
 // Freestanding-clean.
 #pragma once
 

@@ -154,8 +154,16 @@ public:
 private:
   uint32_t below(uint32_t n) { return random_() % n; }
   static uint64_t page(uint64_t n) { return kRegion + n * kPageSize; }
-  long prot() { return below(3) ? PROT_READ | PROT_WRITE | long(below(2) * PROT_EXEC) : below(8); }
+  long prot() {
+    const long p = below(3) ? PROT_READ | PROT_WRITE | long(below(2) * PROT_EXEC) : below(8);
+    return p == PROT_EXEC && protection_keys_ ? PROT_READ | PROT_EXEC : p;
+  }
 
+  // The kernel makes execute-only memory unreadable with one; the guest has none.
+  const bool protection_keys_ = [] {
+    const int key = pkey_alloc(0, 0);
+    return key >= 0 && pkey_free(key) == 0;
+  }();
   std::mt19937 random_;
 };
 
