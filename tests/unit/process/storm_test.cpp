@@ -1,4 +1,4 @@
-// Threads of a guest that write, while another one changes what they write to.
+// Threads of a guest that write and call, while another one changes what they write to and call.
 #include "access.h"
 
 #include "libdune/base/file.h"
@@ -11,11 +11,14 @@
 namespace dune::process {
 namespace {
 
-extern "C" const char snippet_increment[];
+extern "C" const char snippet_increment[], snippet_call_increment[], increment[], increment_end[];
 asm(R"(
     .pushsection .text
     .balign 4096
-snippet_increment: lock incq (%rdi); syscall
+snippet_increment:      lock incq (%rdi); syscall
+snippet_call_increment: call *%rsi; syscall
+increment:              lock incq (%rdi); ret
+increment_end:
     .balign 4096
     .popsection
 )");
@@ -30,7 +33,6 @@ protected:
     uint32_t number;
     std::atomic<uint64_t> written[kPages] = {}; // increments that went through
     std::atomic<uint64_t> tries = 0;
-    uint64_t refused = 0;
   };
 
   uint64_t* word(uint64_t page, uint32_t writer) const {
@@ -41,17 +43,20 @@ protected:
     std::mt19937 random(w.number);
     while (!stop) {
       const uint64_t page = random() % kPages;
+      const bool calls = random() % 4 == 0;
+      alignas(16) char stack[64];
       backend::Cpu& cpu = w.thread.cpu;
-      backend::start_at(cpu, snippet_increment, nullptr);
-      cpu.regs.rdi = reinterpret_cast<uint64_t>(word(page, w.number));
+      backend::start_at(cpu, calls ? snippet_call_increment : snippet_increment,
+                        stack + sizeof stack);
+      cpu.regs.rsi = reinterpret_cast<uint64_t>(code_);
+      cpu.regs.rdi = calls ? reinterpret_cast<uint64_t>(&calls_)
+                           : reinterpret_cast<uint64_t>(word(page, w.number));
       const backend::Exit e = backend::run_mapped(w.thread);
       if (e.why == backend::Why::kSystemCall) {
-        ++w.written[page];
-      } else if (e.why == backend::Why::kTrap && e.vector == kVectorPageFault &&
-                 (w.thread.refused == Outcome::kNoMapping ||
-                  w.thread.refused == Outcome::kNoRights)) {
-        ++w.refused;
-      } else {
+        w.written[page] += !calls;
+      } else if (e.why != backend::Why::kTrap || e.vector != kVectorPageFault ||
+                 (w.thread.refused != Outcome::kNoMapping &&
+                  w.thread.refused != Outcome::kNoRights)) {
         ADD_FAILURE() << int(e.why) << " " << e.vector << " " << e.error << " "
                       << int(w.thread.refused);
         return;
@@ -61,13 +66,18 @@ protected:
   }
 
   uint8_t* memory_ = nullptr;
+  uint8_t* code_ = nullptr;
+  alignas(4096) std::atomic<uint64_t> calls_ = 0;
 };
 
 INSTANTIATE_TEST_SUITE_P(Guests, Storm, backend::each_guest(), backend::name_of_guest);
 
-TEST_P(Storm, NothingIsWrittenWhereAndWhenItMayNot) {
+TEST_P(Storm, NothingIsWrittenOrCalledWhenItMayNot) {
   constexpr int kRounds = 300;
   memory_ = map(kPages * kPageSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
+  code_ = map(kPageSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
+  memcpy(code_, increment, size_t(increment_end - increment));
+  ASSERT_EQ(change(__NR_mprotect, code_, kPageSize, PROT_READ | PROT_EXEC), 0);
   uint8_t* elsewhere = map(kPageSize, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS);
   std::vector<std::unique_ptr<Writer>> writers;
   auto processors = Mapping::anonymous(kThreads * sizeof(backend::CpuMemory));
@@ -109,7 +119,7 @@ TEST_P(Storm, NothingIsWrittenWhereAndWhenItMayNot) {
   for (int round = 0; round < kRounds && !HasFailure(); ++round) {
     const uint64_t number = random() % kPages;
     uint8_t* page = memory_ + number * kPageSize;
-    switch (random() % 3) {
+    switch (random() % 4) {
     case 0: { // No right to write.
       ASSERT_EQ(change(__NR_mprotect, page, kPageSize, PROT_READ), 0);
       const uint64_t before = sum(page);
@@ -118,7 +128,15 @@ TEST_P(Storm, NothingIsWrittenWhereAndWhenItMayNot) {
       ASSERT_EQ(change(__NR_mprotect, page, kPageSize, PROT_READ | PROT_WRITE), 0);
       break;
     }
-    case 1: { // Away and back, with what was written.
+    case 1: { // No right to execute.
+      ASSERT_EQ(change(__NR_mprotect, code_, kPageSize, PROT_READ), 0);
+      const uint64_t before = calls_;
+      let_them_try();
+      EXPECT_EQ(calls_, before);
+      ASSERT_EQ(change(__NR_mprotect, code_, kPageSize, PROT_READ | PROT_EXEC), 0);
+      break;
+    }
+    case 2: { // Away and back, with what was written.
       ASSERT_EQ(
           change(__NR_mremap, page, kPageSize, kPageSize, MREMAP_MAYMOVE | MREMAP_FIXED, elsewhere),
           long(elsewhere));
@@ -151,6 +169,7 @@ TEST_P(Storm, NothingIsWrittenWhereAndWhenItMayNot) {
   stop = true;
   for (std::thread& t : threads)
     t.join();
+  EXPECT_GT(calls_, 100u);
   for (const auto& w : writers) {
     for (uint64_t page = 0; page < kPages; ++page)
       EXPECT_EQ(*word(page, w->number), w->written[page]) << page;
