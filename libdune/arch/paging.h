@@ -85,12 +85,15 @@ private:
 
   void clear(Entry* table, int level, uint64_t base, TargetRange range) {
     const uint64_t span = kPageSize << (9 * level);
-    for (int i = 0; i < 512; ++i) {
-      const TargetRange covered{TargetAddr(base + i * span), TargetAddr(base + (i + 1) * span)};
-      if (!(table[i] & kPageRead) || !covered.overlaps(range))
+    for (uint64_t i = range.begin.value > base ? (range.begin.value - base) / span : 0; i < 512;
+         ++i) {
+      const uint64_t covered = base + i * span;
+      if (covered >= range.end.value)
+        break;
+      if (!(table[i] & kPageRead))
         continue;
       if (level > 0)
-        clear(next(table[i]), level - 1, covered.begin.value, range);
+        clear(next(table[i]), level - 1, covered, range);
       else if (!(table[i] & kPageOwn))
         store(table[i], 0);
     }

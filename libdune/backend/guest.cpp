@@ -1,5 +1,10 @@
 #include "libdune/backend/guest.h"
 
+#include "libdune/arch/syscall.h"
+
+#include <linux/fcntl.h>
+#include <linux/resource.h>
+
 namespace dune::backend {
 
 namespace {
@@ -99,6 +104,17 @@ Status map_page(Guest& g, TargetAddr page, uint64_t rights) {
 }
 
 void unmap_pages(Guest& g, TargetRange range) { g.tables.clear(range); }
+
+long move_high(long fd) {
+  if (is_errno(fd))
+    return fd;
+  rlimit64 limit{};
+  syscall_of(__NR_prlimit64, 0, RLIMIT_NOFILE, 0, reinterpret_cast<uint64_t>(&limit));
+  const uint64_t highest = limit.rlim_cur < (1 << 20) ? limit.rlim_cur : 1 << 20;
+  const long high = syscall_of(__NR_fcntl, fd, F_DUPFD_CLOEXEC, highest - highest / 4);
+  syscall_of(__NR_close, fd);
+  return high;
+}
 
 bool stubs_contain(const Guest& g, uint64_t rip) {
   return rip - address_of(memory_of(g).stubs).value < sizeof(GuestMemory::stubs);

@@ -54,6 +54,10 @@ Status map_page(Guest&, TargetAddr page, uint64_t rights);
 // mprotect, mremap or mmap over something: that call is what makes the processor forget them, too.
 void unmap_pages(Guest&, TargetRange);
 
+// Takes a descriptor (or an error, which comes back) out of the way of the program, whose next one
+// is the lowest that is free. Closed by execve.
+long move_high(long fd);
+
 bool stubs_contain(const Guest&, uint64_t rip);
 
 // For the rows: the thread has come out of a stub, or executed such an instruction by itself. `cpu`

@@ -15,7 +15,6 @@
 #include <linux/fcntl.h>
 #include <linux/kvm.h>
 #include <linux/mman.h>
-#include <linux/resource.h>
 
 namespace dune::backend {
 
@@ -54,18 +53,6 @@ template <class T> long control(int fd, unsigned request, T* argument) {
 }
 
 Error refused(const char* what, long result) { return {Errc::kSystem, what, -result}; }
-
-// Moves a descriptor out of the way of the program, whose next one is the lowest that is free.
-long move_high(long fd) {
-  if (is_errno(fd))
-    return fd;
-  rlimit64 limit{};
-  syscall_of(__NR_prlimit64, 0, RLIMIT_NOFILE, 0, reinterpret_cast<uint64_t>(&limit));
-  const uint64_t highest = limit.rlim_cur < (1 << 20) ? limit.rlim_cur : 1 << 20;
-  const long high = syscall_of(__NR_fcntl, fd, F_DUPFD_CLOEXEC, highest - highest / 4);
-  syscall_of(__NR_close, fd);
-  return high;
-}
 
 const kvm_cpuid_entry2* find_leaf(const CpuidTable& t, uint32_t leaf) {
   for (uint32_t i = 0; i < t.count; ++i)

@@ -1,7 +1,7 @@
 // A program without libc, linked as the agent is, that goes on in a guest: what the agent's image
 // will do with libdune/backend. Exits from there with 0; 77: there is no guest here.
 #include "libdune/arch/syscall.h"
-#include "libdune/backend/guest.h"
+#include "libdune/process/address_space.h"
 
 namespace dune::backend {
 
@@ -13,6 +13,8 @@ alignas(kPageSize) uint8_t guest_memory[kLeastGuestMemory];
 alignas(kPageSize) uint8_t cpu_memory[sizeof(CpuMemory)];
 constinit Guest guest{};
 constinit Cpu cpu{};
+constinit process::Mapped known[64]{};
+constinit process::AddressSpace memory;
 
 TargetRange range_of(uint8_t* p, uint64_t size) {
   const TargetAddr begin(reinterpret_cast<uint64_t>(p));
@@ -31,7 +33,7 @@ bool open(Placement placement) {
   const TargetRange for_guest = range_of(guest_memory, sizeof guest_memory);
   const TargetRange for_cpu = range_of(cpu_memory, sizeof cpu_memory);
   return open_guest(guest, kvm_guest(), for_guest, placement, {}) &&
-         open_cpu(cpu, guest, for_cpu, TargetAddr());
+         open_cpu(cpu, guest, for_cpu, TargetAddr()) && memory.open(guest, known, {});
 }
 
 template <size_t n> void say(const char (&line)[n]) {
@@ -50,13 +52,13 @@ void in_guest() {
   cpu.regs.ss = kUserData;
   cpu.regs.eflags = 1 << 9;
   Registers& r = cpu.regs;
+  process::FaultHistory history{};
   for (;;) {
     const Exit e = guest.ops.run(cpu);
     if (e.why == Why::kSystemCall)
       r.rax = static_cast<uint64_t>(syscall_raw(r.rax, r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9));
     else if (e.why != Why::kTrap || e.vector != kVectorPageFault ||
-             !map_page(guest, TargetAddr(e.address).align_down(kPageSize),
-                       kPageRead | kPageUser | (e.error & 16 ? kPageExecute : kPageWrite)))
+             memory.serve(TargetAddr(e.address), e.error, history) != process::Outcome::kServed)
       leave(static_cast<int>(e.why) + 1);
   }
 }

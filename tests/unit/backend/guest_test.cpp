@@ -46,10 +46,10 @@ protected:
       return;
     const Handler handler{kVectorBreakpoint,
                           TargetAddr(reinterpret_cast<uint64_t>(snippet_handler))};
-    auto plain = OwnedGuest::open(ops(), placement(), {}, 256);
+    auto plain = MappedGuest::open(ops(), placement(), {}, 256);
     ASSERT_TRUE(plain) << plain.error().text << plain.error().detail;
     guest_ = std::move(*plain);
-    auto handling = OwnedGuest::open(ops(), placement(), std::span(&handler, 1), 256);
+    auto handling = MappedGuest::open(ops(), placement(), std::span(&handler, 1), 256);
     ASSERT_TRUE(handling) << handling.error().text;
     handling_ = std::move(*handling);
     const uint64_t ring = placement() == Placement::kRing3 ? uint64_t{kPageUser} : 0;
@@ -64,7 +64,7 @@ protected:
   Cpu& cpu() { return guest_->cpu; }
 
   alignas(4096) std::byte stack_[4096];
-  std::unique_ptr<OwnedGuest> guest_, handling_;
+  std::unique_ptr<MappedGuest> guest_, handling_;
 };
 
 INSTANTIATE_TEST_SUITE_P(Guests, Guests, each_guest(), name_of_guest);
@@ -320,7 +320,7 @@ TEST_P(Guests, ForkedChildMakesItsOwn) {
   const pid_t pid = fork();
   if (pid == 0) {
     guest_.reset();
-    auto own = OwnedGuest::open(ops(), placement(), {}, 256);
+    auto own = MappedGuest::open(ops(), placement(), {}, 256);
     if (!own)
       _exit(1);
     guest_ = std::move(*own);
@@ -339,7 +339,7 @@ TEST_P(Guests, BrokenGuestSaysSo) {
 }
 
 TEST_P(Guests, FullPoolsAreErrors) {
-  auto small = OwnedGuest::open(ops(), placement(), {}, 40);
+  auto small = MappedGuest::open(ops(), placement(), {}, 40);
   ASSERT_TRUE(small) << small.error().text;
   Status ok;
   uint64_t pages = 0;

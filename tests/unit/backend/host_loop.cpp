@@ -8,8 +8,6 @@
 #include <cstring>
 #include <elf.h>
 #include <fcntl.h>
-#include <fstream>
-#include <optional>
 #include <sys/auxv.h>
 #include <sys/mman.h>
 
@@ -17,82 +15,32 @@ namespace dune::backend {
 
 namespace {
 
-constexpr uint64_t kWriteFault = 2, kFetchFault = 16; // in a page fault's error code
-
-std::optional<uint64_t> rights_at(TargetAddr a) {
-  std::ifstream maps("/proc/self/maps");
-  for (std::string line; std::getline(maps, line);) {
-    unsigned long begin, end;
-    char rwx[4];
-    if (sscanf(line.c_str(), "%lx-%lx %3s", &begin, &end, rwx) != 3 || a.value < begin ||
-        a.value >= end)
-      continue;
-    uint64_t rights = kPageRead | kPageUser;
-    if (rwx[1] == 'w')
-      rights |= kPageWrite;
-    if (rwx[2] == 'x')
-      rights |= kPageExecute;
-    return memcmp(rwx, "---", 3) == 0 ? std::nullopt : std::optional(rights);
-  }
-  return std::nullopt;
+long make_call(void*, long number, const long a[6]) {
+  return syscall_raw(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
 
-// Maps the page if the process's own rights cover the access.
-bool serve(Guest& g, const Exit& fault) {
-  const TargetAddr page = TargetAddr(fault.address).align_down(kPageSize);
-  const auto rights = rights_at(page);
-  if (!rights || (fault.error & kWriteFault && !(*rights & kPageWrite)) ||
-      (fault.error & kFetchFault && !(*rights & kPageExecute)))
-    return false;
-  const int populate = *rights & kPageWrite ? MADV_POPULATE_WRITE : MADV_POPULATE_READ;
-  if (madvise(reinterpret_cast<void*>(page.value), kPageSize, populate) != 0 && errno == EFAULT)
-    return false; // beyond the end of a file
-  return bool(map_page(g, page, *rights));
-}
-
-const TargetRange kEverything{TargetAddr(0), TargetAddr(kUserEnd)};
-
-// System calls that are not passed on as they are.
-struct Policy {
-  long number;
-  long (*call)(OwnedGuest&);
-};
-long pass(OwnedGuest& g) {
-  const Registers& r = g.cpu.regs;
-  return syscall_raw(r.rax, r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9);
-}
-long change_range(OwnedGuest& g) {
-  const TargetAddr begin(g.cpu.regs.rdi);
-  unmap_pages(g.guest, {begin, begin + g.cpu.regs.rsi});
-  return pass(g);
-}
-long change_anything(OwnedGuest& g) {
-  unmap_pages(g.guest, kEverything);
-  return pass(g);
-}
-long change_base(OwnedGuest& g) {
+void serve_call(MappedGuest& g) {
   Registers& r = g.cpu.regs;
-  if (r.rdi != ARCH_SET_FS)
-    return -EINVAL;
-  r.fs_base = r.rsi;
-  return 0;
-}
-long refuse(OwnedGuest&) { return -ENOSYS; }
-constexpr Policy kPolicies[] = {
-    {__NR_mmap, change_range},     {__NR_munmap, change_range},
-    {__NR_mprotect, change_range}, {__NR_mremap, change_anything},
-    {__NR_brk, change_anything},   {__NR_arch_prctl, change_base},
-    {__NR_rseq, refuse},           {__NR_clone, refuse},
-    {__NR_clone3, refuse},         {__NR_fork, refuse},
-    {__NR_vfork, refuse},          {__NR_execve, refuse},
-};
-
-void make_call(OwnedGuest& g) {
-  long (*call)(OwnedGuest&) = pass;
-  for (const Policy& p : kPolicies)
-    if (static_cast<uint64_t>(p.number) == g.cpu.regs.rax)
-      call = p.call;
-  g.cpu.regs.rax = static_cast<uint64_t>(call(g));
+  const long number = long(r.rax);
+  const long a[6] = {long(r.rdi), long(r.rsi), long(r.rdx), long(r.r10), long(r.r8), long(r.r9)};
+  long result = -ENOSYS;
+  switch (number) {
+  case __NR_arch_prctl:
+    result = a[0] == ARCH_SET_FS ? 0 : -EINVAL;
+    if (result == 0)
+      r.fs_base = r.rsi;
+    break;
+  case __NR_rseq:
+  case __NR_clone:
+  case __NR_clone3:
+  case __NR_fork:
+  case __NR_vfork:
+  case __NR_execve:
+    break;
+  default:
+    result = g.memory.change(number, a, make_call, nullptr);
+  }
+  r.rax = static_cast<uint64_t>(result);
 }
 
 struct Loaded {
@@ -152,7 +100,7 @@ std::vector<uint64_t> first_words(const Loaded& program,
   return words;
 }
 
-int signal_of(uint32_t vector) {
+int signal_of(const MappedGuest& g, uint32_t vector) {
   switch (vector) {
   case 0:
     return kSigFpe;
@@ -162,11 +110,24 @@ int signal_of(uint32_t vector) {
   case 6:
     return kSigIll;
   default:
-    return kSigSegv;
+    return g.thread.refused == process::Outcome::kNoPage ? kSigBus : kSigSegv;
   }
 }
 
 } // namespace
+
+Result<std::unique_ptr<MappedGuest>> MappedGuest::open(const GuestOps& ops, Placement placement,
+                                                       std::span<const Handler> handlers,
+                                                       uint64_t table_pages, size_t known) {
+  auto owned = OwnedGuest::open(ops, placement, handlers, table_pages);
+  if (!owned)
+    return owned.error();
+  std::unique_ptr<MappedGuest> self(new MappedGuest(std::move(*owned), known));
+  self->own_ = {self->guest.memory.begin, self->cpu.memory.end};
+  if (auto ok = self->memory.open(self->guest, self->known_, {&self->own_, 1}); !ok)
+    return ok.error();
+  return self;
+}
 
 void start_at(Cpu& cpu, const void* rip, const void* rsp) {
   cpu.regs = {};
@@ -177,19 +138,27 @@ void start_at(Cpu& cpu, const void* rip, const void* rsp) {
   cpu.regs.ss = kUserData;
 }
 
-Exit run_mapped(OwnedGuest& g, uint64_t* exits) {
+Exit run_mapped(MappedThread& t, uint64_t* exits) {
   for (;;) {
-    const Exit e = g.run();
+    const Exit e = t.cpu.guest->ops.run(t.cpu);
     if (exits)
       ++*exits;
-    if (e.why == Why::kUnbacked)
-      unmap_pages(g.guest, kEverything); // the next fault says where
-    else if (e.why != Why::kTrap || e.vector != kVectorPageFault || !serve(g.guest, e))
+    if (e.why == Why::kUnbacked) {
+      if (const TargetAddr page = t.memory.unbacked(t.history)) {
+        t.refused = process::Outcome::kNoPage;
+        return {Why::kTrap, kVectorPageFault, 0, page.value};
+      }
+    } else if (e.why == Why::kTrap && e.vector == kVectorPageFault) {
+      t.refused = t.memory.serve(TargetAddr(e.address), e.error, t.history);
+      if (t.refused != process::Outcome::kServed)
+        return e;
+    } else {
       return e;
+    }
   }
 }
 
-int run_program(OwnedGuest& g, const std::vector<std::string>& arguments) {
+int run_program(MappedGuest& g, const std::vector<std::string>& arguments) {
   const Loaded program = load(arguments[0].c_str());
   constexpr uint64_t kStackSize = 1 << 20;
   auto stack = Mapping::anonymous(kStackSize);
@@ -202,7 +171,7 @@ int run_program(OwnedGuest& g, const std::vector<std::string>& arguments) {
   for (;;) {
     const Exit e = run_mapped(g);
     if (e.why == Why::kTrap)
-      return 128 + signal_of(e.vector);
+      return 128 + signal_of(g, e.vector);
     if (e.why == Why::kBroken) {
       fprintf(stderr, "the guest is broken: %#lx\n", e.error);
       return 126;
@@ -211,7 +180,7 @@ int run_program(OwnedGuest& g, const std::vector<std::string>& arguments) {
       continue;
     if (g.cpu.regs.rax == __NR_exit_group || g.cpu.regs.rax == __NR_exit)
       return static_cast<int>(g.cpu.regs.rdi & 0xff);
-    make_call(g);
+    serve_call(g);
   }
 }
 

@@ -57,7 +57,7 @@ Outcome natively(const std::vector<std::string>& arguments) {
 Outcome in_guest(const GuestOps& ops, Placement placement,
                  const std::vector<std::string>& arguments) {
   return in_child([&] {
-    auto guest = OwnedGuest::open(ops, placement, {}, 2048);
+    auto guest = MappedGuest::open(ops, placement, {}, 2048);
     return guest ? run_program(**guest, arguments) : 125;
   });
 }
