@@ -7,6 +7,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/aio_abi.h>
 #include <linux/close_range.h>
 #include <random>
 #include <string>
@@ -105,6 +106,57 @@ TEST_F(Names, EveryElementOfAVectorIsLookedAt) {
   EXPECT_TRUE(names(SYS_process_vm_readv, 1, vector, 3, nullptr, 0, 0));
   vector[0].iov_len = 0;
   EXPECT_FALSE(names(SYS_writev, 1, reinterpret_cast<iovec*>(8), 3)); // cannot be read
+}
+
+TEST_F(Names, StructuresAreFollowed) {
+  char elsewhere[16];
+  iovec vector{elsewhere, 16};
+  iocb block{};
+  block.aio_buf = static_cast<uint64_t>(value(ours)) - 8;
+  iocb* list[] = {&block};
+  for (uint16_t buffer : {IOCB_CMD_PREAD, IOCB_CMD_PWRITE}) {
+    block.aio_lio_opcode = buffer;
+    block.aio_nbytes = 8;
+    EXPECT_FALSE(names(SYS_io_submit, 0, 1, list));
+    block.aio_nbytes = 9;
+    EXPECT_TRUE(names(SYS_io_submit, 0, 1, list));
+  }
+  for (uint16_t vectored : {IOCB_CMD_PREADV, IOCB_CMD_PWRITEV}) {
+    block.aio_lio_opcode = vectored;
+    block.aio_buf = static_cast<uint64_t>(value(&vector));
+    block.aio_nbytes = 1;
+    vector.iov_base = elsewhere;
+    EXPECT_FALSE(names(SYS_io_submit, 0, 1, list));
+    vector.iov_base = ours;
+    EXPECT_TRUE(names(SYS_io_submit, 0, 1, list));
+  }
+  block.aio_lio_opcode = IOCB_CMD_FSYNC;
+  EXPECT_FALSE(names(SYS_io_submit, 0, 1, list));
+
+  uint64_t clone[11] = {};
+  clone[3] = static_cast<uint64_t>(value(ours)); // parent_tid
+  EXPECT_TRUE(names(SYS_clone3, clone, 88));
+  EXPECT_TRUE(names(SYS_clone3, clone, 64)); // CLONE_ARGS_SIZE_VER0
+  clone[3] = 0;
+  clone[8] = static_cast<uint64_t>(value(ours)); // set_tid
+  clone[9] = 1;
+  EXPECT_TRUE(names(SYS_clone3, clone, 80));
+  EXPECT_FALSE(names(SYS_clone3, clone, 64));
+
+  const uint64_t set[] = {static_cast<uint64_t>(value(ours)), 8};
+  EXPECT_TRUE(names(SYS_pselect6, 0, 0, 0, 0, 0, set));
+  EXPECT_TRUE(names(SYS_pselect6, 0, 0, 0, 0, 0, ours));
+  const uint64_t program[] = {2, static_cast<uint64_t>(value(ours)) - 8};
+  EXPECT_TRUE(names(SYS_seccomp, 1 /* SET_MODE_FILTER */, 0, program));
+  EXPECT_TRUE(names(SYS_prctl, 22 /* PR_SET_SECCOMP */, 2, program));
+  EXPECT_TRUE(names(SYS_setsockopt, 0, SOL_SOCKET, SO_ATTACH_FILTER, program, 16));
+  EXPECT_FALSE(names(SYS_setsockopt, 0, SOL_SOCKET, SO_RCVBUF, program, 16));
+  const uint64_t region[] = {0, static_cast<uint64_t>(value(pages)), 4 * kPageSize, 0};
+  EXPECT_TRUE(names(SYS_ioctl, 0, 0xc028aa03 /* UFFDIO_COPY */, region));
+  const uint64_t range_to_watch[] = {static_cast<uint64_t>(value(pages)), 2 * kPageSize, 0, 0};
+  EXPECT_TRUE(names(SYS_ioctl, 0, 0xc020aa00 /* UFFDIO_REGISTER */, range_to_watch));
+  const uint64_t slot[] = {0, 0, kPageSize, static_cast<uint64_t>(value(ours))};
+  EXPECT_TRUE(names(SYS_ioctl, 0, 0x4020ae46 /* KVM_SET_USER_MEMORY_REGION */, slot));
 }
 
 TEST_F(Names, AnotherProcessesMemoryIsNotOurs) {
