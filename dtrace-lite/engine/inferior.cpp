@@ -202,7 +202,7 @@ void Inferior::Impl::refresh_views() {
   std::vector<Found> found;
   for (uint32_t i = 0; i < slot_count(); ++i)
     if (const ThreadState now = state(i);
-        now == ThreadState::kParked || now == ThreadState::kRunning)
+        now == ThreadState::kParked || now == ThreadState::kRunning || now == ThreadState::kInCall)
       found.push_back({tid_of(i), i, now});
   std::sort(found.begin(), found.end(), [](const Found& a, const Found& b) {
     return std::tie(a.tid, a.slot) < std::tie(b.tid, b.slot); // by age, as far as tids tell
@@ -217,6 +217,10 @@ void Inferior::Impl::refresh_views() {
     v.steps_taken = reader->steps_taken(f.slot);
     if (f.state == ThreadState::kParked) {
       v.status = ThreadStatus::kParked;
+      v.registers = reader->registers(f.slot);
+      v.known = (1u << dune::kRegisterCount) - 1;
+    } else if (f.state == ThreadState::kInCall) {
+      v.status = ThreadStatus::kBlocked;
       v.registers = reader->registers(f.slot);
       v.known = (1u << dune::kRegisterCount) - 1;
     } else if (auto k = blocked.find(f.slot); k != blocked.end()) {

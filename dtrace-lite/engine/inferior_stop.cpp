@@ -94,7 +94,7 @@ Checked<bool> Inferior::Impl::settle_once(std::set<uint32_t>& kicked) {
   };
   std::vector<Candidate> candidates;
   for (uint32_t i = 0; i < slot_count(); ++i) {
-    if (state(i) != ThreadState::kRunning) {
+    if (state(i) != ThreadState::kRunning) { // also one in a call, see ThreadState::kInCall
       blocked.erase(i);
       settled &= state(i) != ThreadState::kStarting; // runs in a moment, or could not be made
       continue;
@@ -172,7 +172,8 @@ Checked<bool> Inferior::Impl::settle_once(std::set<uint32_t>& kicked) {
 
 bool Inferior::Impl::anybody_left() {
   for (uint32_t i = 0; i < slot_count(); ++i)
-    if (state(i) == ThreadState::kRunning || state(i) == ThreadState::kParked)
+    if (const ThreadState s = state(i);
+        s == ThreadState::kRunning || s == ThreadState::kParked || s == ThreadState::kInCall)
       return true;
   return false;
 }

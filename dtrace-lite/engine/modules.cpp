@@ -95,6 +95,8 @@ Checked<Modules::Change> Modules::refresh(Inferior& inferior) {
 
 Checked<void> Modules::set_syscall_sites(Inferior& inferior) {
   std::vector<Inferior::SyscallSpot> spots;
+  if (inferior.capabilities() & dune::session::kCapSystemCalls)
+    return {};
   for (const symbols::LoadedModule& module : map_.modules()) {
     // The vDSO's system calls only read clocks.
     if (module.is_vdso || !sites_done_.insert(module.range.begin.value).second)

@@ -97,7 +97,8 @@ Checked<Injected> attach(pid_t pid, const dune::backend::Choice& choice) {
   auto detour = Detour::build(pid);
   if (!detour)
     return to_diagnostic(detour.error());
-  auto in = inject_agent(pid, Tracee(stopped->threads().front()), *detour, choice, *filters);
+  auto in = inject_agent(pid, Tracee(stopped->threads().front()), *detour, choice, *filters,
+                         Age::kRunning);
   if (!in)
     return in.error();
   if (auto ok = adopt_threads(*in, *stopped); !ok) {

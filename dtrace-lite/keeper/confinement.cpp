@@ -210,7 +210,7 @@ TargetAddr a_call_of_agent(const MemoryMap& map) {
 bool has_more_filters(pid_t tid) { return filter_count(tid) > filter_count(getpid()); }
 
 Checked<Filters> check_confinement(pid_t pid, const StoppedProcess& stopped) {
-  const auto plan = plan_addresses(pid);
+  const auto plan = plan_addresses(pid, false);
   if (!plan)
     return plan.error();
   Filters filters = Filters::kKnown;
@@ -232,7 +232,7 @@ Checked<Filters> check_confinement(pid_t pid, const StoppedProcess& stopped) {
 Checked<Filters> check_new_image(const Injected& before, const Detour& detour) {
   if (!has_more_filters(before.pid))
     return Filters::kKnown;
-  const auto plan = plan_addresses(before.pid);
+  const auto plan = plan_addresses(before.pid, before.map.guest != 0);
   if (!plan)
     return plan.error();
   if (before.filters == Filters::kKnown && plan->agent_text == before.map.agent_text &&

@@ -76,12 +76,24 @@ ImageHeader image_header() {
   return header;
 }
 
+// The guest's room may lie anywhere, so it is far from where the kernel puts what has no place yet.
+uint64_t place_of_guest(const std::vector<MapEntry>& maps, uint64_t size) {
+  constexpr uint64_t kHighest = 0x6f00'0000'0000, kStep = 1ull << 36;
+  uint64_t at = kHighest;
+  const auto taken = [&](const MapEntry& m) {
+    return m.range.begin.value < at + size && at < m.range.end.value;
+  };
+  while (at > kStep && std::any_of(maps.begin(), maps.end(), taken))
+    at -= kStep;
+  return at;
+}
+
 // Places for the agent's block and the window near the main program. The block goes right above the
 // highest mapping below the stack: default mmaps grow downwards from there, so that no address the
 // program gets differs from what it gets under gdb or alone.
 } // namespace
 
-Checked<MemoryMap> plan_addresses(pid_t pid) {
+Checked<MemoryMap> plan_addresses(pid_t pid, bool with_guest) {
   const ImageHeader image = image_header();
   auto maps = read_maps(pid);
   size_t stack = maps.size();
@@ -114,6 +126,10 @@ Checked<MemoryMap> plan_addresses(pid_t pid) {
   map.code_table = map.session + kSessionSize;
   map.code_near_libs = map.code_table + kCodeTableSize;
   map.agent_end = map.code_near_libs + kCodeNearLibsSize;
+  if (with_guest) {
+    map.guest_size = dune::agent::kGuestRoomSize;
+    map.guest = place_of_guest(maps, map.guest_size);
+  }
 
   // The window near the main program goes below it: its heap grows above.
   if (!maps.empty()) {
@@ -254,6 +270,7 @@ Checked<void> map_everything(Injected& in, Remote& remote) {
        kCodeNearLibsOffset},
       {m.code_near_main, m.code_near_main_size, PROT_READ | PROT_EXEC, MAP_SHARED, code_fd,
        kCodeNearMainOffset},
+      {m.guest, m.guest_size, PROT_READ | PROT_WRITE, kAnonymous | MAP_NORESERVE, -1, 0},
   };
   for (const Step& s : steps)
     if (s.address)
@@ -273,6 +290,8 @@ Checked<void> map_everything(Injected& in, Remote& remote) {
 // What the backend found on its own threads, less what is refused for this process's.
 uint32_t capabilities_for(const Tracee& thread, const dune::backend::Choice& choice) {
   uint32_t capabilities = choice.probe.capabilities;
+  if (choice.backend->guest)
+    return (capabilities & kCapStep) | kCapSystemCalls;
   if (!dune::Fd(dune::backend::open_kick(thread.tid())))
     capabilities &= ~kCapPreciseKick;
   return capabilities;
@@ -287,6 +306,7 @@ void fill_header(Injected& in, const dune::backend::Choice& choice) {
   h.target_pid = in.config.target_pid;
   h.map = in.map;
   h.capabilities = in.capabilities;
+  h.serving = (in.capabilities & kCapSystemCalls) != 0; // from the start, without sites
   strncpy(h.backend.name, choice.backend->name, sizeof h.backend.name - 1);
   strncpy(h.backend.why_chosen, choice.why.c_str(), sizeof h.backend.why_chosen - 1);
   h.backend.trap_ns = choice.probe.trap_ns;
@@ -321,6 +341,7 @@ Checked<void> bring_up(Injected& in, const Tracee& thread, Detour& detour,
   c.stacks = in.map.agent_stacks;
   c.text_begin = in.map.agent_text;
   c.text_end = in.map.agent_text + in.image.text_size;
+  c.block_end = in.map.agent_end;
   c.code_near_libs = in.map.code_near_libs;
   c.code_near_main = in.map.code_near_main;
   c.code_near_main_size = in.map.code_near_main_size;
@@ -329,6 +350,11 @@ Checked<void> bring_up(Injected& in, const Tracee& thread, Detour& detour,
   c.target_pid = innermost_pid(in.pid);
   c.confined = read_status_field(thread.tid(), "Seccomp") != "0";
   c.xstate_size = xstate_format().extended_size;
+  std::memcpy(c.xstate_features, &xstate_format().features, sizeof c.xstate_features);
+  c.guest = in.map.guest;
+  c.guest_size = in.map.guest_size;
+  // In ring 3 also where ring 0 is hardware, until the agent's memory is the supervisor's there.
+  c.guest_placement = static_cast<uint32_t>(dune::backend::Placement::kRing3);
   in.capabilities = capabilities_for(thread, choice);
   c.owned = dune::agent::owned_signals(in.capabilities & kCapPreciseKick);
   c.has_fsgsbase = (read_auxv(in.pid, AT_HWCAP2) & kHwcap2Fsgsbase) != 0;
@@ -338,6 +364,14 @@ Checked<void> bring_up(Injected& in, const Tracee& thread, Detour& detour,
   fill_header(in, choice);
   if (auto ok = thread.run_take(detour, errand_of(in, 0, in.image.take)); !ok)
     return to_diagnostic(ok.error());
+  // What the agent has found out itself.
+  if (auto ok = in.memory->read(TargetAddr(in.map.agent_text + in.image.config), &c, sizeof c); !ok)
+    return to_diagnostic(ok.error());
+  if (c.guest_refused)
+    return Diagnostic{fmt::format("The process cannot be taken into a guest: {}.",
+                                  strerror(static_cast<int>(c.guest_refused))),
+                      "It needs access to /dev/kvm itself; try --backend signal.",
+                      {}};
   return {};
 }
 
@@ -352,7 +386,7 @@ Errand errand_of(const Injected& in, uint32_t slot, uint64_t function) {
 }
 
 Checked<Injected> inject_agent(pid_t pid, const Tracee& thread, Detour& detour,
-                               const dune::backend::Choice& choice, Filters filters) {
+                               const dune::backend::Choice& choice, Filters filters, Age age) {
   Injected in;
   in.pid = pid;
   in.image = image_header();
@@ -360,11 +394,13 @@ Checked<Injected> inject_agent(pid_t pid, const Tracee& thread, Detour& detour,
   if (!memory)
     return to_diagnostic(memory.error());
   in.memory = std::move(*memory);
-  auto plan = plan_addresses(pid);
+  auto plan = plan_addresses(pid, choice.backend->guest != nullptr);
   if (!plan)
     return plan.error();
   in.map = *plan;
   in.filters = filters;
+  // glibc ends a program whose first thread has one and whose second gets none.
+  in.config.keeps_rseq = age == Age::kRunning;
   if (auto ok = bring_up(in, thread, detour, choice); !ok) {
     unmap_agent(in, thread, detour);
     return ok.error();
@@ -374,6 +410,7 @@ Checked<Injected> inject_agent(pid_t pid, const Tracee& thread, Detour& detour,
 
 void unmap_agent(const Injected& in, const Tracee& thread, Detour& detour) {
   const std::pair<uint64_t, uint64_t> mappings[] = {
+      {in.map.guest, in.map.guest_size},
       {in.map.code_near_main, in.map.code_near_main_size},
       {in.map.code_near_libs, kCodeNearLibsSize},
       {in.map.code_table, kCodeTableSize},
@@ -425,14 +462,6 @@ Checked<void> send(const Injected& in, const Tracee& thread, const user_regs_str
   if (auto ok = thread.set_signal_mask(mask | blocked); !ok)
     return to_diagnostic(ok.error());
   return {};
-}
-
-// The registers that sigcontext and the session's form have in common.
-template <class To> void copy_registers(To& to, const user_regs_struct& r) {
-  to.r8 = r.r8, to.r9 = r.r9, to.r10 = r.r10, to.r11 = r.r11, to.r12 = r.r12, to.r13 = r.r13;
-  to.r14 = r.r14, to.r15 = r.r15, to.rdi = r.rdi, to.rsi = r.rsi, to.rbp = r.rbp, to.rbx = r.rbx;
-  to.rdx = r.rdx, to.rax = r.rax, to.rcx = r.rcx, to.rsp = r.rsp, to.rip = r.rip;
-  to.eflags = r.eflags;
 }
 
 } // namespace

@@ -170,7 +170,7 @@ Checked<Injected> inject_first_thread(pid_t pid, const Injected* before,
   if (!filters)
     return filters.error();
   const Tracee thread(pid);
-  auto injected = inject_agent(pid, thread, *detour, choice, *filters);
+  auto injected = inject_agent(pid, thread, *detour, choice, *filters, Age::kNewImage);
   if (injected)
     if (auto ok = enter_agent(*injected, thread, 0); !ok) {
       unmap_agent(*injected, thread, *detour);

@@ -49,21 +49,29 @@ uint64_t original_of(const Injected& in, uint64_t rip) {
 
 uint32_t slot_of_thread(const Injected& in, pid_t tid) {
   const uint32_t inner = innermost_pid(tid);
-  for (uint32_t i = 0; i < kThreadSlots; ++i)
-    if (in.session().threads[i].tid == inner &&
-        in.session().threads[i].state != static_cast<uint32_t>(ThreadState::kFree))
+  for (uint32_t i = 0; i < kThreadSlots; ++i) {
+    const auto state = static_cast<ThreadState>(in.session().threads[i].state.load());
+    if (in.session().threads[i].tid == inner && state != ThreadState::kFree &&
+        state != ThreadState::kLeaving)
       return i;
+  }
   return kNone;
 }
 
-// The same for a thread at agent/entry.S's agent_stepped_call, which makes a system call in the
+// What a thread goes on with as the program.
+struct Program {
+  user_regs_struct registers;
+  uint64_t mask;
+};
+
+// For a thread at agent/entry.S's agent_stepped_call, which makes a system call in the
 // middle of a step, the rest of one, or the one it was in when we attached. True: `regs` are the
 // program's.
-bool leave_stepped_call(const Injected& in, const Tracee& thread, user_regs_struct& regs) {
+bool leave_stepped_call(const Injected& in, pid_t tid, user_regs_struct& regs) {
   const uint64_t done = regs.rip - (in.map.agent_text + in.image.stepped_call);
   if (done != 0 && done != 2)
     return false;
-  const uint32_t slot = slot_of_thread(in, thread.tid());
+  const uint32_t slot = slot_of_thread(in, tid);
   ThreadBlock block;
   if (slot == kNone ||
       !in.memory->read(TargetAddr(dune::agent::block_of_slot(in.map.agent_stacks, slot)), &block,
@@ -84,6 +92,39 @@ bool leave_stepped_call(const Injected& in, const Tracee& thread, user_regs_stru
     regs.rsi = block.confining.rsi;
     regs.rdx = block.confining.rdx;
   }
+  return true;
+}
+
+// The same for one whose call the agent makes from a guest, or is about to make. (What else it has
+// there, the agent gives back in agent_leave.)
+bool leave_forwarded_call(const Injected& in, pid_t tid, Program& program) {
+  const user_regs_struct there = program.registers;
+  const uint64_t behind = in.map.agent_text + in.image.forward_end;
+  const bool is_there =
+      in.map.guest && (there.rip == behind || there.rip == behind - kSyscallLength);
+  const uint32_t slot = is_there ? slot_of_thread(in, tid) : kNone;
+  if (slot == kNone)
+    return false;
+  const TargetAddr block(dune::agent::block_of_slot(in.map.agent_stacks, slot));
+  uint64_t home = 0;
+  uint32_t in_parts = 0;
+  dune::KernelUcontext context;
+  if (!in.memory->read(block + offsetof(ThreadBlock, home), &home, sizeof home) || !home ||
+      !in.memory->read(block + offsetof(ThreadBlock, call_in_parts), &in_parts, sizeof in_parts) ||
+      in_parts || !in.memory->read(TargetAddr(home), &context, sizeof context))
+    return false;
+  user_regs_struct& regs = program.registers;
+  copy_registers(regs, context.mcontext);
+  const bool is_made =
+      there.rip == behind && static_cast<int64_t>(there.rax) != dune::agent::kNotMade;
+  if (is_made || in_system_call(there)) {
+    regs.rax = there.rax;
+    regs.rip = regs.rcx = context.mcontext.rip + kSyscallLength;
+    regs.r11 = context.mcontext.eflags;
+  }
+  regs.fs_base = in.session().threads[slot].regs.fs_base;
+  regs.gs_base = in.session().threads[slot].regs.gs_base;
+  program.mask = context.sigmask;
   return true;
 }
 
@@ -120,11 +161,23 @@ dune::Status stay_before_call(const Tracee& thread, user_regs_struct& regs) {
   return thread.set_registers(regs);
 }
 
-// The program's registers for those of a stopped thread, where they can be told.
-bool translate(const Injected& in, const Tracee& thread, user_regs_struct& regs) {
-  if (leave_stepped_call(in, thread, regs))
+// The agent has it step to where its state can be named, and has things kept until then.
+bool is_stepped_out(const Injected& in, pid_t tid) {
+  const uint32_t slot = slot_of_thread(in, tid);
+  if (slot == kNone)
+    return false;
+  const TargetAddr block(dune::agent::block_of_slot(in.map.agent_stacks, slot));
+  uint32_t step_out = 0;
+  return in.memory->read(block + offsetof(ThreadBlock, step_out), &step_out, sizeof step_out) &&
+         step_out;
+}
+
+// From what a stopped thread has to what is the program's, where that can be told.
+bool translate(const Injected& in, pid_t tid, Program& program) {
+  user_regs_struct& regs = program.registers;
+  if (leave_stepped_call(in, tid, regs) || leave_forwarded_call(in, tid, program))
     return true;
-  if (in_agent(in, regs))
+  if (in_agent(in, regs) || is_stepped_out(in, tid))
     return false;
   if (!in_arena(in, regs.rip))
     return true;
@@ -145,13 +198,13 @@ Way bring_out(Injected& in, StoppedProcess& process, const Tracee& thread) {
   if (!regs)
     return Way::kOut;
   if (!agent_is_wanted(in, thread)) {
-    user_regs_struct translated = *regs;
-    const bool outside = translate(in, thread, translated);
+    Program program{*regs, 0};
+    const bool outside = translate(in, thread.tid(), program);
     if (outside && !thread.enters_system_call())
       return Way::kOut;
     if (outside)
       return stay_before_call(thread, *regs) ? Way::kInside : Way::kOut;
-    if (!in_agent(in, *regs))
+    if (!in_agent(in, *regs) && !is_stepped_out(in, thread.tid()))
       kick(in, thread.tid());
   }
   if (process.run_briefly(thread.tid()))
@@ -195,18 +248,18 @@ std::vector<Leaving> send_out(const Injected& in, const StoppedProcess& process,
     const auto mask = thread.signal_mask();
     if (!there || !mask)
       continue; // it has ended
-    Leaving leaving{thread, *there};
-    (void)translate(in, thread, leaving.registers); // bring_out has seen that it can
+    Program program{*there, *mask};
+    (void)translate(in, tid, program); // bring_out has seen that it can
     const uint32_t slot = slot_of_thread(in, tid);
     if (slot == kNone) {
-      (void)!thread.set_registers(leaving.registers);
+      (void)!thread.set_registers(program.registers);
       continue;
     }
     ThreadBlock block;
     if (in.memory->read(TargetAddr(dune::agent::block_of_slot(in.map.agent_stacks, slot)), &block,
                         sizeof block) &&
         block.action != Action::kRun)
-      leaving.registers.eflags &= ~uint64_t{0x100}; // nobody takes the trap of its step
+      program.registers.eflags &= ~uint64_t{0x100}; // nobody takes the trap of its step
     // At the bottom of the stack that the errand runs on.
     const TargetAddr stay(in.map.agent_stacks + slot * kAgentStackSize);
     const TargetAddr leave = stay + sizeof(dune::agent::Away);
@@ -214,9 +267,9 @@ std::vector<Leaving> send_out(const Injected& in, const StoppedProcess& process,
     errand.arguments[0] = stay.value;
     errand.arguments[1] = leave.value;
     errand.arguments[2] = read_signal_set(tid, "SigPnd");
-    if (detour.save(*there, *mask, stay) && detour.save(leaving.registers, *mask, leave) &&
+    if (detour.save(*there, *mask, stay) && detour.save(program.registers, program.mask, leave) &&
         thread.send(detour, errand, ~0ull))
-      result.push_back(leaving);
+      result.push_back({thread, program.registers});
   }
   return result;
 }
@@ -294,6 +347,7 @@ void abandon(Injected& in) {
 
 std::vector<std::string> take_out(Injected& in, StoppedProcess& process, Detour& detour) {
   std::vector<std::string> left;
+  tell_agent(in, &AgentConfig::guest_closed);
   const auto keep = [&](pid_t tid, const char* why) {
     left.push_back(fmt::format("Thread {} {}; the agent's code stays in the program.", tid, why));
   };

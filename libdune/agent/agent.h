@@ -52,6 +52,12 @@ inline bool in_agent_text(uint64_t address) {
   return address - agent_config.text_begin < agent_config.text_end - agent_config.text_begin;
 }
 
+// In the copies and the other code made for sites.
+inline bool in_arena(uint64_t address) {
+  return address - agent_config.code_near_libs < session::kCodeNearLibsSize ||
+         address - agent_config.code_near_main < agent_config.code_near_main_size;
+}
+
 inline bool runs_agent(const KernelUcontext* uc) {
   return in_agent_text(uc->mcontext.rip) ||
          uc->mcontext.rsp - agent_config.stacks < session::kThreadSlots * session::kAgentStackSize;
@@ -154,7 +160,16 @@ void leave_stepped_call(ThreadBlock*, KernelUcontext*);
 // slot's fired list and returns kStop. kBusy: another stop came first; nothing was counted.
 enum class Verdict { kPass, kStop, kBusy };
 Verdict run_records(ThreadBlock*, session::Site*, const KernelUcontext*);
+// True: no record of the site wants anything of the hit, and that has been counted. Else nothing
+// has been.
+bool pass_records(ThreadBlock*, const session::Site*, const Registers&);
 Verdict run_watch(ThreadBlock*, uint32_t record, const KernelUcontext*);
+
+// The handlers; from the host loop, too.
+extern "C" [[gnu::visibility("hidden")]] void agent_on_signal(int signal, KernelSiginfo*,
+                                                              KernelUcontext*);
+extern "C" [[gnu::visibility("hidden")]] void agent_on_trap(int signal, KernelSiginfo*,
+                                                            KernelUcontext*);
 
 // trap.cpp
 // Goes on from uc->rip as the program; `counted`: a site at that address was already dealt with.
@@ -248,6 +263,22 @@ void drop_pending(uint32_t slot); // of a thread that is no more
 void handle_syscall(ThreadBlock*, session::Site*, KernelUcontext*);
 bool signal_call(ThreadBlock*, KernelUcontext*, long* result); // true: done, result in *result
 bool process_call(ThreadBlock*, KernelUcontext*);              // true: uc->rip was set
+// Behind its call, and what the program's signals that wait do there.
+void answer(ThreadBlock*, KernelUcontext*, long result, KernelSiginfo* first = nullptr);
+// Calls about signals; true: dealt with.
+bool answer_signal_call(ThreadBlock*, KernelUcontext*);
+// It has waited for a signal of ours (ThreadBlock::waits_for), if it was such a call.
+void end_wait(ThreadBlock*, const KernelSigcontext&, long result);
+// What has to be done before a call that makes, replaces or ends something; behind it:
+// agent_after_call, where `call` is not kNone. `child`: the block of the thread to be made; none in
+// a guest: there is no slot for one.
+struct ProcessCall {
+  PendingCall call;
+  ThreadBlock* child;
+};
+ProcessCall begin_process_call(ThreadBlock*, KernelUcontext*);
+extern "C" void agent_in_new_thread(ThreadBlock*);
+extern "C" void agent_after_call(ThreadBlock*);
 // From behind a trampoline whose call was answered by SIGSYS, back to the program.
 void leave_refused_call(ThreadBlock*, KernelUcontext*);
 enum class Confinement { kNone, kNoMemory, kOnItsWay };

@@ -1,6 +1,6 @@
 // System calls that make, replace or end threads and processes. They run from the trampolines of
 // entry.S, so that the agent sees the result in the thread that got it, the new one included.
-#include "libdune/agent/agent.h"
+#include "libdune/agent/guest_loop.h"
 #include "libdune/base/types.h"
 
 namespace dune::agent {
@@ -131,41 +131,45 @@ bool remove_sites(ThreadBlock* t) {
   return all;
 }
 
-bool process_call(ThreadBlock* t, KernelUcontext* uc) {
+ProcessCall begin_process_call(ThreadBlock* t, KernelUcontext* uc) {
   const KernelSigcontext& m = uc->mcontext;
-  if (!t)
-    return false;
+  constexpr ProcessCall kNothing{PendingCall::kNone, nullptr};
   if (!takes_part(t)) {
-    // A vfork child shares its parent's block, which holds what the parent needs to return: its
-    // calls go straight to the kernel. The image it may become inherits the program's mask.
+    // Without a guest, a vfork child shares its parent's block, which holds what the parent needs
+    // to return: its calls go straight to the kernel. The image it may become inherits the
+    // program's mask.
     if (m.rax == __NR_execve || m.rax == __NR_execveat)
       uc->sigmask = program_mask(t, uc->sigmask);
-    return false;
+    if (!in_guest(t))
+      return kNothing;
   }
   uint64_t flags = 0;
   switch (m.rax) {
   case __NR_exit:
+    if (!takes_part(t))
+      return kNothing;
     notice(NoticeKind::kThreadExited, slot_of(t).tid, slot_of(t).tid);
     header().live_threads.fetch_sub(1);
     slot_of(t).state.store(static_cast<uint32_t>(ThreadState::kLeaving));
     uc->sigmask = ~SignalSet{0};
     t->action = Action::kRun;
     t->stepping_over_call = 0;
-    return false; // the displaced copy makes the call
+    return kNothing;
 
   case __NR_exit_group:
-    notice(NoticeKind::kExiting, slot_of(t).tid, static_cast<uint32_t>(m.rdi));
-    return false;
+    if (takes_part(t))
+      notice(NoticeKind::kExiting, slot_of(t).tid, static_cast<uint32_t>(m.rdi));
+    return kNothing;
 
   case __NR_execve:
   case __NR_execveat:
+    if (!takes_part(t))
+      return kNothing;
     while (!claim_stop(t))
       if (stop_wanted(t))
         park(t, uc, StopReason::kRequested);
     park(t, uc, StopReason::kExec);
-    to_trampoline(t, uc, PendingCall::kExec, nullptr);
-    uc->sigmask = program_mask(t, t->call_mask); // what the new image inherits
-    return true;
+    return {PendingCall::kExec, nullptr};
 
   case __NR_fork:
     break;
@@ -177,31 +181,50 @@ bool process_call(ThreadBlock* t, KernelUcontext* uc) {
     break;
   case __NR_clone3:
     if (!read_user(t, &flags, m.rdi, sizeof flags))
-      return false; // the kernel says EFAULT
+      return kNothing; // the kernel says EFAULT
     break;
   default:
-    return false;
+    return kNothing;
   }
 
-  if (!(flags & kCloneVm)) {
-    to_trampoline(t, uc, PendingCall::kFork, nullptr);
-  } else if ((flags & kCloneVfork) && !(flags & kCloneThread)) {
+  if (!(flags & kCloneVm))
+    return {PendingCall::kFork, nullptr};
+  if ((flags & kCloneVfork) && !(flags & kCloneThread) && !in_guest(t))
+    return {PendingCall::kVfork, nullptr};
+  ThreadBlock* child = prepare_child(t);
+  if (!child && in_guest(t))
+    return {PendingCall::kThread, nullptr};
+  if (!child) { // runs unseen: its sites are continued, its stops counted as missed
+    header().missed_stops.fetch_add(1);
+    return kNothing;
+  }
+  child->passthrough = t->passthrough || !(flags & kCloneThread);
+  if (!child->passthrough)
+    header().live_threads.fetch_add(1);
+  return {PendingCall::kThread, child};
+}
+
+bool process_call(ThreadBlock* t, KernelUcontext* uc) {
+  if (!t)
+    return false;
+  const ProcessCall made = begin_process_call(t, uc);
+  switch (made.call) {
+  case PendingCall::kNone:
+    return false;
+  case PendingCall::kVfork:
     t->vfork_blocked = t->blocked;
     t->vfork_altstack = t->altstack;
-    to_trampoline(t, uc, PendingCall::kVfork, nullptr);
+    to_trampoline(t, uc, made.call, nullptr);
     t->in_vfork = 1;
-  } else {
-    ThreadBlock* child = prepare_child(t);
-    if (!child) { // runs unseen: its sites are continued, its stops counted as missed
-      header().missed_stops.fetch_add(1);
-      return false;
-    }
-    child->passthrough = !(flags & kCloneThread);
-    if (!child->passthrough)
-      header().live_threads.fetch_add(1);
-    to_trampoline(t, uc, PendingCall::kThread, child);
+    return true;
+  case PendingCall::kExec:
+    to_trampoline(t, uc, made.call, nullptr);
+    uc->sigmask = program_mask(t, t->call_mask); // what the new image inherits
+    return true;
+  default:
+    to_trampoline(t, uc, made.call, made.child);
+    return true;
   }
-  return true;
 }
 
 // Both are called by entry.S on the block's own stack with all of the program's signals blocked;
@@ -225,6 +248,8 @@ extern "C" void agent_after_call(ThreadBlock* t) {
       if (!child->passthrough)
         header().live_threads.fetch_sub(1);
       free_slot(child->slot);
+    } else if (child->passthrough && takes_part(t)) {
+      notice(NoticeKind::kForked, slot_of(t).tid, static_cast<uint32_t>(result));
     }
     child->parent_pending = 0;
     break;

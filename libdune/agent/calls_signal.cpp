@@ -152,8 +152,10 @@ long call_sigpending(ThreadBlock* t, const KernelSigcontext& m) {
   return write_user(t, m.rdi, &pending, sizeof pending) ? 0 : kEfault;
 }
 
-// The thread is behind its call, and gets the signals that it lets in there: `first`, and others.
-void answer(ThreadBlock* t, KernelUcontext* uc, long result, KernelSiginfo* first = nullptr) {
+} // namespace
+
+// The thread gets the signals that it lets in behind its call: `first`, and others.
+void answer(ThreadBlock* t, KernelUcontext* uc, long result, KernelSiginfo* first) {
   KernelSigcontext& m = uc->mcontext;
   m.rax = static_cast<uint64_t>(result);
   m.rip += kSyscallLength;
@@ -169,6 +171,8 @@ void answer(ThreadBlock* t, KernelUcontext* uc, long result, KernelSiginfo* firs
   if (t->landing && !t->step_frame)
     go_on(t, uc, 0);
 }
+
+namespace {
 
 // Only a signal of ours that is already pending has to come from us. That the thread waits for one
 // that comes later is said first: see pending.cpp.
@@ -313,19 +317,28 @@ extern "C" void agent_on_quick_call(ThreadBlock* t, QuickFrame* f) {
   f->regs.rcx = f->regs.rip; // as a system call leaves it
 }
 
+bool answer_signal_call(ThreadBlock* t, KernelUcontext* uc) {
+  long result;
+  if (uc->mcontext.rax == __NR_rt_sigreturn) {
+    call_sigreturn(t, uc);
+    return true;
+  }
+  if (takes_part(t) && call_wait(t, uc))
+    return true;
+  if (!signal_call(t, uc, &result))
+    return false;
+  answer(t, uc, result);
+  return true;
+}
+
 void handle_syscall(ThreadBlock* t, Site* site, KernelUcontext* uc) {
   KernelSigcontext& m = uc->mcontext;
-  long result;
   if (process.detached || (t && t->strict && !is_strictly_allowed(m.rax))) {
     m.rip = site->copy;
     return;
   }
-  if (m.rax == __NR_rt_sigreturn)
-    return call_sigreturn(t, uc);
-  if (takes_part(t) && call_wait(t, uc))
+  if (answer_signal_call(t, uc))
     return;
-  if (signal_call(t, uc, &result))
-    return answer(t, uc, result);
   if (process_call(t, uc))
     return;
   switch (confine(t, uc, site->address)) {

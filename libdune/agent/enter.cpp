@@ -1,6 +1,6 @@
 // How a thread comes under the agent, brought by the keeper at birth or attach, and how it leaves:
 // at release by the keeper's doing, or by itself when there is nobody any more.
-#include "libdune/agent/agent.h"
+#include "libdune/agent/guest_loop.h"
 
 namespace dune::agent {
 
@@ -21,6 +21,7 @@ extern "C" const Away* agent_take_process(const Away* back) {
     syscall_of(__NR_rt_sigaction, signal, 0, reinterpret_cast<uint64_t>(&process.actions[signal]),
                8);
   refresh_policy();
+  open_process_guest();
   handle_kick_signal();
   send_to_self(kick_by(kKickSignal));
   return back;
@@ -76,6 +77,7 @@ extern "C" void agent_on_enter(KernelUcontext* uc) {
   t->stop_rip = rip; // shown to the user, like a stop of its own
   go_on_after_stop(t, uc, 0);
   set_trap_flag(t, uc);
+  run_in_guest(t, uc);
 }
 
 // From the middle of a system call (entry.S). The keeper has filled in call_regs, call_mask and
@@ -142,7 +144,9 @@ void give_back(ThreadBlock* t, KernelUcontext* uc, const KernelSiginfo* undelive
   // Some kernels restore it from the frame before they leave this stack, and refuse then.
   agent_set_altstack(&t->altstack, nullptr);
   uc->stack = t->altstack;
-  free_slot(t->slot); // to the keeper, too
+  // To the keeper, too, it has none; another takes it when the thread is no more, for we are on its
+  // stack.
+  slot_of(t).state.store(static_cast<uint32_t>(ThreadState::kLeaving));
 }
 
 // At release, on the block's stack (entry.S, agent_run). Where the keeper dies before all threads
@@ -152,6 +156,7 @@ extern "C" const Away* agent_leave(const Away* stay, Away* leave, SignalSet wait
     return stay;
   ThreadBlock* t = current();
   hold_back(agent_mask());
+  leave_forwarded_call(t);
   remove_sites_once(t);
   hand_back_signals(t, waiting, nullptr);
   leave->mask = program_mask(t, leave->mask);
@@ -163,6 +168,7 @@ extern "C" const Away* agent_leave(const Away* stay, Away* leave, SignalSet wait
 // The dispositions that are still ours: a program that the agent could not serve may have made
 // others.
 extern "C" const Away* agent_give_back_actions(const Away* back) {
+  close_process_guest();
   for (int signal = 1; signal <= kSignalCount; ++signal) {
     KernelSigaction now{};
     if (!is_errno(syscall_of(__NR_rt_sigaction, signal, 0, reinterpret_cast<uint64_t>(&now), 8)) &&

@@ -17,4 +17,5 @@
     .quad agent_quick_call
     .quad agent_process + Process_mask
     .quad agent_stepped_call
+    .quad agent_forward_end
     .section .note.GNU-stack, "", @progbits

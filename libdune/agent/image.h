@@ -29,7 +29,13 @@ struct ImageHeader {
   uint64_t quick_call;   // where trampolines of jump sites lead
   uint64_t mask;         // SignalSet: what a thread blocks while it runs the agent
   uint64_t stepped_call; // `syscall; int3`: for a call of the program's that is to end in the agent
+  uint64_t forward_end;  // behind the `syscall` of a thread in a guest; its block has the rest
 };
+
+// The memory at AgentConfig::guest; guest_loop.h says what is in it. It holds the guest's tables,
+// aligned to their own size: so no border of a backend::kChunkSize is in them.
+inline constexpr uint64_t kGuestTablesSize = 64ull << 20;
+inline constexpr uint64_t kGuestRoomSize = (64ull << 20) + 2 * kGuestTablesSize;
 
 // What a thread gets back that the keeper has sent on an errand (keeper/detour.h).
 struct Away {
@@ -46,6 +52,7 @@ struct AgentConfig {
   uint64_t stacks;
   uint64_t text_begin; // the agent's own text
   uint64_t text_end;
+  uint64_t block_end; // of what begins with the text
   uint64_t code_near_libs;
   uint64_t code_near_main;
   uint64_t code_near_main_size;
@@ -54,10 +61,17 @@ struct AgentConfig {
   uint32_t target_pid;  // in the target's own pid namespace
   uint32_t xstate_size; // bytes of the XSAVE image in a signal frame, magic2 included
   uint32_t has_fsgsbase;
-  uint32_t leaving; // all threads are on their way out: each is to go it to the end
+  uint32_t keeps_rseq;   // the program's threads may have registered theirs before
+  uint32_t guest_closed; // no thread stays in the guest, or goes in again
+  uint32_t leaving;      // all threads are on their way out: each is to go it to the end
   uint32_t sites_removed;
   uint32_t confined; // by seccomp; the agent's to set, too
   SignalSet owned;   // the signals the agent keeps deliverable, whatever the program's mask says
+  uint64_t guest;    // GuestRoom*, 0: threads run where the kernel runs them
+  uint64_t guest_size;
+  uint32_t guest_placement;   // backend::Placement
+  uint8_t xstate_features[8]; // XCR0 as a signal frame shows it
+  uint32_t guest_refused; // the agent's to set: 0, or an error number, why it could not be opened
 };
 
 // What entry.S keeps of a system call that came through a jump site, on the program's stack below
@@ -91,6 +105,9 @@ struct Confining {
 };
 
 enum class PendingCall : uint32_t { kNone, kThread, kFork, kVfork, kExec };
+
+// Result of a forwarded call that a signal came before (guest_loop.h, agent_forward).
+inline constexpr long kNotMade = -512;
 
 // One per thread slot, at the top end of the slot's stack. Private memory: a forked child has its
 // own, and the front end never reads it. The stack proper is everything below.
@@ -154,6 +171,16 @@ struct alignas(64) ThreadBlock {
   uint64_t partial_done, partial_rsi, partial_rdx;
   Confining confining; // is made there
   uint32_t strict;     // seccomp's strict mode, by a filter
+
+  // In a guest (guest_loop.cpp). While `home` is set the thread is in the host loop, and the
+  // program's registers are there.
+  uint64_t home; // KernelUcontext*
+  uint64_t call_number;
+  uint32_t call_in_parts; // a forwarded call is not all, or not the last, of what it is made for
+  uint32_t attention;     // the monitor is not to go back to the program
+  uint32_t leaves_guest;
+  uint32_t recorded_count; // signals that came while it was in the host loop, oldest first
+  KernelSiginfo recorded[4];
 
   // A signal that arrived where the program's state cannot be named; delivered a few steps later.
   uint32_t deferred;

@@ -4,7 +4,7 @@
 // between two instructions of its own. A kick by signal can find the thread on its way into a
 // system call, or out of one, and then the kernel ends the call early; what can be mended of that
 // is mended here. A new thread may kick itself, see calls_process.cpp.
-#include "libdune/agent/agent.h"
+#include "libdune/agent/guest_loop.h"
 
 namespace dune::agent {
 
@@ -59,6 +59,8 @@ bool continue_short_call(ThreadBlock* t, KernelUcontext* uc) {
 uint32_t interrupted_call(ThreadBlock* t, const KernelUcontext* uc) {
   constexpr uint64_t kMinusEintr = static_cast<uint64_t>(-4);
   const KernelSigcontext& m = uc->mcontext;
+  if (in_guest(t))
+    return m.rax == kMinusEintr && m.rcx == m.rip ? static_cast<uint32_t>(t->call_number) : kNoCall;
   return t && m.rax == kMinusEintr && m.rip != t->restored_rip ? call_before(t, m.rip) : kNoCall;
 }
 

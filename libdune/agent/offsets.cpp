@@ -26,9 +26,20 @@ int main() {
   OFFSET(ThreadBlock, guard_rip);
   OFFSET(ThreadBlock, guard_rsp);
   OFFSET(ThreadBlock, guard_rbp);
+  OFFSET(ThreadBlock, attention);
+  OFFSET(ThreadBlock, recorded_count);
+#define CONTEXT(name) OFFSET(KernelSigcontext, name)
+  CONTEXT(rax);
+  CONTEXT(rdi);
+  CONTEXT(rsi);
+  CONTEXT(rdx);
+  CONTEXT(r10);
+  CONTEXT(r8);
+  CONTEXT(r9);
 #define DUNE_X(name, dwarf) OFFSET(Registers, name);
   DUNE_REGISTERS(DUNE_X)
 #undef DUNE_X
+  printf("#define Registers_SIZE %zu\n", sizeof(Registers));
   printf("#define ThreadBlock_SIZE %zu\n", sizeof(ThreadBlock));
   printf("#define kAgentStackSize %lu\n", static_cast<unsigned long>(session::kAgentStackSize));
   printf("#define kThreadSlots %u\n", session::kThreadSlots);

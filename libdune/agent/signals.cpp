@@ -4,7 +4,7 @@
 //
 // Signals of AgentConfig::owned stay deliverable in the kernel whatever the program's mask says;
 // the difference is kept in block.blocked and block.pending.
-#include "libdune/agent/agent.h"
+#include "libdune/agent/guest_loop.h"
 
 namespace dune::agent {
 
@@ -25,11 +25,6 @@ uint8_t policy_of(int signal) {
     return kSignalPass;
   return header().signal_policy[signal].load(std::memory_order_relaxed);
 }
-
-extern "C" [[gnu::visibility("hidden")]] void agent_on_signal(int signal, KernelSiginfo*,
-                                                              KernelUcontext*);
-extern "C" [[gnu::visibility("hidden")]] void agent_on_trap(int signal, KernelSiginfo*,
-                                                            KernelUcontext*);
 
 void set_kernel_action(int signal, const KernelSigaction& action) {
   syscall_of(__NR_rt_sigaction, signal, reinterpret_cast<uint64_t>(&action), 0, 8);
@@ -97,8 +92,10 @@ void default_action(ThreadBlock* t, KernelUcontext* uc, const KernelSiginfo* inf
   KernelSigaction dfl{};
   set_kernel_action(signal, dfl);
   uc->sigmask &= ~bit;
-  if (t)
+  if (t) {
     t->action = Action::kRun;
+    t->leaves_guest = 1; // the core shows where the kernel finds the thread
+  }
   syscall_of(__NR_rt_tgsigqueueinfo, syscall_of(__NR_getpid), syscall_of(__NR_gettid), signal,
              reinterpret_cast<uint64_t>(info));
 }
@@ -139,6 +136,8 @@ bool enter_handler(ThreadBlock* t, KernelUcontext* uc, const KernelSiginfo* info
     sp = t ? altstack.sp + altstack.size
            : reinterpret_cast<uint64_t>(__builtin_frame_address(0)) - 2048;
 
+  if (in_guest(t))
+    fetch_vectors(t);
   KernelSigframe frame;
   memset(&frame, 0, sizeof frame);
   const uint64_t fp_size = xstate_bytes(m.fpstate);
@@ -444,9 +443,14 @@ void on_signal(ThreadBlock* t, KernelUcontext* uc, int signal, KernelSiginfo* in
 
 extern "C" void agent_on_signal(int signal, KernelSiginfo* info, KernelUcontext* uc) {
   ThreadBlock* t = current();
+  const bool fault = (kSynchronous & signal_bit(signal)) && info->code > 0;
+  if (in_guest(t) && runs_agent(uc) &&
+      ((fault && recover_guard(t, uc)) || record_signal(t, *info, uc)))
+    return;
   take_trap_flag(t, uc);
   on_signal(t, uc, signal, info);
   set_trap_flag(t, uc);
+  run_in_guest(t, uc);
 }
 
 } // namespace dune::agent

@@ -34,8 +34,12 @@ void leave_stepped_call(ThreadBlock* t, KernelUcontext* uc) {
   if (made || t->partial_done)
     m.rcx = m.rip;
   t->partial_done = t->stepped_call = 0;
+  end_wait(t, m, made ? static_cast<long>(m.rax) : 0);
+}
+
+void end_wait(ThreadBlock* t, const KernelSigcontext& m, long result) {
   KernelSiginfo info;
-  if (t->waits_for && made && static_cast<int64_t>(m.rax) > 0 && m.rsi &&
+  if (t->waits_for && result > 0 && m.rsi &&
       read_user(t, &info, m.rsi, sizeof info)) { // sigtimedwait
     undo_passing_on(&info);
     write_user(t, m.rsi, &info, sizeof info);
@@ -64,11 +68,6 @@ bool leave_quick_call(KernelUcontext* uc) {
     r.eflags = m.eflags; // the last to be saved
   registers_to(m, r);
   return true;
-}
-
-bool in_arena(uint64_t address) {
-  return address - agent_config.code_near_libs < kCodeNearLibsSize ||
-         address - agent_config.code_near_main < agent_config.code_near_main_size;
 }
 
 } // namespace
@@ -234,6 +233,26 @@ Verdict run_records(ThreadBlock* t, Site* site, const KernelUcontext* uc) {
   }
   slot.fired_count = fired_count;
   return Verdict::kStop;
+}
+
+bool pass_records(ThreadBlock* t, const Site* site, const Registers& regs) {
+  const uint32_t tid = slot_of(t).tid;
+  uint32_t passed[kMaxFired], count = 0;
+  uint32_t index = site->first_record.load(std::memory_order_acquire);
+  for (uint32_t n = 0; index < kRecords && n < kRecords; ++n) {
+    const Record& r = the_session().records[index];
+    const uint32_t this_index = index;
+    index = r.next.load(std::memory_order_acquire);
+    if ((r.flags.load(std::memory_order_relaxed) & kRecordParkOnly) || !applies(r, tid, regs.rsp))
+      continue;
+    bool faulted;
+    if (count == kMaxFired || condition_holds(t, r, regs, &faulted))
+      return false;
+    passed[count++] = this_index;
+  }
+  for (uint32_t i = 0; i < count; ++i)
+    count_evaluation(the_session().records[passed[i]], false);
+  return true;
 }
 
 Verdict run_watch(ThreadBlock* t, uint32_t index, const KernelUcontext* uc) {

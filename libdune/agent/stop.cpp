@@ -1,6 +1,6 @@
 // Stops: claiming one, parking, going on; thread slots; notices. docs/stop-protocol.md has the
 // state machine with the front end's half.
-#include "libdune/agent/agent.h"
+#include "libdune/agent/guest_loop.h"
 
 #include <linux/futex.h>
 
@@ -67,7 +67,11 @@ bool park(ThreadBlock* t, KernelUcontext* uc, StopReason reason) {
 
   registers_from(slot.regs, uc->mcontext);
   t->stop_rip = owner ? uc->mcontext.rip : 0;
-  if (agent_config.has_fsgsbase) {
+  if (in_guest(t)) {
+    slot.regs.fs_base = guest_slot(t).cpu.regs.fs_base;
+    slot.regs.gs_base = guest_slot(t).cpu.regs.gs_base;
+    fetch_vectors(t);
+  } else if (agent_config.has_fsgsbase) {
     asm volatile("rdfsbase %0" : "=r"(slot.regs.fs_base));
     asm volatile("rdgsbase %0" : "=r"(slot.regs.gs_base));
   } else {

@@ -8,7 +8,7 @@
 //             same frame; then stepping again
 //   stepping out  block.step_out: TF set only to leave a place where the program's state cannot be
 //             named; then whatever waited for it happens
-#include "libdune/agent/agent.h"
+#include "libdune/agent/guest_loop.h"
 
 namespace dune::agent {
 
@@ -34,6 +34,8 @@ bool has_jump(const Site* site) { return site->flags.load(std::memory_order_rela
 // than without us.)
 void step_system_call(ThreadBlock* t, KernelUcontext* uc, uint64_t address) {
   uint8_t code[kSyscallLength];
+  if (in_guest(t)) // the host loop makes it
+    return;
   if (!read_user(t, code, uc->mcontext.rip, sizeof code) || code[0] != 0x0f || code[1] != 0x05)
     return;
   switch (uc->mcontext.rax) { // unseen by the front end, and not to return here, or not only once
@@ -399,9 +401,12 @@ void on_trap(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
 
 extern "C" void agent_on_trap(int, KernelSiginfo* info, KernelUcontext* uc) {
   ThreadBlock* t = current();
+  if (record_signal(t, *info, uc))
+    return;
   take_trap_flag(t, uc);
   on_trap(t, uc, info);
   set_trap_flag(t, uc);
+  run_in_guest(t, uc);
 }
 
 } // namespace dune::agent

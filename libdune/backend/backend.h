@@ -56,8 +56,7 @@ enum class Why : uint32_t {
   // exception: if a program executes the very `out` of a kRing3 stub, rip may be behind it.)
   kTrap,
   // A signal is pending for the host's thread, or interrupt() was called. Nothing is lost: regs are
-  // between two instructions. They may be inside a stub (stubs_contain()) or a handler: the
-  // exception or call has happened and not come out yet; the next run() brings it.
+  // between two instructions. They may be inside a handler of the caller's.
   kInterrupted,
   // The thread used a page that the guest's tables map and the host's mappings refuse: gone, beyond
   // the end of a file, or with fewer rights than the tables say. Which page is not known, KVM does
@@ -122,6 +121,9 @@ struct GuestOps {
   // the handler of a signal that was sent to the running thread, so that it works in the instant
   // between a look at pending signals and the entry, too.
   void (*interrupt)(Cpu&);
+  // The signals (bit n - 1: signal n) that the host's thread blocks while it is in run(), whatever
+  // it blocks otherwise. Without it: the thread's own mask.
+  Status (*set_mask)(Cpu&, uint64_t blocked);
   // Debug registers 0 to 3 and 7, for this thread. Without kCapHardwareWatch they are taken and
   // have no effect. A hit is kVectorDebug, behind the access, with DR6 as its error code.
   Status (*set_debug)(Cpu&, const DebugRegisters&);
@@ -166,10 +168,12 @@ struct Cpu {
 
 // ---------------------------------------------------------------------------------------------
 
+GuestOps kvm_guest();
+
 struct Backend {
   const char* name;
-  // A sentence: why no target can be entrusted to it yet. `auto` does not even probe such a row.
-  // Null: it carries targets.
+  // What it cannot do yet that the others can: `auto` does not even probe such a row. Null:
+  // nothing.
   const char* not_yet;
   // Takes milliseconds; has no lasting effect. Claims nothing that it has not seen happen.
   Result<Probe> (*probe)();

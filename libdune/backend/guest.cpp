@@ -105,6 +105,10 @@ Status map_page(Guest& g, TargetAddr page, uint64_t rights) {
 
 void unmap_pages(Guest& g, TargetRange range) { g.tables.clear(range); }
 
+bool stubs_contain(const Guest& g, uint64_t rip) {
+  return rip - address_of(memory_of(g).stubs).value < sizeof(GuestMemory::stubs);
+}
+
 long move_high(long fd) {
   if (is_errno(fd))
     return fd;
@@ -116,8 +120,8 @@ long move_high(long fd) {
   return high;
 }
 
-bool stubs_contain(const Guest& g, uint64_t rip) {
-  return rip - address_of(memory_of(g).stubs).value < sizeof(GuestMemory::stubs);
+uint8_t stub_number(const Guest& g, uint64_t rip) {
+  return static_cast<uint8_t>((rip - address_of(memory_of(g).stubs).value) / kStubSize);
 }
 
 Exit host_call(Cpu& cpu, uint8_t number, uint64_t fault_address) {

@@ -34,6 +34,8 @@ struct CpuMemory {
   };
   // The processor's own frames, for exceptions that go to the host side.
   uint8_t stack[kPageSize];
+  // Where a row maps what it shares with the kernel, so that it lies nowhere else in the process.
+  uint8_t shared[4 * kPageSize];
 };
 
 // Makes the calling process's guest; `guest` is zeroed, `memory` zeroed pages of at least
@@ -59,6 +61,7 @@ void unmap_pages(Guest&, TargetRange);
 long move_high(long fd);
 
 bool stubs_contain(const Guest&, uint64_t rip);
+uint8_t stub_number(const Guest&, uint64_t rip); // Pre: stubs_contain
 
 // For the rows: the thread has come out of a stub, or executed such an instruction by itself. `cpu`
 // has the registers as they are, `fault_address` is CR2.

@@ -224,8 +224,9 @@ Status set_up(Cpu& c) {
 }
 
 void close_cpu_kvm(Cpu& c) {
-  if (c.shared)
-    syscall_of(__NR_munmap, reinterpret_cast<uint64_t>(c.shared), c.shared_size);
+  if (c.shared) // its place stays the caller's
+    syscall_of(__NR_mmap, reinterpret_cast<uint64_t>(c.shared), c.shared_size,
+               PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
   if (c.fd >= 0)
     syscall_of(__NR_close, c.fd);
   c.shared = nullptr;
@@ -241,7 +242,12 @@ Status add_cpu_kvm(Cpu& c) {
   c.fd = static_cast<int>(fd);
   c.shared = nullptr;
   const long size = control(g.device, KVM_GET_VCPU_MMAP_SIZE, 0);
-  const long shared = syscall_of(__NR_mmap, 0, size, PROT_READ | PROT_WRITE, MAP_SHARED, c.fd, 0);
+  const uint64_t place = c.memory.begin.value + offsetof(CpuMemory, shared);
+  constexpr long kEnomem = -12;
+  const long shared = size > long(sizeof(CpuMemory::shared))
+                          ? kEnomem
+                          : syscall_of(__NR_mmap, place, size, PROT_READ | PROT_WRITE,
+                                       MAP_SHARED | MAP_FIXED, c.fd, 0);
   if (is_errno(shared)) {
     close_cpu_kvm(c);
     return refused("cannot map a processor's registers", shared);
@@ -305,7 +311,11 @@ Exit run_kvm(Cpu& c) {
   run.kvm_dirty_regs = 0;
   store(c.regs, run);
   if (result == -kEintr) {
-    __atomic_store_n(&run.immediate_exit, 0, __ATOMIC_RELAXED);
+    // On its way out with something else: that comes first, the interruption with the next run().
+    const bool leaving = stubs_contain(*c.guest, c.regs.rip);
+    __atomic_store_n(&run.immediate_exit, leaving, __ATOMIC_RELAXED);
+    if (leaving)
+      return host_call(c, stub_number(*c.guest, c.regs.rip), run.s.regs.sregs.cr2);
     return {Why::kInterrupted};
   }
   if (result == -kEfault)
@@ -327,6 +337,17 @@ Exit run_kvm(Cpu& c) {
 }
 
 void interrupt_kvm(Cpu& c) { __atomic_store_n(&run_of(c).immediate_exit, 1, __ATOMIC_RELAXED); }
+
+Status set_mask_kvm(Cpu& c, uint64_t blocked) {
+  struct [[gnu::packed]] {
+    uint32_t size;
+    uint64_t blocked;
+  } mask{sizeof blocked, blocked};
+  constexpr unsigned kSetSignalMask = _IOW(KVMIO, 0x8b, uint32_t);
+  if (long result = control(c.fd, kSetSignalMask, &mask); is_errno(result))
+    return refused("KVM refuses the signal mask", result);
+  return {};
+}
 
 Status set_debug_kvm(Cpu& c, const DebugRegisters& d) {
   kvm_debugregs debug{};
@@ -368,6 +389,7 @@ GuestOps kvm_guest() {
   o.close_cpu = close_cpu_kvm;
   o.run = run_kvm;
   o.interrupt = interrupt_kvm;
+  o.set_mask = set_mask_kvm;
   o.set_debug = set_debug_kvm;
   o.load_vectors = load_vectors_kvm;
   o.store_vectors = store_vectors_kvm;

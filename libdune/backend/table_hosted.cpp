@@ -9,13 +9,14 @@ namespace dune::backend {
 
 Result<Probe> probe_signal();
 Result<Probe> probe_kvm();
-GuestOps kvm_guest();
 
 namespace {
 
 constexpr Backend kBackends[] = {
     {"signal", nullptr, probe_signal, nullptr},
-    {"kvm", "the agent does not run in a guest yet", probe_kvm, kvm_guest},
+    {"kvm",
+     "on this backend there are no watchpoints, and programs that use seccomp cannot be debugged",
+     probe_kvm, kvm_guest},
 };
 
 const Result<Probe>& probe_of(const Backend& b) {
@@ -24,10 +25,6 @@ const Result<Probe>& probe_of(const Backend& b) {
   if (!probe)
     probe.emplace(b.probe());
   return *probe;
-}
-
-std::string microseconds(uint32_t ns) {
-  return std::to_string(ns / 1000) + "." + std::to_string(ns / 100 % 10) + " us";
 }
 
 std::string absent(const Backend& b, const Error& e) {
@@ -46,12 +43,6 @@ Choice by_name(const std::string& name) {
     const auto& probe = probe_of(b);
     if (!probe)
       return {nullptr, {}, absent(b, probe.error())};
-    if (b.not_yet)
-      return {nullptr,
-              {},
-              std::string("The backend \"") + b.name + "\" is there (a trap costs " +
-                  microseconds(probe->trap_ns) + ", a system call " +
-                  microseconds(probe->syscall_ns) + "), but cannot be used: " + b.not_yet + "."};
     return {&b, *probe, "asked for"};
   }
   return {nullptr, {}, "There is no backend \"" + name + "\"; there are: " + names + "."};

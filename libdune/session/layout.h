@@ -27,7 +27,7 @@
 namespace dune::session {
 
 inline constexpr uint64_t kSessionMagic = 0x31676264656e7564; // "dunedbg1"
-inline constexpr uint32_t kSessionVersion = 4;
+inline constexpr uint32_t kSessionVersion = 5;
 
 // Pools. What happens when one is full: threads: the thread runs without a slot, its stops are
 // counted in Header::missed_stops; sites, records, arena: the front end refuses the breakpoint and
@@ -183,7 +183,10 @@ struct alignas(64) Record {
 // kParked -> kRunning: [F] before it changes `resume`; [A] when it saw stop_request cleared.
 // kRunning -> kLeaving: [A] at the thread's exit, while it still runs on the slot's stack.
 // kLeaving -> kFree -> kRunning: [A] once the kernel no longer knows the thread.
-enum class ThreadState : uint32_t { kFree, kRunning, kParked, kLeaving, kStarting };
+// kRunning -> kInCall -> kRunning: [A] around a system call of a thread in a guest. The registers
+// are complete meanwhile, and it looks at stop_request before it runs the program again: for a stop
+// it is as good as parked.
+enum class ThreadState : uint32_t { kFree, kRunning, kParked, kLeaving, kStarting, kInCall };
 
 enum class StopReason : uint32_t {
   kNone,
@@ -294,6 +297,8 @@ enum Capability : uint32_t {
   kCapProtectedAgent = 8,
   // Running threads are stopped in user mode only: no system call of theirs is interrupted.
   kCapPreciseKick = 16,
+  // The agent sees every system call; none needs a site.
+  kCapSystemCalls = 32,
 };
 
 // Where things are in the target; chosen by the keeper at birth, constant afterwards.
@@ -308,6 +313,8 @@ struct MemoryMap {
   uint64_t code_near_main_size;
   uint64_t agent_end;  // end of the block that starts at agent_text
   uint64_t quick_call; // in agent_text: where the trampolines of jump sites lead
+  uint64_t guest;      // the agent's GuestRoom, 0: the target does not run in a guest
+  uint64_t guest_size;
 };
 
 // A word with the thread id of a process in it, which the kernel itself changes when that process
@@ -354,7 +361,7 @@ struct Header {
   std::atomic<uint32_t> abandoned;   // [K],[F],[A] nobody is there any more: nothing stops, ever
   std::atomic<uint32_t> frontend;    // [F] a LifeWord, 0 before it has come
   std::atomic<uint32_t> keeper;      // [K] a LifeWord
-  std::atomic<uint32_t> serving;     // [F] 1: all system calls have sites, the agent sees them
+  std::atomic<uint32_t> serving;     // [K],[F] 1: the agent sees all of the program's system calls
   std::atomic<uint32_t> spin_limit;  // [F] spins of a parked thread before the futex
   std::atomic<uint32_t> confinement; // [K],[A] ConfinementFlags
 

@@ -73,7 +73,7 @@ public:
 
   ThreadState state(uint32_t slot) {
     const uint32_t word = load(session_.threads[slot].state);
-    return word <= static_cast<uint32_t>(ThreadState::kStarting)
+    return word <= static_cast<uint32_t>(ThreadState::kInCall)
                ? static_cast<ThreadState>(word)
                : damaged("an unknown state of a thread", word, ThreadState::kFree);
   }

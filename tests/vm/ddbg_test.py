@@ -28,9 +28,18 @@ class Ddbg(machine.MachineTest):
         self.assertRegex(self.batch(os.path.join(TARGETS, "count_static"), "--kernel", "6.12", "--smp", "2"),
                          r"\[Inferior 1 \(process \d+\) exited")
 
-    def test_measures_kvm_and_refuses(self):
-        done = self.vm("--", "ddbg", "-batch", "--backend", "kvm", "-ex", "run", os.path.join(PROGRAMS, "steps"))
-        self.assertIn(b'The backend "kvm" is there (a trap costs ', done.stderr)
+    def test_dune_mode(self):
+        for machine_options in [], ["--kernel", "6.12", "--la57", "on", "--smp", "2"]:
+            with self.subTest(machine_options):
+                done = self.vm(*machine_options, "--", "ddbg", "-batch", "--backend", "kvm", "-ex", "break add if a == 4",
+                               "-ex", "run", "-ex", "bt", "-ex", "info backend", "-ex", "stepi", "-ex", "finish",
+                               "-ex", "continue", "--args", os.path.join(PROGRAMS, "steps"))
+                out = done.stdout.decode()
+                self.assertRegex(out, r"Breakpoint 1, add \(a=4, b=3\)[^#]*\n#0  add \(a=4, b=3\).*\n#1 .* in main \(",
+                                 msg=done.stderr)
+                self.assertIn("In use: kvm (asked for)", out)
+                self.assertIn("Value returned is $1 = 7", out)
+                self.assertIn("x=11 f=120\n[Inferior 1 (process ", out)
 
     def test_on_a_terminal(self):
         t = Terminal([*machine.VM, "qemu", "--", "ddbg", "-q", "-nx", os.path.join(PROGRAMS, "spin")], self.env,

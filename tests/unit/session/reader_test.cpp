@@ -50,7 +50,7 @@ TEST_F(SessionReaderTest, OwnerWithoutASlot) {
 }
 
 TEST_F(SessionReaderTest, UnknownState) {
-  slot.state = 5;
+  slot.state = static_cast<uint32_t>(ThreadState::kInCall) + 1;
   EXPECT_EQ(reader.state(0), ThreadState::kFree);
   EXPECT_TRUE(reader.damage());
 }
@@ -125,7 +125,7 @@ TEST(SessionReader, RandomContentIsNeverOutOfRange) {
     ASSERT_LE(reader.slot_count(), kThreadSlots);
     ASSERT_LT(reader.stop_owner().slot, kThreadSlots);
     for (uint32_t i = 0; i < kThreadSlots; ++i) {
-      ASSERT_LE(reader.state(i), ThreadState::kStarting);
+      ASSERT_LE(reader.state(i), ThreadState::kInCall);
       const StopWords stop = reader.stop(i);
       ASSERT_LE(stop.fired_count, kMaxFired);
       for (uint32_t n = 0; n < stop.fired_count; ++n)

@@ -1,0 +1,352 @@
+// System calls of threads in a guest: made on the host side, in the thread that asks.
+#include "libdune/agent/guest_loop.h"
+#include "libdune/process/calls.h"
+
+#include <asm/prctl.h>
+
+namespace dune::agent {
+
+using namespace session;
+
+namespace {
+
+constexpr SignalSet kKick = signal_bit(kKickSignal);
+constexpr uint64_t kCloneVm = 0x100, kCloneVfork = 0x4000, kCloneSettls = 0x80000;
+
+constexpr long kEagain = -11;
+
+uint64_t address_of(const void* p) { return reinterpret_cast<uint64_t>(p); }
+
+// Where it is, for a stop meanwhile: behind its call.
+void begin_call(ThreadBlock* t, const KernelSigcontext& m) {
+  ThreadSlot& slot = slot_of(t);
+  if (!takes_part(t))
+    return;
+  const backend::Cpu& cpu = guest_slot(t).cpu;
+  registers_from(slot.regs, m);
+  slot.regs.rip = slot.regs.rcx = m.rip + kSyscallLength;
+  slot.regs.fs_base = cpu.regs.fs_base;
+  slot.regs.gs_base = cpu.regs.gs_base;
+  slot.state.store(static_cast<uint32_t>(ThreadState::kInCall));
+}
+
+void end_call(ThreadBlock* t) {
+  if (takes_part(t))
+    slot_of(t).state.store(static_cast<uint32_t>(ThreadState::kRunning));
+}
+
+long change_base(ThreadBlock* t, const KernelSigcontext& m) {
+  Registers& r = guest_slot(t).cpu.regs;
+  constexpr long kEperm = -1, kEfault = -14;
+  switch (static_cast<int>(m.rdi)) {
+  case ARCH_SET_FS:
+  case ARCH_SET_GS:
+    if (m.rsi >= kUserEnd)
+      return kEperm;
+    (m.rdi == ARCH_SET_FS ? r.fs_base : r.gs_base) = m.rsi;
+    return 0;
+  case ARCH_GET_FS:
+    return write_user(t, m.rsi, &r.fs_base, 8) ? 0 : kEfault;
+  case ARCH_GET_GS:
+    return write_user(t, m.rsi, &r.gs_base, 8) ? 0 : kEfault;
+  default:
+    return agent_forward(&m, t);
+  }
+}
+
+// --- Calls that are not about threads
+// -------------------------------------------------------------
+
+struct Call {
+  ThreadBlock* thread;
+  KernelSigcontext context;
+};
+
+Call call_with(ThreadBlock* t, const KernelSigcontext& m, const long args[6]) {
+  Call c{t, m};
+  c.context.rdi = static_cast<uint64_t>(args[0]);
+  c.context.rsi = static_cast<uint64_t>(args[1]);
+  c.context.rdx = static_cast<uint64_t>(args[2]);
+  c.context.r10 = static_cast<uint64_t>(args[3]);
+  c.context.r8 = static_cast<uint64_t>(args[4]);
+  c.context.r9 = static_cast<uint64_t>(args[5]);
+  return c;
+}
+
+struct Maker {
+  ThreadBlock* thread;
+  const KernelSigcontext* context;
+};
+// process::AddressSpace::Call
+long make_change(void* maker, long number, const long args[6]) {
+  const Maker& m = *static_cast<const Maker*>(maker);
+  Call c = call_with(m.thread, *m.context, args);
+  c.context.rax = static_cast<uint64_t>(number);
+  return agent_forward(&c.context, m.thread);
+}
+
+// While a call is made under the lock of the mappings, or in pieces: the keeper, which can take a
+// thread out of a forwarded call, lets it finish.
+class CallInParts {
+public:
+  explicit CallInParts(ThreadBlock* t) : thread_(t) { set(1); }
+  ~CallInParts() { set(0); }
+  CallInParts(const CallInParts&) = delete;
+  CallInParts& operator=(const CallInParts&) = delete;
+
+private:
+  void set(uint32_t value) { __atomic_store_n(&thread_->call_in_parts, value, __ATOMIC_SEQ_CST); }
+  ThreadBlock* thread_;
+};
+
+// Makes the call for the pieces of what it names that are not ours, as `policy` says.
+template <class Range, class Ours, class MakeOne>
+long in_pieces(Range whole, Ours ours, const process::Policy& policy, MakeOne make) {
+  auto from = whole.begin;
+  while (auto piece = process::next_piece(whole, from, ours)) {
+    if (policy.act == process::Policy::Act::kFirstPiece && piece->begin != whole.begin)
+      break;
+    if (const long result = make(*piece); is_errno(result))
+      return result;
+    if (policy.act == process::Policy::Act::kFirstPiece)
+      break;
+    from = piece->end;
+  }
+  return policy.answer;
+}
+
+long change_mappings(ThreadBlock* t, const KernelSigcontext& m, const process::Row& row,
+                     const long args[6]) {
+  using Act = process::Policy::Act;
+  GuestRoom& room = guest_room();
+  const std::span<const TargetRange> ours{room.own, room.own_count};
+  Maker maker{t, &m};
+  const auto number = static_cast<long>(m.rax);
+  const process::Policy policy = process::memory_policy(row, args, ours);
+  if (policy.act == Act::kAnswer)
+    return policy.answer;
+  const CallInParts parts(t);
+  if (policy.act == Act::kAsIs)
+    return room.memory.change(number, args, make_change, &maker);
+  return in_pieces(process::range_of(args), ours, policy, [&](TargetRange piece) {
+    const long part[6] = {static_cast<long>(piece.begin.value),
+                          static_cast<long>(piece.size()),
+                          args[2],
+                          args[3],
+                          args[4],
+                          args[5]};
+    return room.memory.change(number, part, make_change, &maker);
+  });
+}
+
+// The guest's descriptors, by rising number. Returns how many.
+uint32_t own_descriptors(process::DescriptorRange (&found)[8]) {
+  const GuestRoom& room = guest_room();
+  uint32_t count = 0;
+  const auto add = [&](int fd) {
+    const process::Descriptor begin(static_cast<uint64_t>(fd));
+    for (uint32_t i = 0; i < count; ++i)
+      if (found[i].end == begin) {
+        found[i].end = begin + 1;
+        return;
+      }
+    if (fd >= 0 && count < 8)
+      found[count++] = {begin, begin + 1};
+  };
+  add(room.guest.device);
+  add(room.guest.vm);
+  add(room.memory.descriptor());
+  uint32_t left = room.guest.cpu_count;
+  for (uint32_t i = 0; i < kThreadSlots && left; ++i)
+    if (room.slots[i].has_cpu) {
+      add(room.slots[i].cpu.fd);
+      --left;
+    }
+  for (uint32_t i = 1; i < count; ++i)
+    for (uint32_t k = i; k > 0 && found[k].begin < found[k - 1].begin; --k) {
+      const process::DescriptorRange other = found[k];
+      found[k] = found[k - 1];
+      found[k - 1] = other;
+    }
+  return count;
+}
+
+// All of the guest's lie at or above the first that it took.
+bool may_name_ours(const process::Row& row, const long args[6]) {
+  const process::DescriptorRange high{
+      process::Descriptor(static_cast<uint64_t>(guest_room().guest.device)),
+      process::Descriptor(uint64_t{1} << 32)};
+  return process::descriptor_policy(row, args, {&high, 1}).act != process::Policy::Act::kAsIs;
+}
+
+long close_in_pieces(ThreadBlock* t, const KernelSigcontext& m, const process::Policy& policy,
+                     std::span<const process::DescriptorRange> ours, const long args[6]) {
+  const process::DescriptorRange whole{
+      process::Descriptor(static_cast<uint32_t>(args[0])),
+      process::Descriptor(uint64_t{static_cast<uint32_t>(args[1])} + 1)};
+  return in_pieces(whole, ours, policy, [&](process::DescriptorRange piece) {
+    const long part[6] = {static_cast<long>(piece.begin.value),
+                          static_cast<long>(piece.end.value - 1), args[2]};
+    const Call call = call_with(t, m, part);
+    return agent_forward(&call.context, t);
+  });
+}
+
+long forward(ThreadBlock* t, const KernelSigcontext& m) {
+  using process::Effect;
+  const long args[6] = {static_cast<long>(m.rdi), static_cast<long>(m.rsi),
+                        static_cast<long>(m.rdx), static_cast<long>(m.r10),
+                        static_cast<long>(m.r8),  static_cast<long>(m.r9)};
+  const process::Row& row = process::policy_of(static_cast<uint32_t>(m.rax));
+  if (!process::is_known(row))
+    guest_room().unknown_calls.count(static_cast<uint32_t>(m.rax));
+  if (may_name_ours(row, args)) {
+    process::DescriptorRange found[8];
+    const std::span<const process::DescriptorRange> ours{found, own_descriptors(found)};
+    const process::Policy policy = process::descriptor_policy(row, args, ours);
+    if (policy.act == process::Policy::Act::kAnswer)
+      return policy.answer;
+    if (policy.act != process::Policy::Act::kAsIs)
+      return close_in_pieces(t, m, policy, ours, args);
+  }
+  switch (process::effect_of(row, args)) {
+  case Effect::kMemory:
+    return change_mappings(t, m, row, args);
+  case Effect::kAbsent:
+    if (m.rax == __NR_rseq && agent_config.keeps_rseq)
+      return agent_forward(&m, t);
+    return -long{process::error_of(row, args)};
+  case Effect::kIdentity:
+    return m.rax == __NR_arch_prctl ? change_base(t, m) : agent_forward(&m, t);
+  default:
+    return agent_forward(&m, t);
+  }
+}
+
+// The arguments of a clone3, as far as they are known here.
+struct CloneArguments {
+  uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls;
+  uint64_t more[24];
+};
+
+// The new thread's first steps are on its slot's stack, and its program's on the one it was given.
+long make_thread(ThreadBlock* t, const KernelUcontext* uc, ThreadBlock* child) {
+  const KernelSigcontext& m = uc->mcontext;
+  GuestSlot& parent = guest_slot(t);
+  GuestSlot& g = guest_slot(child);
+  const KernelStack stack = stack_of_slot(agent_config.stacks, child->slot);
+  const uint64_t top = (stack.sp + stack.size - 64) & ~uint64_t{15};
+  *reinterpret_cast<uint64_t*>(top) = address_of(child);
+  KernelSigcontext call = m;
+  CloneArguments arguments{};
+  uint64_t flags, new_stack, tls;
+  if (m.rax == __NR_clone3) {
+    if (m.rsi > sizeof arguments || !read_user(t, &arguments, m.rdi, m.rsi))
+      return agent_forward(&m, t); // the kernel says which error
+    flags = arguments.flags;
+    new_stack = arguments.stack ? arguments.stack + arguments.stack_size : 0;
+    tls = arguments.tls;
+    arguments.stack = stack.sp;
+    arguments.stack_size = top - stack.sp;
+    call.rdi = address_of(&arguments);
+  } else {
+    constexpr uint64_t kVforkFlags = kCloneVm | kCloneVfork | kSigChld;
+    flags = m.rax == __NR_vfork ? kVforkFlags : m.rdi;
+    new_stack = m.rax == __NR_vfork ? 0 : m.rsi;
+    tls = m.r8;
+    call.rax = __NR_clone;
+    call.rdi = flags;
+    call.rsi = top;
+  }
+  if (!open_processor(child))
+    return kEagain;
+  fetch_vectors(t);
+  g.first_home = *uc;
+  KernelSigcontext& home = g.first_home.mcontext;
+  home.rax = 0;
+  home.rip = home.rcx = m.rip + kSyscallLength;
+  home.r11 = m.eflags;
+  home.eflags &= ~kEflagsTrap;
+  if (new_stack)
+    home.rsp = new_stack;
+  home.fpstate = address_of(g.vectors);
+  memcpy(g.vectors, parent.vectors, agent_config.xstate_size);
+  g.first_home.stack = stack;
+  g.cpu.regs.fs_base = flags & kCloneSettls ? tls : parent.cpu.regs.fs_base;
+  g.cpu.regs.gs_base = parent.cpu.regs.gs_base;
+  return agent_forward_clone(&call, child);
+}
+
+void make_process_call(ThreadBlock* t, KernelUcontext* uc) {
+  KernelSigcontext& m = uc->mcontext;
+  hold_signals(t);
+  if (t->recorded_count)
+    return;
+  const uint64_t call_at = m.rip;
+  const ProcessCall made = begin_process_call(t, uc);
+  if (m.rip != call_at)
+    return; // a stop has sent it elsewhere
+  if (made.call == PendingCall::kThread && !made.child)
+    return answer(t, uc, kEagain); // no slot: a thread cannot run in the guest without
+  t->pending_call = made.call;
+  t->cloned = reinterpret_cast<uint64_t>(made.child);
+  t->call_mask = uc->sigmask;
+  if (m.rax != __NR_exit) // that leaves its slot
+    begin_call(t, m);
+  if (m.rax == __NR_execve || m.rax == __NR_execveat)
+    set_kernel_mask(program_mask(t, uc->sigmask)); // what a new image inherits
+  if (made.call == PendingCall::kFork)
+    fetch_vectors(t);
+  const long result = made.child ? make_thread(t, uc, made.child) : agent_forward(&m, t);
+  if (made.call == PendingCall::kFork && result == 0)
+    process.detached = 1;
+  end_call(t);
+  m.rax = static_cast<uint64_t>(result);
+  m.rip += kSyscallLength;
+  m.rcx = m.rip;
+  m.r11 = m.eflags;
+  registers_from(t->call_regs, m);
+  agent_after_call(t);
+  t->trap_flag = TrapFlag::kProgram;
+  if (made.call == PendingCall::kFork && result == 0) {
+    uc->sigmask = t->call_mask;
+    uc->stack = t->altstack;
+    close_process_guest(); // the descriptors, of a guest that is not its own
+    return;
+  }
+  t->landing = steps(t);
+  if (t->landing)
+    go_on(t, uc, 0);
+}
+
+} // namespace
+
+void make_guest_call(ThreadBlock* t, KernelUcontext* uc) {
+  KernelSigcontext& m = uc->mcontext;
+  m.rip -= kSyscallLength;
+  t->call_number = m.rax;
+  t->last_rsp = m.rsp;
+  if (answer_signal_call(t, uc))
+    return;
+  switch (m.rax) {
+  case __NR_clone:
+  case __NR_clone3:
+  case __NR_fork:
+  case __NR_vfork:
+  case __NR_execve:
+  case __NR_execveat:
+  case __NR_exit:
+  case __NR_exit_group:
+    return make_process_call(t, uc);
+  }
+  begin_call(t, m);
+  // Whoever wants a stop has seen this thread in its call, or is seen here.
+  const long result = stop_wanted(t) ? kNotMade : forward(t, m);
+  end_call(t);
+  if (result == kNotMade)
+    return;
+  end_wait(t, m, result);
+  answer(t, uc, result);
+}
+
+} // namespace dune::agent

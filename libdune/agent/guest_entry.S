@@ -1,0 +1,126 @@
+// The assembly of Dune mode: the monitor's entry, and system calls made for the program.
+#include "agent_offsets.h"
+#include <asm/unistd_64.h>
+
+    .text
+
+// int3 in the guest, by an interrupt gate: rsp = a TrapFrame at the upper end of the monitor's
+// stack. Ring 0 where ring 0 is hardware, else ring 3. A signal may take the thread out of the
+// guest at any instruction: guest_loop.cpp (leave_monitor) knows where the program's registers are
+// then.
+    .globl agent_monitor_breakpoint
+    .balign 16
+agent_monitor_breakpoint:
+    sub $Registers_SIZE, %rsp
+    mov %rax, Registers_rax(%rsp)
+    mov %rbx, Registers_rbx(%rsp)
+    mov %rcx, Registers_rcx(%rsp)
+    mov %rdx, Registers_rdx(%rsp)
+    mov %rsi, Registers_rsi(%rsp)
+    mov %rdi, Registers_rdi(%rsp)
+    mov %rbp, Registers_rbp(%rsp)
+    mov %r8, Registers_r8(%rsp)
+    mov %r9, Registers_r9(%rsp)
+    mov %r10, Registers_r10(%rsp)
+    mov %r11, Registers_r11(%rsp)
+    mov %r12, Registers_r12(%rsp)
+    mov %r13, Registers_r13(%rsp)
+    mov %r14, Registers_r14(%rsp)
+    mov %r15, Registers_r15(%rsp)
+    .globl agent_monitor_saved
+agent_monitor_saved:
+    cld
+    mov %rsp, %rdi
+    call agent_on_monitor_breakpoint
+    test %rax, %rax
+    jz agent_monitor_pass
+    .globl agent_monitor_commit
+agent_monitor_commit:
+    cmpl $0, ThreadBlock_attention(%rax)
+    jne agent_monitor_attention
+    mov Registers_rax(%rsp), %rax
+    mov Registers_rbx(%rsp), %rbx
+    mov Registers_rcx(%rsp), %rcx
+    mov Registers_rdx(%rsp), %rdx
+    mov Registers_rsi(%rsp), %rsi
+    mov Registers_rdi(%rsp), %rdi
+    mov Registers_rbp(%rsp), %rbp
+    mov Registers_r8(%rsp), %r8
+    mov Registers_r9(%rsp), %r9
+    mov Registers_r10(%rsp), %r10
+    mov Registers_r11(%rsp), %r11
+    mov Registers_r12(%rsp), %r12
+    mov Registers_r13(%rsp), %r13
+    mov Registers_r14(%rsp), %r14
+    mov Registers_r15(%rsp), %r15
+    add $Registers_SIZE, %rsp
+    iretq
+    .globl agent_monitor_end
+agent_monitor_end:
+// How it tells the host side: the trap is not dealt with; it is, but somebody wants the thread.
+    .globl agent_monitor_pass, agent_monitor_attention
+agent_monitor_pass:
+    ud2
+agent_monitor_attention:
+    ud2
+
+// void agent_resume(const KernelUcontext*)
+    .globl agent_resume
+    .balign 16
+agent_resume:
+    mov %rdi, %rsp
+    jmp agent_restorer
+
+#define M(name) KernelSigcontext_##name
+
+    .section .program_calls, "ax"
+
+    .macro load_arguments m
+    mov M(rax)(\m), %rax
+    mov M(rsi)(\m), %rsi
+    mov M(rdx)(\m), %rdx
+    mov M(r10)(\m), %r10
+    mov M(r8)(\m), %r8
+    mov M(r9)(\m), %r9
+    .endm
+
+// long agent_forward(const KernelSigcontext* m, const ThreadBlock*)
+// A signal that comes before the call is in the kernel, or that the kernel would restart it for,
+// moves the thread to agent_forward_end with kNotMade (record_signal).
+    .globl agent_forward, agent_forward_begin, agent_forward_call, agent_forward_end
+    .balign 16
+agent_forward:
+    mov %rdi, %r11
+    mov %rsi, %rcx
+    load_arguments %r11
+    mov M(rdi)(%r11), %rdi
+agent_forward_begin:
+    cmpl $0, ThreadBlock_recorded_count(%rcx)
+    jne 1f
+agent_forward_call:
+    syscall
+agent_forward_end:
+    ret
+1:
+    mov $-512, %rax
+    ret
+
+// long agent_forward_clone(const KernelSigcontext* m, ThreadBlock* child)
+// The call's arguments name the end of the child's stack, which begins with its block's address.
+    .globl agent_forward_clone
+    .balign 16
+agent_forward_clone:
+    mov %rdi, %r11
+    load_arguments %r11
+    mov M(rdi)(%r11), %rdi
+    syscall
+    test %rax, %rax
+    jz 1f
+    ret
+1:
+    mov (%rsp), %rdi
+    xor %ebp, %ebp
+    call agent_in_guest_thread
+    ud2
+
+    .section .note.GNU-stack, "", @progbits

@@ -1,0 +1,573 @@
+// Dune mode: a thread's life in the guest. docs/dune-mode.md has the picture.
+//
+// The host loop runs on the slot's stack, below the frame by which the thread came into the agent;
+// that frame's context is the thread's home. Agent code that the loop calls sees the home as it
+// would see the context of a signal, and everything it does to it takes effect at the next entry.
+#include "libdune/agent/guest_loop.h"
+
+#include <asm/prctl.h>
+#include <new>
+
+namespace dune::agent {
+
+using namespace session;
+using backend::Exit;
+using backend::Why;
+
+namespace {
+
+constexpr SignalSet kKick = signal_bit(kKickSignal);
+constexpr uint64_t kEflagsInterrupts = 1 << 9;
+
+uint64_t address_of(const void* p) { return reinterpret_cast<uint64_t>(p); }
+KernelUcontext* home_of(const ThreadBlock* t) { return reinterpret_cast<KernelUcontext*>(t->home); }
+
+// --- Vector state --------------------------------------------------------------------------------
+
+// What makes an XSAVE image that of a signal frame: the sizes in its legacy area, the word behind
+// it.
+struct SoftwareBytes {
+  uint32_t magic1, extended_size;
+  uint64_t features;
+  uint32_t xstate_size;
+} __attribute__((packed));
+
+void load_vectors(ThreadBlock* t) {
+  GuestSlot& g = guest_slot(t);
+  KernelSigcontext& m = home_of(t)->mcontext;
+  if (m.fpstate == address_of(g.vectors) && !g.vectors_fetched)
+    return;
+  if (!m.fpstate) {
+    memset(g.vectors, 0, kFpLegacySize + 64);
+    constexpr uint16_t kControlWord = 0x37f;
+    constexpr uint32_t kMxcsr = 0x1f80;
+    memcpy(g.vectors, &kControlWord, sizeof kControlWord);
+    memcpy(g.vectors + 24, &kMxcsr, sizeof kMxcsr);
+  } else if (m.fpstate != address_of(g.vectors)) {
+    memset(g.vectors, 0, agent_config.xstate_size);
+    read_user(t, g.vectors, m.fpstate, agent_config.xstate_size);
+  }
+  if (!g.cpu.guest->ops.load_vectors(g.cpu, g.vectors)) {
+    // What only the kernel's frames know, or nonsense of the program's: without the extended part.
+    memset(g.vectors + kFpLegacySize, 0, 64);
+    constexpr uint64_t kLegacy = 3;
+    memcpy(g.vectors + kFpLegacySize, &kLegacy, sizeof kLegacy);
+    (void)!g.cpu.guest->ops.load_vectors(g.cpu, g.vectors);
+  }
+  m.fpstate = address_of(g.vectors);
+  g.vectors_fetched = 0;
+}
+
+// --- In and out ----------------------------------------------------------------------------------
+
+uint64_t read_base(int code) {
+  uint64_t base = 0;
+  syscall_of(__NR_arch_prctl, code, address_of(&base));
+  return base;
+}
+
+// The thread's mask in the kernel is the program's, and the kick's signal comes in the guest only:
+// no system call is interrupted by it.
+void show_mask(ThreadBlock* t) {
+  GuestSlot& g = guest_slot(t);
+  const SignalSet wanted = home_of(t)->sigmask & ~kKick;
+  if (g.kernel_mask == wanted)
+    return;
+  (void)!g.cpu.guest->ops.set_mask(g.cpu, wanted);
+  g.kernel_mask = wanted;
+  set_kernel_mask(wanted | kKick);
+}
+
+void move_in(ThreadBlock* t, KernelUcontext* uc) {
+  GuestSlot& g = guest_slot(t);
+  g.in_monitor = 0;
+  g.kernel_mask = ~SignalSet{0};
+  g.vectors_fetched = 1;
+  t->attention = t->leaves_guest = 0;
+  t->recorded_count = 0;
+  __atomic_store_n(&t->home, address_of(uc), __ATOMIC_SEQ_CST);
+}
+
+// What came since the last look comes again, and finds the program.
+void send_recorded(ThreadBlock* t) {
+  for (uint32_t i = 0; i < t->recorded_count; ++i)
+    send_to_self(t->recorded[i]);
+  t->recorded_count = 0;
+}
+
+// Behind it the kernel's context of the thread is the program's, but for what uc says.
+void move_out(ThreadBlock* t) {
+  GuestSlot& g = guest_slot(t);
+  hold_back(agent_mask());
+  fetch_vectors(t);
+  syscall_of(__NR_arch_prctl, ARCH_SET_FS, g.cpu.regs.fs_base);
+  syscall_of(__NR_arch_prctl, ARCH_SET_GS, g.cpu.regs.gs_base);
+  __atomic_store_n(&t->home, 0, __ATOMIC_SEQ_CST);
+  send_recorded(t);
+}
+
+// --- Signals -------------------------------------------------------------------------------------
+
+bool take_recorded(ThreadBlock* t, KernelSiginfo* info) {
+  if (!t->recorded_count)
+    return false;
+  hold_signals(t);
+  *info = t->recorded[0];
+  for (uint32_t i = 1; i < t->recorded_count; ++i)
+    t->recorded[i - 1] = t->recorded[i];
+  --t->recorded_count;
+  return true;
+}
+
+void deliver_signal(ThreadBlock* t, KernelSiginfo* info) {
+  const int signal = info->signal;
+  if (signal == kSigTrap)
+    agent_on_trap(signal, info, home_of(t));
+  else
+    agent_on_signal(signal, info, home_of(t));
+}
+
+constexpr uint32_t kMostRecorded = sizeof(ThreadBlock::recorded) / sizeof(KernelSiginfo);
+
+// A kick, or a signal of that number that is not one: they wait in the kernel, and no run begins
+// while they do.
+void take_kicks(ThreadBlock* t) {
+  constexpr uint64_t kNoTime[2] = {};
+  const SignalSet set = kKick;
+  KernelSiginfo info;
+  while (t->recorded_count < kMostRecorded &&
+         !is_errno(syscall_of(__NR_rt_sigtimedwait, address_of(&set), address_of(&info),
+                              address_of(&kNoTime), sizeof set))) {
+    if (is_queued_kick(info))
+      continue;
+    hold_signals(t);
+    t->recorded[t->recorded_count++] = info;
+  }
+}
+
+[[noreturn]] void broken(const Exit& e, const Registers& r) {
+  static constexpr char kText[] = "ddbg: the guest cannot go on\n";
+  syscall_of(__NR_write, 2, address_of(kText), sizeof kText - 1);
+  uint64_t words[8] = {uint64_t(e.why), e.vector, e.error, e.address, r.rip, r.rsp, r.cs, r.eflags};
+  char line[20];
+  for (uint64_t w : words) {
+    for (int i = 0; i < 16; ++i)
+      line[i] = "0123456789abcdef"[w >> (60 - 4 * i) & 15];
+    line[16] = '\n';
+    syscall_of(__NR_write, 2, address_of(line), 17);
+  }
+  for (;;)
+    syscall_of(__NR_exit_group, 126);
+}
+
+// --- Exceptions ----------------------------------------------------------------------------------
+
+KernelSiginfo fault(int signal, int code, uint64_t address) {
+  KernelSiginfo info{};
+  info.signal = signal;
+  info.code = code;
+  info.fault_address = address;
+  return info;
+}
+
+// As arch/x86/kernel/traps.c has it.
+KernelSiginfo signal_of(const Exit& e, uint64_t rip) {
+  constexpr int kIllOpn = 2, kFpeIntDiv = 1, kFpeFltInv = 7, kBusAdrAln = 1;
+  switch (e.vector) {
+  case 0:
+    return fault(kSigFpe, kFpeIntDiv, rip);
+  case kVectorDebug:
+    return fault(kSigTrap, kTrapTrace, rip);
+  case kVectorBreakpoint:
+    return fault(kSigTrap, kSiKernel, 0);
+  case kVectorIllegal:
+    return fault(kSigIll, kIllOpn, rip);
+  case 16:
+  case 19:
+    return fault(kSigFpe, kFpeFltInv, rip);
+  case 11:
+  case 12:
+    return fault(kSigBus, kSiKernel, 0);
+  case 17:
+    return fault(kSigBus, kBusAdrAln, 0);
+  default:
+    return fault(kSigSegv, kSiKernel, 0);
+  }
+}
+
+void on_exception(ThreadBlock* t, const Exit& e) {
+  KernelSigcontext& m = home_of(t)->mcontext;
+  KernelSiginfo info = signal_of(e, m.rip);
+  m.trap_number = e.vector;
+  m.error = pushes_error_code(e.vector) ? e.error : 0;
+  deliver_signal(t, &info);
+}
+
+// True: served.
+bool on_page_fault(ThreadBlock* t, const Exit& e) {
+  using process::Outcome;
+  constexpr int kMapErr = 1, kAccErr = 2, kBusAdrErr = 2;
+  GuestSlot& g = guest_slot(t);
+  const Outcome result = guest_room().memory.serve(TargetAddr(e.address), e.error, g.faults);
+  if (result == Outcome::kServed)
+    return true;
+  if (g.in_monitor)
+    return false;
+  if (result == Outcome::kTablesFull || result == Outcome::kOutOfMemory)
+    broken(e, g.cpu.regs);
+  KernelSigcontext& m = home_of(t)->mcontext;
+  m.trap_number = kVectorPageFault;
+  m.error = e.error;
+  m.cr2 = e.address;
+  KernelSiginfo info =
+      result == Outcome::kNoPage
+          ? fault(kSigBus, kBusAdrErr, e.address)
+          : fault(kSigSegv, result == Outcome::kNoRights ? kAccErr : kMapErr, e.address);
+  deliver_signal(t, &info);
+  return false;
+}
+
+// A page that the host refuses; one that is none to KVM, time after time, is lost.
+void on_unbacked(ThreadBlock* t) {
+  constexpr int kBusAdrErr = 2;
+  const TargetAddr page = guest_room().memory.unbacked(guest_slot(t).faults);
+  if (!page)
+    return;
+  KernelSiginfo info = fault(kSigBus, kBusAdrErr, page.value);
+  deliver_signal(t, &info);
+}
+
+// --- The monitor ---------------------------------------------------------------------------------
+
+bool between(uint64_t rip, const char* begin, const char* end) {
+  return rip >= address_of(begin) && rip < address_of(end);
+}
+
+enum class Left { kNo, kUntouched, kDone };
+
+// Out of the monitor, where that is possible: `regs` become the program's. kUntouched: the trap has
+// not been dealt with, and rip is behind the int3.
+Left leave_monitor(const ThreadBlock* t, Registers& regs) {
+  const MonitorFrame& frame = monitor_frame(t);
+  const uint64_t rip = regs.rip;
+  Left left = Left::kNo;
+  if (between(rip, agent_monitor_breakpoint, agent_monitor_saved)) {
+    left = Left::kUntouched; // nothing but rsp is changed yet
+  } else if (rip == address_of(agent_monitor_pass) || rip == address_of(agent_monitor_attention) ||
+             between(rip, agent_monitor_commit, agent_monitor_end)) {
+    left = rip == address_of(agent_monitor_pass) ? Left::kUntouched : Left::kDone;
+    const Registers now = regs;
+    regs = frame.regs;
+    regs.fs_base = now.fs_base;
+    regs.gs_base = now.gs_base;
+  }
+  if (left == Left::kNo)
+    return left;
+  regs.rip = frame.trap.rip;
+  regs.rsp = frame.trap.rsp;
+  regs.eflags = frame.trap.eflags;
+  regs.cs = kUserCode;
+  regs.ss = kUserData;
+  return left;
+}
+
+bool is_in_monitor(const ThreadBlock* t, const Registers& regs) {
+  return in_agent_text(regs.rip) || monitor_stack(t).value - regs.rsp < kMonitorStackSize;
+}
+
+// A condition that faults, as recover_guard does it for the host side.
+bool recover_monitor(ThreadBlock* t, Registers& regs) {
+  if (!t->guard_rip)
+    return false;
+  regs.rip = t->guard_rip;
+  regs.rsp = t->guard_rsp;
+  t->guard_rip = 0;
+  return true;
+}
+
+// One stay in the guest, and what it ended with.
+void run_once(ThreadBlock* t) {
+  GuestSlot& g = guest_slot(t);
+  KernelUcontext* uc = home_of(t);
+  backend::GuestOps& ops = g.cpu.guest->ops;
+  if (!g.in_monitor) {
+    load_vectors(t);
+    const uint64_t fs = g.cpu.regs.fs_base, gs = g.cpu.regs.gs_base;
+    registers_from(g.cpu.regs, uc->mcontext);
+    g.cpu.regs.fs_base = fs;
+    g.cpu.regs.gs_base = gs;
+    g.cpu.regs.cs = kUserCode;
+    g.cpu.regs.ss = kUserData;
+    g.cpu.regs.eflags |= kEflagsInterrupts;
+  }
+  Exit e = ops.run(g.cpu);
+  if (e.why == Why::kBroken)
+    broken(e, g.cpu.regs);
+  g.in_monitor = is_in_monitor(t, g.cpu.regs);
+  if (g.in_monitor) {
+    switch (leave_monitor(t, g.cpu.regs)) {
+    case Left::kUntouched:
+      e = {Why::kTrap, kVectorBreakpoint};
+      g.in_monitor = 0;
+      break;
+    case Left::kDone:
+      e = {Why::kInterrupted};
+      g.in_monitor = 0;
+      break;
+    case Left::kNo:
+      break;
+    }
+  }
+  if (e.why == Why::kInterrupted) {
+    __atomic_store_n(&t->attention, 1, __ATOMIC_SEQ_CST);
+    take_kicks(t);
+  }
+  if (g.in_monitor) {
+    if (e.why == Why::kUnbacked)
+      (void)!guest_room().memory.unbacked(g.faults);
+    const bool page_fault = e.why == Why::kTrap && e.vector == kVectorPageFault;
+    if (e.why == Why::kTrap && !(page_fault && on_page_fault(t, e)) &&
+        !recover_monitor(t, g.cpu.regs))
+      broken(e, g.cpu.regs);
+    return;
+  }
+  registers_to(uc->mcontext, g.cpu.regs);
+  // KVM says so of any instruction that it fails to emulate, at a time when it could as well have
+  // mapped the page. One that is illegal is so twice.
+  if (e.why == Why::kTrap && e.vector == kVectorIllegal && g.illegal_at != g.cpu.regs.rip) {
+    g.illegal_at = g.cpu.regs.rip;
+    return;
+  }
+  g.illegal_at = 0;
+  switch (e.why) {
+  case Why::kSystemCall:
+    take_trap_flag(t, uc);
+    make_guest_call(t, uc);
+    set_trap_flag(t, uc);
+    return;
+  case Why::kTrap:
+    e.vector == kVectorPageFault ? void(on_page_fault(t, e)) : on_exception(t, e);
+    return;
+  case Why::kUnbacked:
+    return on_unbacked(t);
+  default:
+    return;
+  }
+}
+
+bool is_at_door(const ThreadBlock* t, const KernelUcontext* uc) {
+  return agent_config.guest && t && !t->home && !process.detached &&
+         (takes_part(t) || t->passthrough) && !in_agent_text(uc->mcontext.rip) && !runs_agent(uc);
+}
+
+// What is at hand before the thread may go in (again).
+void settle(ThreadBlock* t) {
+  KernelSiginfo info;
+  while (take_recorded(t, &info))
+    deliver_signal(t, &info);
+  t->attention = 0;
+  if (stop_wanted(t)) {
+    KernelUcontext* uc = home_of(t);
+    take_trap_flag(t, uc);
+    on_kick(t, uc, KickedBy::kPerfEvent);
+    set_trap_flag(t, uc);
+  }
+}
+
+void stay(ThreadBlock* t) {
+  while (!process.detached) {
+    if (!guest_slot(t).in_monitor) { // whose state is half the monitor's
+      settle(t);
+      if (t->leaves_guest || agent_config.guest_closed)
+        break;
+    }
+    show_mask(t);
+    run_once(t);
+  }
+  move_out(t);
+}
+
+} // namespace
+
+void hold_signals(ThreadBlock* t) {
+  hold_back(agent_mask() | kKick);
+  guest_slot(t).kernel_mask = ~SignalSet{0};
+}
+
+bool open_processor(ThreadBlock* t) {
+  GuestSlot& g = guest_slot(t);
+  if (g.has_cpu)
+    return true;
+  const TargetAddr memory(address_of(&g.memory));
+  memset(&g.cpu, 0, sizeof g.cpu);
+  process::Holder hold(guest_room().memory.mutex());
+  g.has_cpu = bool(backend::open_cpu(g.cpu, guest_room().guest, {memory, memory + sizeof g.memory},
+                                     monitor_stack(t)));
+  return g.has_cpu;
+}
+
+namespace {
+
+void store_vectors(GuestSlot& g) {
+  if (g.vectors_fetched)
+    return;
+  if (!g.cpu.guest->ops.store_vectors(g.cpu, g.vectors, sizeof g.vectors))
+    return;
+  uint64_t features;
+  memcpy(&features, agent_config.xstate_features, sizeof features);
+  const uint32_t size = agent_config.xstate_size - 4;
+  const SoftwareBytes software{kFpXstateMagic1, agent_config.xstate_size, features, size};
+  memcpy(g.vectors + kFpSwReservedOffset, &software, sizeof software);
+  memcpy(g.vectors + size, &kFpXstateMagic2, 4);
+  g.vectors_fetched = 1;
+}
+
+} // namespace
+
+void fetch_vectors(ThreadBlock* t) {
+  GuestSlot& g = guest_slot(t);
+  if (home_of(t)->mcontext.fpstate == address_of(g.vectors))
+    store_vectors(g);
+}
+
+bool record_signal(ThreadBlock* t, const KernelSiginfo& info, KernelUcontext* found) {
+  if (!in_guest(t) || !runs_agent(found))
+    return false;
+  KernelSigcontext& m = found->mcontext;
+  if (t->recorded_count < kMostRecorded) // those that are open here merge, as in the kernel
+    t->recorded[t->recorded_count++] = info;
+  found->sigmask |= agent_mask() | kKick;
+  guest_slot(t).kernel_mask = ~SignalSet{0};
+  t->attention = 1;
+  if (between(m.rip, agent_forward_begin, agent_forward_end)) {
+    m.rip = address_of(agent_forward_end);
+    m.rax = static_cast<uint64_t>(kNotMade);
+  }
+  GuestSlot& g = guest_slot(t);
+  g.cpu.guest->ops.interrupt(g.cpu);
+  return true;
+}
+
+namespace {
+
+// Outside, without sites, the agent does not see a thread's calls: it must not need to, should the
+// keeper die now.
+void give_back_if_closed(ThreadBlock* t, KernelUcontext* uc) {
+  if (!agent_config.guest_closed || !takes_part(t) || t->step_out)
+    return;
+  take_trap_flag(t, uc);
+  t->action = Action::kRun;
+  if (in_arena(uc->mcontext.rip))
+    step_out(t, uc); // and comes here again
+  else
+    give_back(t, uc);
+  set_trap_flag(t, uc);
+}
+
+void enter_guest(ThreadBlock* t, KernelUcontext* uc) {
+  GuestSlot& g = guest_slot(t);
+  g.cpu.regs.fs_base = read_base(ARCH_GET_FS);
+  g.cpu.regs.gs_base = read_base(ARCH_GET_GS);
+  move_in(t, uc);
+  // A frame's image is the thread's own.
+  if (const uint64_t image = uc->mcontext.fpstate) {
+    memset(g.vectors, 0, agent_config.xstate_size);
+    memcpy(g.vectors, reinterpret_cast<const void*>(image), agent_config.xstate_size);
+    uc->mcontext.fpstate = address_of(g.vectors);
+  }
+  stay(t);
+}
+
+} // namespace
+
+void run_in_guest(ThreadBlock* t, KernelUcontext* uc) {
+  if (!is_at_door(t, uc))
+    return;
+  if (!agent_config.guest_closed && open_processor(t))
+    enter_guest(t, uc);
+  give_back_if_closed(t, uc);
+}
+
+// A thread that was born in the guest, on its own stack, all signals blocked. Its first home and
+// its processor are the parent's doing: a process of its own in shared
+// memory has descriptors of its own, too.
+extern "C" [[noreturn]] void agent_in_guest_thread(ThreadBlock* t) {
+  agent_in_new_thread(t);
+  GuestSlot& g = guest_slot(t);
+  move_in(t, &g.first_home);
+  stay(t);
+  give_back_if_closed(t, &g.first_home);
+  agent_resume(&g.first_home);
+}
+
+// On its way out of the agent from inside a forwarded call: what its registers do not say. Its home
+// may be overwritten by now.
+void leave_forwarded_call(ThreadBlock* t) {
+  if (!in_guest(t))
+    return;
+  GuestSlot& g = guest_slot(t);
+  store_vectors(g);
+  constexpr uint32_t kAll = ~0u;
+  asm volatile("xrstor64 (%0)" ::"r"(g.vectors), "a"(kAll), "d"(kAll) : "memory");
+  t->home = 0;
+  send_recorded(t);
+}
+
+void close_process_guest() {
+  if (!agent_config.guest)
+    return;
+  GuestRoom& room = guest_room();
+  uint32_t left = room.guest.cpu_count;
+  for (uint32_t i = 0; i < kThreadSlots && left; ++i)
+    if (room.slots[i].has_cpu) {
+      room.guest.ops.close_cpu(room.slots[i].cpu);
+      --left;
+    }
+  room.memory.close();
+  room.guest.ops.close(room.guest);
+}
+
+namespace {
+
+void find_own_memory(GuestRoom& room) {
+  const TargetRange ranges[] = {
+      {TargetAddr(agent_config.code_near_main),
+       TargetAddr(agent_config.code_near_main + agent_config.code_near_main_size)},
+      {TargetAddr(agent_config.guest), TargetAddr(agent_config.guest + agent_config.guest_size)},
+      {TargetAddr(agent_config.text_begin), TargetAddr(agent_config.block_end)},
+  };
+  room.own_count = 0;
+  for (const TargetRange& range : ranges) {
+    if (range.empty())
+      continue;
+    uint32_t at = room.own_count++;
+    for (; at > 0 && range.begin < room.own[at - 1].begin; --at)
+      room.own[at] = room.own[at - 1];
+    room.own[at] = range;
+  }
+}
+
+} // namespace
+
+// Once, at birth, by the keeper's errand: the process's guest.
+void open_process_guest() {
+  if (!agent_config.guest)
+    return;
+  GuestRoom& room = guest_room();
+  const uint64_t tables =
+      (agent_config.guest + page_round(sizeof(GuestRoom)) + kGuestTablesSize - 1) &
+      ~(kGuestTablesSize - 1);
+  const backend::Handler handler{kVectorBreakpoint,
+                                 TargetAddr(address_of(agent_monitor_breakpoint))};
+  Status ok = backend::open_guest(
+      room.guest, backend::kvm_guest(), {TargetAddr(tables), TargetAddr(tables + kGuestTablesSize)},
+      static_cast<backend::Placement>(agent_config.guest_placement), {&handler, 1});
+  new (&room.memory) process::AddressSpace;
+  find_own_memory(room);
+  if (ok)
+    ok = room.memory.open(room.guest, room.known, {room.own, room.own_count});
+  agent_config.guest_refused =
+      ok ? 0 : static_cast<uint32_t>(ok.error().detail ? ok.error().detail : 22);
+}
+
+} // namespace dune::agent

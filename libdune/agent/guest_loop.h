@@ -1,0 +1,97 @@
+// The agent's half of Dune mode: docs/dune-mode.md. A thread in a guest is on the host side, in
+// guest_loop.cpp, whenever anything but the monitor (monitor.cpp) has to see it.
+#pragma once
+
+#include "libdune/agent/agent.h"
+#include "libdune/backend/guest.h"
+#include "libdune/process/address_space.h"
+#include "libdune/process/unknown_calls.h"
+
+namespace dune::agent {
+
+// What a thread slot has of the guest. Processors are kept for the slot's next thread.
+struct alignas(kPageSize) GuestSlot {
+  backend::CpuMemory memory;
+  // The vector state as a signal frame has it, while the home's fpstate points here. The
+  // processor has the true one except from fetch_vectors to the next entry.
+  alignas(64) uint8_t vectors[16 * 1024];
+  KernelUcontext first_home; // of a thread that was born in the guest
+  backend::Cpu cpu;
+  uint32_t has_cpu;
+  uint32_t vectors_fetched;
+  process::FaultHistory faults;
+  uint64_t illegal_at;   // the last exit was for an illegal instruction there
+  uint32_t in_monitor;   // cpu.regs are the monitor's, the program's lie on its stack
+  SignalSet kernel_mask; // the thread's, less the kick's signal; ~0: not known
+};
+
+struct GuestRoom {
+  backend::Guest guest;
+  process::AddressSpace memory;
+  process::UnknownCalls unknown_calls;
+  // What is ours of the process's memory, by rising address.
+  uint32_t own_count;
+  TargetRange own[3];
+  // As many as /proc/sys/vm/max_map_count lets a process have by default.
+  process::Mapped known[65536];
+  GuestSlot slots[session::kThreadSlots];
+};
+static_assert(sizeof(GuestRoom) + 2 * kGuestTablesSize <= kGuestRoomSize);
+
+inline GuestRoom& guest_room() { return *reinterpret_cast<GuestRoom*>(agent_config.guest); }
+inline GuestSlot& guest_slot(const ThreadBlock* t) { return guest_room().slots[t->slot]; }
+
+inline bool in_guest(const ThreadBlock* t) { return t && t->home; }
+
+// guest_loop.cpp
+// At birth: the process's guest. AgentConfig::guest_refused says what came of it.
+void open_process_guest();
+// At the end: its descriptors. No thread is in it.
+void close_process_guest();
+void leave_forwarded_call(ThreadBlock*);
+// At the end of every handler: the thread goes on in the guest, if it is to, and comes back when it
+// leaves. uc is the program's context before and after.
+void run_in_guest(ThreadBlock*, KernelUcontext*);
+// A signal that found the thread on the host side: true, if it waits for the loop now.
+bool record_signal(ThreadBlock*, const KernelSiginfo&, KernelUcontext* found);
+// False: the backend has no more processors.
+bool open_processor(ThreadBlock*);
+// No handler records a signal until the next entry.
+void hold_signals(ThreadBlock*);
+inline void set_kernel_mask(SignalSet mask) {
+  constexpr long kSigSetmask = 2;
+  syscall_of(__NR_rt_sigprocmask, kSigSetmask, reinterpret_cast<uint64_t>(&mask), 0, sizeof mask);
+}
+// Brings the vector state into the home's fpstate.
+void fetch_vectors(ThreadBlock*);
+
+// guest_calls.cpp
+// The thread's `syscall` behind which it is.
+void make_guest_call(ThreadBlock*, KernelUcontext*);
+
+// guest_entry.S
+// Makes the call that m says, from where the program's filters judge it. kNotMade: a signal came
+// first.
+extern "C" long agent_forward(const KernelSigcontext* m, const ThreadBlock*);
+extern "C" char agent_forward_begin[], agent_forward_call[], agent_forward_end[];
+// Makes a thread whose stack is its block's; it begins in agent_in_guest_thread.
+extern "C" long agent_forward_clone(const KernelSigcontext* m, ThreadBlock* child);
+// rt_sigreturn.
+extern "C" [[noreturn]] void agent_resume(const KernelUcontext*);
+extern "C" char agent_monitor_breakpoint[], agent_monitor_saved[], agent_monitor_commit[],
+    agent_monitor_pass[], agent_monitor_attention[], agent_monitor_end[];
+
+// The monitor's stack is the lower end of the slot's, and begins with this.
+inline constexpr uint64_t kMonitorStackSize = 8 * 1024;
+struct MonitorFrame {
+  Registers regs;
+  TrapFrame trap;
+};
+inline TargetAddr monitor_stack(const ThreadBlock* t) {
+  return TargetAddr(agent_config.stacks + t->slot * session::kAgentStackSize + kMonitorStackSize);
+}
+inline MonitorFrame& monitor_frame(const ThreadBlock* t) {
+  return *reinterpret_cast<MonitorFrame*>(monitor_stack(t).value - sizeof(MonitorFrame));
+}
+
+} // namespace dune::agent
