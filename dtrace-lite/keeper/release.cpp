@@ -209,7 +209,10 @@ Way bring_out(Injected& in, StoppedProcess& process, const Tracee& thread) {
   }
   if (process.run_briefly(thread.tid()))
     return Way::kInside;
-  return thread_state(thread.tid()) ? Way::kStuck : Way::kOut;
+  const auto& stragglers = process.stragglers();
+  const bool stuck =
+      std::find(stragglers.begin(), stragglers.end(), thread.tid()) != stragglers.end();
+  return stuck ? Way::kStuck : Way::kOut; // else it is ending
 }
 
 // The threads that cannot be brought out. By turns: one may hold a lock of the agent's that another
