@@ -290,8 +290,11 @@ Checked<void> map_everything(Injected& in, Remote& remote) {
 // What the backend found on its own threads, less what is refused for this process's.
 uint32_t capabilities_for(const Tracee& thread, const dune::backend::Choice& choice) {
   uint32_t capabilities = choice.probe.capabilities;
-  if (choice.backend->guest)
-    return (capabilities & kCapStep) | kCapSystemCalls;
+  if (choice.backend->guest) {
+    if (capabilities & kCapRing0)
+      capabilities |= kCapProtectedAgent;
+    return (capabilities & (kCapStep | kCapRing0 | kCapProtectedAgent)) | kCapSystemCalls;
+  }
   if (!dune::Fd(dune::backend::open_kick(thread.tid())))
     capabilities &= ~kCapPreciseKick;
   return capabilities;
@@ -353,9 +356,10 @@ Checked<void> bring_up(Injected& in, const Tracee& thread, Detour& detour,
   std::memcpy(c.xstate_features, &xstate_format().features, sizeof c.xstate_features);
   c.guest = in.map.guest;
   c.guest_size = in.map.guest_size;
-  // In ring 3 also where ring 0 is hardware, until the agent's memory is the supervisor's there.
-  c.guest_placement = static_cast<uint32_t>(dune::backend::Placement::kRing3);
   in.capabilities = capabilities_for(thread, choice);
+  using dune::backend::Placement;
+  c.guest_placement =
+      static_cast<uint32_t>(in.capabilities & kCapRing0 ? Placement::kRing0 : Placement::kRing3);
   c.owned = dune::agent::owned_signals(in.capabilities & kCapPreciseKick);
   c.has_fsgsbase = (read_auxv(in.pid, AT_HWCAP2) & kHwcap2Fsgsbase) != 0;
   if (auto ok = in.memory->write(TargetAddr(in.map.agent_text + in.image.config), &c, sizeof c);

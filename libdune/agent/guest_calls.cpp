@@ -13,7 +13,7 @@ namespace {
 constexpr SignalSet kKick = signal_bit(kKickSignal);
 constexpr uint64_t kCloneVm = 0x100, kCloneVfork = 0x4000, kCloneSettls = 0x80000;
 
-constexpr long kEagain = -11;
+constexpr long kEagain = -11, kEfault = -14;
 
 uint64_t address_of(const void* p) { return reinterpret_cast<uint64_t>(p); }
 
@@ -37,7 +37,7 @@ void end_call(ThreadBlock* t) {
 
 long change_base(ThreadBlock* t, const KernelSigcontext& m) {
   Registers& r = guest_slot(t).cpu.regs;
-  constexpr long kEperm = -1, kEfault = -14;
+  constexpr long kEperm = -1;
   switch (static_cast<int>(m.rdi)) {
   case ARCH_SET_FS:
   case ARCH_SET_GS:
@@ -119,7 +119,7 @@ long change_mappings(ThreadBlock* t, const KernelSigcontext& m, const process::R
                      const long args[6]) {
   using Act = process::Policy::Act;
   GuestRoom& room = guest_room();
-  const std::span<const TargetRange> ours{room.own, room.own_count};
+  const std::span<const TargetRange> ours = own_memory();
   Maker maker{t, &m};
   const auto number = static_cast<long>(m.rax);
   const process::Policy policy = process::memory_policy(row, args, ours);
@@ -192,11 +192,57 @@ long close_in_pieces(ThreadBlock* t, const KernelSigcontext& m, const process::P
   });
 }
 
-long forward(ThreadBlock* t, const KernelSigcontext& m) {
+// --- The agent's memory, where it is protected ---------------------------------------------------
+
+struct Arguments {
+  explicit Arguments(const KernelSigcontext& m)
+      : values{static_cast<long>(m.rdi), static_cast<long>(m.rsi), static_cast<long>(m.rdx),
+               static_cast<long>(m.r10), static_cast<long>(m.r8),  static_cast<long>(m.r9)} {}
+  long values[6];
+};
+
+bool read_for_call(void* thread, void* to, TargetAddr from, uint64_t size) {
+  return read_user(static_cast<ThreadBlock*>(thread), to, from.value, size);
+}
+bool write_for_call(void* thread, TargetAddr to, const void* from, uint64_t size) {
+  return write_user(static_cast<ThreadBlock*>(thread), to.value, from, size);
+}
+
+// True: the call is not made.
+bool names_our_memory(ThreadBlock* t, const KernelSigcontext& m, process::CallCopy& copy) {
+  return process::names_memory(process::policy_of(static_cast<uint32_t>(m.rax)),
+                               Arguments(m).values, own_memory(), {read_for_call, t}, &copy);
+}
+
+// What an open has given may be a way to write to our memory.
+long keep_if_harmless(long fd) {
+  char path[40] = "/proc/self/fd/";
+  char digits[12];
+  size_t count = 0;
+  for (auto n = static_cast<uint64_t>(fd); count == 0 || n; n /= 10)
+    digits[count++] = static_cast<char>('0' + n % 10);
+  size_t end = sizeof "/proc/self/fd/" - 1;
+  while (count)
+    path[end++] = digits[--count];
+  constexpr long kGetFlags = 3, kAccessMode = 3, kEacces = -13;
+  const long flags = syscall_of(__NR_fcntl, fd, kGetFlags, 0);
+  char target[256];
+  const long size = syscall_of(__NR_readlink, address_of(path), address_of(target), sizeof target);
+  if (is_errno(flags) || (flags & kAccessMode) == 0 || size <= 0)
+    return fd;
+  const auto thread = process::memory_file_of({target, static_cast<size_t>(size)});
+  if (!thread || syscall_of(__NR_tgkill, agent_config.target_pid, *thread, 0) != 0)
+    return fd;
+  syscall_of(__NR_close, fd);
+  return kEacces;
+}
+
+// --- All others ----------------------------------------------------------------------------------
+
+long forward(ThreadBlock* t, const KernelSigcontext& m, const process::CallCopy& copy) {
   using process::Effect;
-  const long args[6] = {static_cast<long>(m.rdi), static_cast<long>(m.rsi),
-                        static_cast<long>(m.rdx), static_cast<long>(m.r10),
-                        static_cast<long>(m.r8),  static_cast<long>(m.r9)};
+  const Arguments arguments(m);
+  const long(&args)[6] = arguments.values;
   const process::Row& row = process::policy_of(static_cast<uint32_t>(m.rax));
   if (!process::is_known(row))
     guest_room().unknown_calls.count(static_cast<uint32_t>(m.rax));
@@ -209,18 +255,19 @@ long forward(ThreadBlock* t, const KernelSigcontext& m) {
     if (policy.act != process::Policy::Act::kAsIs)
       return close_in_pieces(t, m, policy, ours, args);
   }
-  switch (process::effect_of(row, args)) {
-  case Effect::kMemory:
-    return change_mappings(t, m, row, args);
-  case Effect::kAbsent:
-    if (m.rax == __NR_rseq && agent_config.keeps_rseq)
-      return agent_forward(&m, t);
+  const Effect effect = process::effect_of(row, args);
+  const bool kept_rseq = m.rax == __NR_rseq && agent_config.keeps_rseq;
+  if ((effect == Effect::kAbsent && !kept_rseq) || (effect == Effect::kUnguarded && is_protected()))
     return -long{process::error_of(row, args)};
-  case Effect::kIdentity:
-    return m.rax == __NR_arch_prctl ? change_base(t, m) : agent_forward(&m, t);
-  default:
+  if (effect == Effect::kMemory)
+    return change_mappings(t, m, row, args);
+  if (m.rax == __NR_arch_prctl)
+    return change_base(t, m);
+  if (!is_protected())
     return agent_forward(&m, t);
-  }
+  const Call call = call_with(t, m, copy.arguments());
+  const long result = copy.finish(agent_forward(&call.context, t), {write_for_call, t});
+  return effect == Effect::kOpen && !is_errno(result) ? keep_if_harmless(result) : result;
 }
 
 // The arguments of a clone3, as far as they are known here.
@@ -326,6 +373,10 @@ void make_guest_call(ThreadBlock* t, KernelUcontext* uc) {
   m.rip -= kSyscallLength;
   t->call_number = m.rax;
   t->last_rsp = m.rsp;
+  std::byte room[512];
+  process::CallCopy copy(room);
+  if (is_protected() && names_our_memory(t, m, copy))
+    return answer(t, uc, kEfault);
   if (answer_signal_call(t, uc))
     return;
   switch (m.rax) {
@@ -341,7 +392,7 @@ void make_guest_call(ThreadBlock* t, KernelUcontext* uc) {
   }
   begin_call(t, m);
   // Whoever wants a stop has seen this thread in its call, or is seen here.
-  const long result = stop_wanted(t) ? kNotMade : forward(t, m);
+  const long result = stop_wanted(t) ? kNotMade : forward(t, m, copy);
   end_call(t);
   if (result == kNotMade)
     return;

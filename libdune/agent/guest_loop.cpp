@@ -272,6 +272,8 @@ Left leave_monitor(const ThreadBlock* t, Registers& regs) {
 }
 
 bool is_in_monitor(const ThreadBlock* t, const Registers& regs) {
+  if (is_protected())
+    return regs.cs == kKernelCode;
   return in_agent_text(regs.rip) || monitor_stack(t).value - regs.rsp < kMonitorStackSize;
 }
 
@@ -530,9 +532,11 @@ void close_process_guest() {
 namespace {
 
 void find_own_memory(GuestRoom& room) {
+  const TargetAddr near_libs(agent_config.code_near_libs), near_main(agent_config.code_near_main);
+  room.copies[0] = {near_libs, near_libs + kCodeNearLibsSize};
+  room.copies[1] = {near_main, near_main + agent_config.code_near_main_size};
   const TargetRange ranges[] = {
-      {TargetAddr(agent_config.code_near_main),
-       TargetAddr(agent_config.code_near_main + agent_config.code_near_main_size)},
+      room.copies[1],
       {TargetAddr(agent_config.guest), TargetAddr(agent_config.guest + agent_config.guest_size)},
       {TargetAddr(agent_config.text_begin), TargetAddr(agent_config.block_end)},
   };
@@ -565,7 +569,7 @@ void open_process_guest() {
   new (&room.memory) process::AddressSpace;
   find_own_memory(room);
   if (ok)
-    ok = room.memory.open(room.guest, room.known, {room.own, room.own_count});
+    ok = room.memory.open(room.guest, room.known, own_memory(), room.copies);
   agent_config.guest_refused =
       ok ? 0 : static_cast<uint32_t>(ok.error().detail ? ok.error().detail : 22);
 }

@@ -32,6 +32,7 @@ struct GuestRoom {
   // What is ours of the process's memory, by rising address.
   uint32_t own_count;
   TargetRange own[3];
+  TargetRange copies[2]; // of it, the code that the program executes
   // As many as /proc/sys/vm/max_map_count lets a process have by default.
   process::Mapped known[65536];
   GuestSlot slots[session::kThreadSlots];
@@ -40,6 +41,14 @@ static_assert(sizeof(GuestRoom) + 2 * kGuestTablesSize <= kGuestRoomSize);
 
 inline GuestRoom& guest_room() { return *reinterpret_cast<GuestRoom*>(agent_config.guest); }
 inline GuestSlot& guest_slot(const ThreadBlock* t) { return guest_room().slots[t->slot]; }
+
+inline std::span<const TargetRange> own_memory() {
+  return {guest_room().own, guest_room().own_count};
+}
+// The agent's memory is ring 0's, and the program cannot have the kernel touch it either.
+inline bool is_protected() {
+  return agent_config.guest && guest_room().guest.placement == backend::Placement::kRing0;
+}
 
 inline bool in_guest(const ThreadBlock* t) { return t && t->home; }
 

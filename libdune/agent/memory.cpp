@@ -1,6 +1,6 @@
 // Memory: what the compiler expects of a C library, and access to the program's memory that
 // survives a bad address.
-#include "libdune/agent/agent.h"
+#include "libdune/agent/guest_loop.h"
 
 extern "C" void* memcpy(void* to, const void* from, size_t n) {
   void* result = to;
@@ -42,6 +42,11 @@ bool read_user(ThreadBlock* t, void* to, uint64_t from, uint64_t size) {
   return guarded_copy(t, to, reinterpret_cast<const void*>(from), size);
 }
 bool write_user(ThreadBlock* t, uint64_t to, const void* from, uint64_t size) {
+  // What the program names may be ours (a stack for a signal's frame).
+  if (is_protected())
+    for (const TargetRange& own : own_memory())
+      if (own.overlaps({TargetAddr(to), TargetAddr(to) + size}))
+        return false;
   return guarded_copy(t, reinterpret_cast<void*>(to), from, size);
 }
 

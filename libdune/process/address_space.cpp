@@ -92,10 +92,11 @@ TargetRange common(TargetRange a, TargetRange b) {
 } // namespace
 
 Status AddressSpace::open(backend::Guest& guest, std::span<Mapped> pool,
-                          std::span<const TargetRange> own) {
+                          std::span<const TargetRange> own, std::span<const TargetRange> copies) {
   guest_ = &guest;
   known_ = Mappings(pool);
   own_ = own;
+  copies_ = copies;
   static constexpr char kPath[] = "/proc/self/maps";
   const long fd =
       backend::move_high(syscall_of(__NR_openat, AT_FDCWD, kPath, O_RDONLY | O_CLOEXEC, 0));
@@ -111,12 +112,19 @@ void AddressSpace::close() {
   maps_ = -1;
 }
 
-TargetRange AddressSpace::own_at(TargetAddr a) const {
-  for (const TargetRange& range : own_)
+namespace {
+
+TargetRange range_at(std::span<const TargetRange> ranges, TargetAddr a) {
+  for (const TargetRange& range : ranges)
     if (range.contains(a))
       return range;
   return {};
 }
+
+} // namespace
+
+TargetRange AddressSpace::own_at(TargetAddr a) const { return range_at(own_, a); }
+TargetRange AddressSpace::copy_at(TargetAddr a) const { return range_at(copies_, a); }
 
 // Everything, or in a pool that is too small what there is room for around `wanted`. False: the
 // kernel does not tell.
@@ -162,9 +170,10 @@ Outcome AddressSpace::map_around(TargetAddr page, const Mapped& m) {
     window = common({first, first + kAround}, m.range);
   uint64_t rights = m.rights | kPageRead | kPageUser;
   if (const TargetRange own = own_at(page); !own.empty()) {
-    window = common(window, own);
+    const TargetRange copy = copy_at(page);
+    window = common(window, copy.empty() ? own : copy);
     rights |= kPageOwn;
-    if (guest_->placement == backend::Placement::kRing0)
+    if (copy.empty() && guest_->placement == backend::Placement::kRing0)
       rights &= ~uint64_t{kPageUser};
   } else {
     for (const TargetRange& other : own_)
@@ -250,7 +259,7 @@ Outcome AddressSpace::answer(TargetAddr page, uint64_t error, long populated, bo
 Outcome AddressSpace::serve(TargetAddr address, uint64_t error, FaultHistory& history) {
   const TargetAddr page = address.align_down(kPageSize);
   const bool hidden = guest_->placement == backend::Placement::kRing0 && error & kFaultUser &&
-                      !own_at(page).empty();
+                      !own_at(page).empty() && copy_at(page).empty();
   Outcome outcome = Outcome::kNoMapping;
   if (kEverything.contains(page) && !hidden) {
     const bool for_write = error & kFaultWrite;

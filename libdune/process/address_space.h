@@ -57,9 +57,11 @@ public:
   AddressSpace& operator=(const AddressSpace&) = delete;
 
   // `own` is memory that is ours and not the program's; handlers in ring 3 share it with the
-  // program, where ring 0 is real there is nothing for ring 3. All three stay the caller's.
+  // program, where ring 0 is real there is nothing for ring 3 but `copies`, parts of it that the
+  // program executes and nobody writes. All four stay the caller's.
   // Takes a descriptor, which lies high and is closed by execve.
-  Status open(backend::Guest&, std::span<Mapped> pool, std::span<const TargetRange> own);
+  Status open(backend::Guest&, std::span<Mapped> pool, std::span<const TargetRange> own,
+              std::span<const TargetRange> copies = {});
   // Also in a forked child, which can do nothing else with it.
   void close();
   int descriptor() const { return maps_; }
@@ -80,7 +82,8 @@ public:
   Mutex& mutex() { return mutex_; }
 
 private:
-  TargetRange own_at(TargetAddr) const; // empty: the program's
+  TargetRange own_at(TargetAddr) const;  // empty: the program's
+  TargetRange copy_at(TargetAddr) const; // empty: not one of the copies
   bool read_mappings(TargetAddr wanted);
   void drop(TargetRange);
   bool make_readable(const Mapped&);
@@ -95,7 +98,7 @@ private:
   long set_break(const long arguments[6], Call, void* context);
 
   backend::Guest* guest_ = nullptr;
-  std::span<const TargetRange> own_;
+  std::span<const TargetRange> own_, copies_;
   int maps_ = -1;
   Mutex mutex_;
   // Guarded by it:

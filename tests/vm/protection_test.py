@@ -1,0 +1,39 @@
+#!/usr/bin/env python3
+"""A target that tries to change the agent: refused where the agent is in ring 0, and let without a guest (so the attempt is one)."""
+import os
+import re
+
+import machine
+
+INTRUDER = os.path.join(os.environ["DDBG_TEST_TARGETS"], "intruder")
+
+
+class Protection(machine.MachineTest):
+    def attack(self, backend, *arguments):
+        """What it is let do, as far as it says."""
+        done = self.vm("--kernel", "6.12", "--la57", "on", "--smp", "2", "--timeout", "250", "--", "ddbg", "-q", "-nx", "-batch", "--backend", backend,
+                       "-ex", "handle SIGSEGV SIGUSR1 nostop noprint", "-ex", "break attacked", "-ex", "run", "-ex", "continue",
+                       "--args", INTRUDER, *arguments)
+        self.out = done.stdout.decode(errors="replace")
+        self.told = self.out + done.stderr.decode(errors="replace")
+        return re.search(r"^\d+ mappings, (\d+) pages: (\d+) stored to, (\d+) read into$", self.out, re.M)
+
+    def test_no_page_and_no_call(self):
+        let = self.attack("kvm")
+        self.assertRegex(self.out, r"Breakpoint 1, attacked \(\)", self.told)  # nor has it harmed itself
+        self.assertTrue(let, self.told)
+        self.assertGreater(int(let[1]), 60000, self.told)
+        self.assertEqual((let[2], let[3]), ("0", "0"), self.told)
+        self.assertNotIn("let: ", self.out, self.told)
+
+    def test_signal_frame(self):
+        self.attack("kvm", "frame")
+        self.assertIn("Program terminated with signal SIGSEGV", self.out, self.told)
+
+    def test_without_a_guest(self):
+        let = self.attack("signal")
+        self.assertTrue(let and int(let[2]) > 0 and int(let[3]) > 0, self.told)
+
+
+if __name__ == "__main__":
+    machine.main("6.12")
