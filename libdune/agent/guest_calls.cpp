@@ -348,12 +348,17 @@ void make_process_call(ThreadBlock* t, KernelUcontext* uc) {
   if (made.call == PendingCall::kFork && result == 0)
     process.detached = 1;
   end_call(t);
+  const KernelSigcontext before = m;
   m.rax = static_cast<uint64_t>(result);
   m.rip += kSyscallLength;
   m.rcx = m.rip;
   m.r11 = m.eflags;
   registers_from(t->call_regs, m);
   agent_after_call(t);
+  if (result == kNotMade) { // to those who waited for it, it has failed; then the signal, and again
+    m = before;
+    return;
+  }
   t->trap_flag = TrapFlag::kProgram;
   if (made.call == PendingCall::kFork && result == 0) {
     uc->sigmask = t->call_mask;

@@ -304,6 +304,29 @@ void store(Registers& r, const kvm_run& run) {
   r.gs_base = s.gs.base;
 }
 
+// An exception on its way into the guest when the run was interrupted: KVM would deliver it with
+// whatever registers the next run has. It is taken back, and told as one without a handler. (For
+// int3 and into, whose rip is behind them already, KVM does not say that it holds one, but no
+// interrupt could be delivered then.)
+bool take_held_exception(Cpu& c, Exit& e) {
+  kvm_run& run = run_of(c);
+  kvm_vcpu_events events{};
+  if (run.ready_for_interrupt_injection || control(c.fd, KVM_GET_VCPU_EVENTS, &events) != 0)
+    return false;
+  const uint8_t vector = events.exception.nr;
+  const bool soft = vector == kVectorBreakpoint || vector == kVectorOverflow;
+  if (!events.exception.injected && (!soft || events.interrupt.shadow))
+    return false;
+  e = {Why::kTrap, vector};
+  if (events.exception.has_error_code)
+    e.error = events.exception.error_code;
+  if (vector == kVectorPageFault)
+    e.address = run.s.regs.sregs.cr2;
+  events.exception = {};
+  events.flags = 0;
+  return control(c.fd, KVM_SET_VCPU_EVENTS, &events) == 0;
+}
+
 Exit run_kvm(Cpu& c) {
   kvm_run& run = run_of(c);
   load(run, c.regs);
@@ -312,11 +335,11 @@ Exit run_kvm(Cpu& c) {
   store(c.regs, run);
   if (result == -kEintr) {
     // On its way out with something else: that comes first, the interruption with the next run().
+    Exit e{Why::kInterrupted};
     const bool leaving = stubs_contain(*c.guest, c.regs.rip);
-    __atomic_store_n(&run.immediate_exit, leaving, __ATOMIC_RELAXED);
-    if (leaving)
-      return host_call(c, stub_number(*c.guest, c.regs.rip), run.s.regs.sregs.cr2);
-    return {Why::kInterrupted};
+    const bool first = leaving || take_held_exception(c, e);
+    __atomic_store_n(&run.immediate_exit, first, __ATOMIC_RELAXED);
+    return leaving ? host_call(c, stub_number(*c.guest, c.regs.rip), run.s.regs.sregs.cr2) : e;
   }
   if (result == -kEfault)
     return {Why::kUnbacked};

@@ -84,6 +84,8 @@ Traced::Traced(const std::string& command) {
   for (char** e = environ; *e; ++e)
     if (strncmp(*e, "SHELL=", 6) != 0)
       options.environment.push_back(*e);
+  if (const char* backend = getenv("DDBG_TEST_BACKEND"))
+    options.backend = backend;
   auto inferior = Inferior::launch(*client_, options);
   if (!inferior) {
     ADD_FAILURE() << command << ": " << inferior.error().message;
