@@ -17,7 +17,8 @@ constexpr long kEagain = -11, kEfault = -14;
 
 uint64_t address_of(const void* p) { return reinterpret_cast<uint64_t>(p); }
 
-// Where it is, for a stop meanwhile: behind its call.
+// Where it is, for a stop meanwhile: behind its call. It stays in this state until it parks or is
+// about to enter the guest (guest_loop.cpp, settle).
 void begin_call(ThreadBlock* t, const KernelSigcontext& m) {
   ThreadSlot& slot = slot_of(t);
   if (!takes_part(t))
@@ -28,11 +29,6 @@ void begin_call(ThreadBlock* t, const KernelSigcontext& m) {
   slot.regs.fs_base = cpu.regs.fs_base;
   slot.regs.gs_base = cpu.regs.gs_base;
   slot.state.store(static_cast<uint32_t>(ThreadState::kInCall));
-}
-
-void end_call(ThreadBlock* t) {
-  if (takes_part(t))
-    slot_of(t).state.store(static_cast<uint32_t>(ThreadState::kRunning));
 }
 
 long change_base(ThreadBlock* t, const KernelSigcontext& m) {
@@ -347,7 +343,6 @@ void make_process_call(ThreadBlock* t, KernelUcontext* uc) {
   const long result = made.child ? make_thread(t, uc, made.child) : agent_forward(&m, t);
   if (made.call == PendingCall::kFork && result == 0)
     process.detached = 1;
-  end_call(t);
   const KernelSigcontext before = m;
   m.rax = static_cast<uint64_t>(result);
   m.rip += kSyscallLength;
@@ -398,7 +393,6 @@ void make_guest_call(ThreadBlock* t, KernelUcontext* uc) {
   begin_call(t, m);
   // Whoever wants a stop has seen this thread in its call, or is seen here.
   const long result = stop_wanted(t) ? kNotMade : forward(t, m, copy);
-  end_call(t);
   if (result == kNotMade)
     return;
   end_wait(t, m, result);

@@ -362,18 +362,30 @@ bool is_at_door(const ThreadBlock* t, const KernelUcontext* uc) {
          (takes_part(t) || t->passthrough) && !in_agent_text(uc->mcontext.rip) && !runs_agent(uc);
 }
 
+// Out of a forwarded call, if it was in one. True: whoever wants a stop may have seen it there
+// still.
+bool leave_call(ThreadBlock* t) {
+  std::atomic<uint32_t>& state = slot_of(t).state;
+  if (state.load() != static_cast<uint32_t>(ThreadState::kInCall))
+    return false;
+  state.store(static_cast<uint32_t>(ThreadState::kRunning));
+  return true;
+}
+
 // What is at hand before the thread may go in (again).
 void settle(ThreadBlock* t) {
   KernelSiginfo info;
   while (take_recorded(t, &info))
     deliver_signal(t, &info);
   t->attention = 0;
-  if (stop_wanted(t)) {
-    KernelUcontext* uc = home_of(t);
-    take_trap_flag(t, uc);
-    on_kick(t, uc, KickedBy::kPerfEvent);
-    set_trap_flag(t, uc);
-  }
+  do {
+    if (stop_wanted(t)) {
+      KernelUcontext* uc = home_of(t);
+      take_trap_flag(t, uc);
+      on_kick(t, uc, KickedBy::kPerfEvent);
+      set_trap_flag(t, uc);
+    }
+  } while (leave_call(t));
 }
 
 void stay(ThreadBlock* t) {

@@ -62,7 +62,9 @@ void remove_locked(const Waiting* w) {
 
 bool takes(const ThreadBlock* t, SignalSet bit, bool only_if_waiting) {
   const auto state = static_cast<ThreadState>(slot_of(t).state.load());
-  return (state == ThreadState::kRunning || state == ThreadState::kParked) && takes_part(t) &&
+  const bool there = state == ThreadState::kRunning || state == ThreadState::kParked ||
+                     state == ThreadState::kInCall;
+  return there && takes_part(t) &&
          ((!only_if_waiting && !(__atomic_load_n(&t->blocked, __ATOMIC_SEQ_CST) & bit)) ||
           (__atomic_load_n(&t->waits_for, __ATOMIC_SEQ_CST) & bit));
 }

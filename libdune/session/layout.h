@@ -183,9 +183,9 @@ struct alignas(64) Record {
 // kParked -> kRunning: [F] before it changes `resume`; [A] when it saw stop_request cleared.
 // kRunning -> kLeaving: [A] at the thread's exit, while it still runs on the slot's stack.
 // kLeaving -> kFree -> kRunning: [A] once the kernel no longer knows the thread.
-// kRunning -> kInCall -> kRunning: [A] around a system call of a thread in a guest. The registers
-// are complete meanwhile, and it looks at stop_request before it runs the program again: for a stop
-// it is as good as parked.
+// kRunning -> kInCall: [A] for a system call of a thread in a guest. The registers are complete
+// meanwhile, and it looks at stop_request before and after it says that it runs the program again:
+// for a stop it is as good as parked. -> kParked: it has found one. -> kRunning: none.
 enum class ThreadState : uint32_t { kFree, kRunning, kParked, kLeaving, kStarting, kInCall };
 
 enum class StopReason : uint32_t {
