@@ -363,6 +363,11 @@ std::vector<std::string> take_out(Injected& in, StoppedProcess& process, Detour&
   // With a thread that needs the agent the others keep it, too: the handlers are the process's.
   if (!left.empty() || process.threads().empty())
     return left;
+  // KVM has a thread of the kernel's in the process, which has to run for its guest to be closed.
+  if (in.map.guest && process.is_suspended()) {
+    in.was_suspended = true;
+    ::kill(in.pid, SIGCONT);
+  }
   const std::vector<Leaving> leaving = send_out(in, process, detour);
   tell_agent(in, &AgentConfig::leaving); // from here on they do it without us, too
   remove_jumps(in);                      // with the int3s that some of them hold
