@@ -307,6 +307,11 @@ void run_once(ThreadBlock* t) {
     broken(e, g.cpu.regs);
   g.in_monitor = is_in_monitor(t, g.cpu.regs);
   if (g.in_monitor) {
+    // Before anything else, also at its first instruction: a page that only the host side has seen
+    // the need of would never come, and every trap would end there.
+    const bool page_fault = e.why == Why::kTrap && e.vector == kVectorPageFault;
+    if (page_fault && on_page_fault(t, e))
+      return;
     switch (leave_monitor(t, g.cpu.regs)) {
     case Left::kUntouched:
       e = {Why::kTrap, kVectorBreakpoint};
@@ -327,9 +332,7 @@ void run_once(ThreadBlock* t) {
   if (g.in_monitor) {
     if (e.why == Why::kUnbacked)
       (void)!guest_room().memory.unbacked(g.faults);
-    const bool page_fault = e.why == Why::kTrap && e.vector == kVectorPageFault;
-    if (e.why == Why::kTrap && !(page_fault && on_page_fault(t, e)) &&
-        !recover_monitor(t, g.cpu.regs))
+    if (e.why == Why::kTrap && !recover_monitor(t, g.cpu.regs))
       broken(e, g.cpu.regs);
     return;
   }
