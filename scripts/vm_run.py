@@ -61,6 +61,7 @@ def parse_arguments():
     qemu.add_argument("--kernel", choices=KERNELS, default="6.1")
     qemu.add_argument("--la57", choices=("on", "off"), default="off", help="five levels of page tables (off)")
     qemu.add_argument("--smp", type=int, default=1, metavar="N", help="processors (1)")
+    qemu.add_argument("--icount", action="store_true", help="its clocks count instructions, one a nanosecond; one processor")
     qemu.add_argument("--memory", type=int, metavar="MB", help="(384 and twice the files that go in)")
     qemu.add_argument("--timeout", type=float, metavar="SECONDS", help="(120; none with a terminal)")
     qemu.add_argument("--add", action="append", default=[], metavar="FILE[:PATH]", help="a file or folder that the command needs")
@@ -68,7 +69,10 @@ def parse_arguments():
     qemu.add_argument("--time", action="store_true", help="say how long it took until the command started")
     qemu.add_argument("command", nargs="*", metavar="-- COMMAND",
                       help="of the build tree or of this machine; arguments that are files here are files there")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.mode == "qemu" and arguments.icount and arguments.smp != 1:
+        parser.error("--icount is for one processor")
+    return arguments
 
 
 def find_program(name, build):
@@ -172,7 +176,7 @@ class Machine:
             initrd.write(archive)
             command = ["qemu-system-x86_64", "-accel", accelerator, "-cpu", "max,la57=" + arguments.la57, "-m", str(memory),
                        "-smp", str(arguments.smp), "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-nic", "none",
-                       "-no-reboot",
+                       "-no-reboot", *(["-icount", "shift=0,sleep=off"] if arguments.icount else []),
                        "-chardev", f"socket,id=console,fd={console}", "-serial", "chardev:console",
                        "-chardev", f"socket,id=port,fd={port}", "-device", "virtio-serial-pci",
                        "-device", "virtserialport,chardev=port,nr=1",
