@@ -1,11 +1,17 @@
 // The floors: what the kernel alone takes for an event that a process handles itself. Whatever
 // handles int3, TF or a debug register inside the process by signals cannot be faster than this.
+// Under ddbg in Dune mode the same program tells what the events take there, by its own clock.
 //   floors EVENT CPU EVENTS RUNS
 // prints one line per run: nanoseconds per event. EVENT:
-//   call   the loop that the others run, with a call of an empty function: what is not the event
+//   call   the loop that the others run, with a call of an empty function: what is not the event.
+//          A breakpoint on `empty` makes it the cost of a hit
 //   int3   int3, SIGTRAP on an alternate stack with all signals blocked, return
 //   step   the trap flag set: one SIGTRAP per instruction
 //   watch  a store to a word under a perf_event breakpoint with sigtrap
+//   getppid  a system call that does nothing
+//   fault  the first touch of each page of anonymous memory; fault16: of every sixteenth
+//   stepped  an instruction of a loop in which nothing happens: for a debugger that steps from
+//          `stepped_begin` on, EVENTS instructions and then some, but not kSlack
 #define _GNU_SOURCE
 #include <errno.h>
 #include <linux/hw_breakpoint.h>
@@ -16,12 +22,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <ucontext.h>
 #include <unistd.h>
 
-enum { kTrapFlag = 0x100 };
+enum { kTrapFlag = 0x100, kPage = 4096, kSlack = 4000 };
 
 static volatile long handled, stop_at;
 static volatile long watched;
@@ -55,7 +62,18 @@ static void handle(void (*handler)(int, siginfo_t*, void*)) {
   sigaction(SIGTRAP, &action, NULL);
 }
 
-__attribute__((noinline)) static void empty(void) { asm volatile("" ::: "memory"); }
+// Two bytes between two functions: whatever a debugger puts here is no longer than an int3.
+void empty(void);
+asm(".pushsection .text\n"
+    ".globl empty\n"
+    ".type empty, @function\n"
+    "empty:\tnop\n\tret\n"
+    ".size empty, . - empty\n"
+    ".globl behind_empty\n"
+    ".type behind_empty, @function\n"
+    "behind_empty:\tret\n"
+    ".size behind_empty, . - behind_empty\n"
+    ".popsection");
 
 static double call(long n) {
   const double start = now();
@@ -125,14 +143,64 @@ static double watch(long n) {
   return took;
 }
 
+static double getppid_calls(long n) {
+  const double start = now();
+  for (long i = 0; i < n; ++i)
+    syscall(SYS_getppid);
+  return now() - start;
+}
+
+static double first_touches(long n, size_t distance) {
+  const size_t size = (size_t)n * distance;
+  char* const memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED || madvise(memory, size, MADV_NOHUGEPAGE) != 0) {
+    perror("floors: memory");
+    exit(4);
+  }
+  const double start = now();
+  for (size_t at = 0; at < size; at += distance)
+    *(volatile char*)(memory + at) = 1;
+  const double took = now() - start;
+  munmap(memory, size);
+  return took;
+}
+
+static double fault(long n) { return first_touches(n, kPage); }
+static double fault16(long n) { return first_touches(n, 16 * kPage); }
+
+__attribute__((noinline, noclone)) void stepped_begin(void) { asm volatile("" ::: "memory"); }
+
+static void loop_of(long instructions) {
+  long n = instructions / 2;
+  asm volatile("1:\tdec %0\n\tjnz 1b" : "+r"(n)::"cc");
+}
+
+static double stepped(long n) {
+  stepped_begin();
+  const double before = now(), start = now();
+  loop_of(n);
+  const double end = now();
+  // The steps end in here.
+  loop_of(kSlack);
+  // The clock is stepped through, too.
+  return (end - start) - (start - before);
+}
+
 static const struct {
   const char* name;
   double (*run)(long);
-} kEvents[] = {{"call", call}, {"int3", int3}, {"step", step}, {"watch", watch}};
+} kEvents[] = {{"call", call},
+               {"int3", int3},
+               {"step", step},
+               {"watch", watch},
+               {"getppid", getppid_calls},
+               {"fault", fault},
+               {"fault16", fault16},
+               {"stepped", stepped}};
 
 int main(int argc, char** argv) {
   if (argc != 5) {
-    fprintf(stderr, "usage: floors call|int3|step|watch CPU EVENTS RUNS\n");
+    fprintf(stderr, "usage: floors EVENT CPU EVENTS RUNS\n");
     return 2;
   }
   cpu_set_t set;

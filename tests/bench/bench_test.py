@@ -86,6 +86,26 @@ class Bench(unittest.TestCase):
             self.assertGreater(floors[name]["median"], 0)
             self.assertEqual(floors[name]["runs"], len(floors[name]["values"]))
 
+    def test_dune_mode_is_measured_where_it_is(self):
+        try:
+            os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
+            status = 0
+        except OSError:
+            status = 1
+        with tempfile.TemporaryDirectory() as folder:
+            report = Path(folder) / "dune.json"
+            shown = output_of(ROOT / "scripts/bench", "dune", "--build", BUILD, "--quick", "--where", "native", "--json", report,
+                              status=status)
+            places = json.loads(report.read_text())["places"]
+        if status:
+            self.assertIn("native: unavailable: /dev/kvm does not open here", shown)
+            return
+        rows = places["native"]["rows"]
+        self.assertIn("hit.dune", rows)
+        for name, row in rows.items():
+            self.assertGreater(row.get("median", 0), 0, f"{name}: {row}")
+            self.assertEqual(row["runs"], 3, name)
+
     def test_a_name_that_is_not_there_is_refused(self):
         self.assertIn("no measure", output_of(ROOT / "scripts/bench", "--build", BUILD, "--only", "nothing", status=2))
 
