@@ -171,20 +171,22 @@ KernelSiginfo fault(int signal, int code, uint64_t address) {
 }
 
 // As arch/x86/kernel/traps.c has it.
-KernelSiginfo signal_of(const Exit& e, uint64_t rip) {
-  constexpr int kIllOpn = 2, kFpeIntDiv = 1, kFpeFltInv = 7, kBusAdrAln = 1;
+KernelSiginfo signal_of(ThreadBlock* t, const Exit& e) {
+  constexpr int kIllOpn = 2, kFpeIntDiv = 1, kBusAdrAln = 1;
+  const KernelSigcontext& m = home_of(t)->mcontext;
+  const uint64_t rip = m.rip;
   switch (e.vector) {
   case 0:
     return fault(kSigFpe, kFpeIntDiv, rip);
   case kVectorDebug:
-    return fault(kSigTrap, kTrapTrace, rip);
+    return fault(kSigTrap, is_icebp(t, m) ? kTrapBrkpt : kTrapTrace, rip);
   case kVectorBreakpoint:
     return fault(kSigTrap, kSiKernel, 0);
   case kVectorIllegal:
     return fault(kSigIll, kIllOpn, rip);
-  case 16:
-  case 19:
-    return fault(kSigFpe, kFpeFltInv, rip);
+  case kVectorX87:
+  case kVectorSimd:
+    return fault(kSigFpe, floating_point_code(t, e.vector), rip);
   case 11:
   case 12:
     return fault(kSigBus, kSiKernel, 0);
@@ -195,9 +197,12 @@ KernelSiginfo signal_of(const Exit& e, uint64_t rip) {
   }
 }
 
-void on_exception(ThreadBlock* t, const Exit& e) {
+void on_exception(ThreadBlock* t, const Exit& found) {
   KernelSigcontext& m = home_of(t)->mcontext;
-  KernelSiginfo info = signal_of(e, m.rip);
+  const Exit e = as_without_guest(t, found, m);
+  KernelSiginfo info = signal_of(t, e);
+  if (info.signal == kSigFpe && !info.code)
+    return; // gone meanwhile; the instruction again
   m.trap_number = e.vector;
   m.error = pushes_error_code(e.vector) ? e.error : 0;
   deliver_signal(t, &info);
@@ -216,8 +221,10 @@ bool on_page_fault(ThreadBlock* t, const Exit& e) {
   if (result == Outcome::kTablesFull || result == Outcome::kOutOfMemory)
     broken(e, g.cpu.regs);
   KernelSigcontext& m = home_of(t)->mcontext;
+  if (make_vsyscall(t, e, m))
+    return false;
   m.trap_number = kVectorPageFault;
-  m.error = e.error;
+  m.error = process::error_in_kernel(TargetAddr(e.address), e.error, result);
   m.cr2 = e.address;
   KernelSiginfo info =
       result == Outcome::kNoPage

@@ -74,6 +74,16 @@ inline void set_kernel_mask(SignalSet mask) {
 // Brings the vector state into the home's fpstate.
 void fetch_vectors(ThreadBlock*);
 
+// guest_faults.cpp
+// The exception that the same instruction raises without a guest; moves rip back to it.
+backend::Exit as_without_guest(ThreadBlock*, const backend::Exit&, KernelSigcontext&);
+// si_code; 0: there is no exception any more.
+int floating_point_code(ThreadBlock*, uint32_t vector);
+// Of a debug exception: no step, but the instruction that raises it.
+bool is_icebp(ThreadBlock*, const KernelSigcontext&);
+// True: the page fault was a call of the vsyscall page, which is done.
+bool make_vsyscall(ThreadBlock*, const backend::Exit&, KernelSigcontext&);
+
 // guest_calls.cpp
 // The thread's `syscall` behind which it is.
 void make_guest_call(ThreadBlock*, KernelUcontext*);

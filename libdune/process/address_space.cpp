@@ -37,18 +37,29 @@ bool readable(TargetAddr page) {
 
 bool is_mapped(TargetAddr page) { return on_page(__NR_msync, page, MS_ASYNC) != -ENOMEM; }
 
-// Made by MADV_GUARD_INSTALL, which kernels have that say so here. To the rest it looks like a page
-// beyond the end of a file.
-bool is_guard(TargetAddr page) {
+// 0: the kernel does not tell.
+uint64_t pagemap_entry(TargetAddr page) {
   static constexpr char kPath[] = "/proc/self/pagemap";
-  constexpr uint64_t kGuardRegion = 1ull << 58;
   const long fd = syscall_of(__NR_openat, AT_FDCWD, kPath, O_RDONLY | O_CLOEXEC, 0);
   if (is_errno(fd))
-    return false;
+    return 0;
   uint64_t entry = 0;
   syscall_of(__NR_pread64, fd, &entry, sizeof entry, page.value / kPageSize * sizeof entry);
   syscall_of(__NR_close, fd);
-  return entry & kGuardRegion;
+  return entry;
+}
+
+// Made by MADV_GUARD_INSTALL, which kernels have that say so here. To the rest it looks like a page
+// beyond the end of a file.
+bool is_guard(TargetAddr page) {
+  constexpr uint64_t kGuardRegion = 1ull << 58;
+  return pagemap_entry(page) & kGuardRegion;
+}
+
+// In the kernel's tables, where one without any right is not.
+bool is_present(TargetAddr page) {
+  constexpr uint64_t kPresent = 1ull << 63;
+  return pagemap_entry(page) & kPresent && readable(page);
 }
 
 uint64_t rights_of(long prot) {
@@ -276,6 +287,13 @@ Outcome AddressSpace::serve(TargetAddr address, uint64_t error, FaultHistory& hi
   else
     history = {};
   return outcome;
+}
+
+uint64_t error_in_kernel(TargetAddr address, uint64_t error, Outcome refused) {
+  // It says so of all of its own addresses, lest anybody learns which are there.
+  const bool present = address >= kEverything.end ||
+                       (refused == Outcome::kNoRights && is_present(address.align_down(kPageSize)));
+  return (error & ~uint64_t{kFaultPresent}) | (present ? uint64_t{kFaultPresent} : 0);
 }
 
 TargetAddr AddressSpace::unbacked(FaultHistory& history) {

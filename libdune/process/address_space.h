@@ -40,6 +40,10 @@ enum class Outcome : uint32_t {
   kTablesFull,  // this guest is spent: make another one, the tables are only a cache
 };
 
+// The error code with which the kernel refuses a fault that was refused here: its tables, not the
+// guest's, say whether the page is there.
+uint64_t error_in_kernel(TargetAddr address, uint64_t error, Outcome refused);
+
 // A thread's, zeroed: what tells a page that KVM never takes from one that comes and goes.
 struct FaultHistory {
   TargetAddr served;  // the page served last
