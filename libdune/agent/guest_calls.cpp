@@ -3,6 +3,7 @@
 #include "libdune/process/calls.h"
 
 #include <asm/prctl.h>
+#include <asm/resource.h>
 
 namespace dune::agent {
 
@@ -11,7 +12,8 @@ using namespace session;
 namespace {
 
 constexpr SignalSet kKick = signal_bit(kKickSignal);
-constexpr uint64_t kCloneVm = 0x100, kCloneVfork = 0x4000, kCloneSettls = 0x80000;
+constexpr uint64_t kCloneVm = 0x100, kCloneFiles = 0x400, kCloneVfork = 0x4000,
+                   kCloneSettls = 0x80000;
 
 constexpr long kEagain = -11, kEfault = -14;
 
@@ -135,38 +137,6 @@ long change_mappings(ThreadBlock* t, const KernelSigcontext& m, const process::R
   });
 }
 
-// The guest's descriptors, by rising number. Returns how many.
-uint32_t own_descriptors(process::DescriptorRange (&found)[8]) {
-  const GuestRoom& room = guest_room();
-  uint32_t count = 0;
-  const auto add = [&](int fd) {
-    const process::Descriptor begin(static_cast<uint64_t>(fd));
-    for (uint32_t i = 0; i < count; ++i)
-      if (found[i].end == begin) {
-        found[i].end = begin + 1;
-        return;
-      }
-    if (fd >= 0 && count < 8)
-      found[count++] = {begin, begin + 1};
-  };
-  add(room.guest.device);
-  add(room.guest.vm);
-  add(room.memory.descriptor());
-  uint32_t left = room.guest.cpu_count;
-  for (uint32_t i = 0; i < kThreadSlots && left; ++i)
-    if (room.slots[i].has_cpu) {
-      add(room.slots[i].cpu.fd);
-      --left;
-    }
-  for (uint32_t i = 1; i < count; ++i)
-    for (uint32_t k = i; k > 0 && found[k].begin < found[k - 1].begin; --k) {
-      const process::DescriptorRange other = found[k];
-      found[k] = found[k - 1];
-      found[k - 1] = other;
-    }
-  return count;
-}
-
 // All of the guest's lie at or above the first that it took.
 bool may_name_ours(const process::Row& row, const long args[6]) {
   const process::DescriptorRange high{
@@ -186,6 +156,42 @@ long close_in_pieces(ThreadBlock* t, const KernelSigcontext& m, const process::P
     const Call call = call_with(t, m, part);
     return agent_forward(&call.context, t);
   });
+}
+
+// What a folder of /proc shows, less what is ours. After a part that is all ours comes the next.
+long list_folder(ThreadBlock* t, const KernelSigcontext& m) {
+  for (;;) {
+    const long size = agent_forward(&m, t);
+    if (size <= 0)
+      return size;
+    if (const long left = hide_ours(t, m, size); left != 0)
+      return left;
+  }
+}
+
+// A limit of the program's that is raised now and then while a processor is opened.
+bool is_about_descriptors(const KernelSigcontext& m) {
+  const auto named = static_cast<uint32_t>(m.rax == __NR_prlimit64 ? m.rsi : m.rdi);
+  return named == RLIMIT_NOFILE;
+}
+long make_limit_call(ThreadBlock* t, const KernelSigcontext& m) {
+  const CallInParts parts(t);
+  const process::Holder hold(guest_room().memory.mutex());
+  return agent_forward(&m, t);
+}
+
+long forward_plain(ThreadBlock* t, const KernelSigcontext& m) {
+  switch (m.rax) {
+  case __NR_getdents:
+  case __NR_getdents64:
+    return list_folder(t, m);
+  case __NR_getrlimit:
+  case __NR_setrlimit:
+  case __NR_prlimit64:
+    return is_about_descriptors(m) ? make_limit_call(t, m) : agent_forward(&m, t);
+  default:
+    return agent_forward(&m, t);
+  }
 }
 
 // --- The agent's memory, where it is protected ---------------------------------------------------
@@ -260,9 +266,9 @@ long forward(ThreadBlock* t, const KernelSigcontext& m, const process::CallCopy&
   if (m.rax == __NR_arch_prctl)
     return change_base(t, m);
   if (!is_protected())
-    return agent_forward(&m, t);
+    return forward_plain(t, m);
   const Call call = call_with(t, m, copy.arguments());
-  const long result = copy.finish(agent_forward(&call.context, t), {write_for_call, t});
+  const long result = copy.finish(forward_plain(t, call.context), {write_for_call, t});
   return effect == Effect::kOpen && !is_errno(result) ? keep_if_harmless(result) : result;
 }
 
@@ -320,6 +326,13 @@ long make_thread(ThreadBlock* t, const KernelUcontext* uc, ThreadBlock* child) {
   return agent_forward_clone(&call, child);
 }
 
+// Of a call that makes a process.
+bool shares_descriptors(ThreadBlock* t, const KernelSigcontext& m) {
+  uint64_t flags = m.rax == __NR_clone ? m.rdi : 0;
+  return !(m.rax == __NR_clone3 && !read_user(t, &flags, m.rdi, sizeof flags)) &&
+         flags & kCloneFiles;
+}
+
 void make_process_call(ThreadBlock* t, KernelUcontext* uc) {
   KernelSigcontext& m = uc->mcontext;
   hold_signals(t);
@@ -340,6 +353,7 @@ void make_process_call(ThreadBlock* t, KernelUcontext* uc) {
     set_kernel_mask(program_mask(t, uc->sigmask)); // what a new image inherits
   if (made.call == PendingCall::kFork)
     fetch_vectors(t);
+  const bool shares = made.call == PendingCall::kFork && shares_descriptors(t, m);
   const long result = made.child ? make_thread(t, uc, made.child) : agent_forward(&m, t);
   if (made.call == PendingCall::kFork && result == 0)
     process.detached = 1;
@@ -358,7 +372,8 @@ void make_process_call(ThreadBlock* t, KernelUcontext* uc) {
   if (made.call == PendingCall::kFork && result == 0) {
     uc->sigmask = t->call_mask;
     uc->stack = t->altstack;
-    close_process_guest(); // the descriptors, of a guest that is not its own
+    if (!shares)
+      close_process_guest(); // the descriptors, of a guest that is not its own
     return;
   }
   t->landing = steps(t);

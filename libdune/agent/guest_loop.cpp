@@ -6,6 +6,7 @@
 #include "libdune/agent/guest_loop.h"
 
 #include <asm/prctl.h>
+#include <linux/fcntl.h>
 #include <new>
 
 namespace dune::agent {
@@ -418,9 +419,16 @@ void hold_signals(ThreadBlock* t) {
   guest_slot(t).kernel_mask = ~SignalSet{0};
 }
 
+namespace {
+
+// Not in a table of descriptors that was copied before the processor was made.
+bool is_open(int fd) { return !is_errno(syscall_of(__NR_fcntl, fd, F_GETFD)); }
+
+} // namespace
+
 bool open_processor(ThreadBlock* t) {
   GuestSlot& g = guest_slot(t);
-  if (g.has_cpu)
+  if (g.has_cpu && is_open(g.cpu.fd))
     return true;
   const TargetAddr memory(address_of(&g.memory));
   memset(&g.cpu, 0, sizeof g.cpu);

@@ -5,6 +5,7 @@
 #include "libdune/agent/agent.h"
 #include "libdune/backend/guest.h"
 #include "libdune/process/address_space.h"
+#include "libdune/process/calls.h"
 #include "libdune/process/unknown_calls.h"
 
 namespace dune::agent {
@@ -83,6 +84,13 @@ int floating_point_code(ThreadBlock*, uint32_t vector);
 bool is_icebp(ThreadBlock*, const KernelSigcontext&);
 // True: the page fault was a call of the vsyscall page, which is done.
 bool make_vsyscall(ThreadBlock*, const backend::Exit&, KernelSigcontext&);
+
+// guest_own.cpp
+// The guest's descriptors, by rising number. Returns how many.
+uint32_t own_descriptors(process::DescriptorRange (&found)[8]);
+// A getdents or getdents64 has answered with so many bytes: takes out what is ours. Returns how
+// many are left.
+long hide_ours(ThreadBlock*, const KernelSigcontext&, long size);
 
 // guest_calls.cpp
 // The thread's `syscall` behind which it is.

@@ -120,6 +120,27 @@ long move_high(long fd) {
   return high;
 }
 
+namespace {
+long change_limit(uint64_t soft, uint64_t hard) {
+  const rlimit64 limit{soft, hard};
+  return syscall_of(__NR_prlimit64, 0, RLIMIT_NOFILE, reinterpret_cast<uint64_t>(&limit), 0);
+}
+} // namespace
+
+RaisedLimit::RaisedLimit(long high) {
+  rlimit64 limit{};
+  syscall_of(__NR_prlimit64, 0, RLIMIT_NOFILE, 0, reinterpret_cast<uint64_t>(&limit));
+  soft_ = limit.rlim_cur;
+  hard_ = limit.rlim_max;
+  constexpr uint64_t kRoom = 1024;
+  const auto least = static_cast<uint64_t>(high);
+  const uint64_t wanted = (soft_ > least ? soft_ : least) + kRoom;
+  if (is_errno(change_limit(wanted, hard_ > wanted ? hard_ : wanted)))
+    change_limit(hard_, hard_);
+}
+
+RaisedLimit::~RaisedLimit() { change_limit(soft_, hard_); }
+
 uint8_t stub_number(const Guest& g, uint64_t rip) {
   return static_cast<uint8_t>((rip - address_of(memory_of(g).stubs).value) / kStubSize);
 }

@@ -60,6 +60,19 @@ void unmap_pages(Guest&, TargetRange);
 // is the lowest that is free. Closed by execve.
 long move_high(long fd);
 
+// While it lives, the program's RLIMIT_NOFILE leaves room for a few descriptors above `high`, as
+// far as it may be raised.
+class RaisedLimit {
+public:
+  explicit RaisedLimit(long high);
+  ~RaisedLimit();
+  RaisedLimit(const RaisedLimit&) = delete;
+  RaisedLimit& operator=(const RaisedLimit&) = delete;
+
+private:
+  uint64_t soft_, hard_;
+};
+
 bool stubs_contain(const Guest&, uint64_t rip);
 uint8_t stub_number(const Guest&, uint64_t rip); // Pre: stubs_contain
 

@@ -21,7 +21,7 @@ namespace dune::backend {
 namespace {
 
 constexpr uint64_t kDr6Clear = 0xffff0ff0;
-constexpr int kEintr = 4, kEfault = 14;
+constexpr int kEintr = 4, kEfault = 14, kEinval = 22, kEmfile = 24;
 
 struct CpuidTable {
   uint32_t count;
@@ -233,9 +233,28 @@ void close_cpu_kvm(Cpu& c) {
   c.fd = -1;
 }
 
+// A descriptor, beside the others. Its place is taken first: what is made cannot be taken back.
+long make_processor(const Guest& g) {
+  const long place = syscall_of(__NR_fcntl, g.device, F_DUPFD_CLOEXEC, g.device);
+  if (is_errno(place))
+    return place;
+  const long fd = control(g.vm, KVM_CREATE_VCPU, g.cpu_count);
+  if (is_errno(fd)) {
+    syscall_of(__NR_close, place);
+    return fd;
+  }
+  syscall_of(__NR_dup3, fd, place, O_CLOEXEC);
+  syscall_of(__NR_close, fd);
+  return place;
+}
+
 Status add_cpu_kvm(Cpu& c) {
   Guest& g = *c.guest;
-  const long fd = move_high(control(g.vm, KVM_CREATE_VCPU, g.cpu_count));
+  long fd = make_processor(g);
+  if (fd == -kEinval || fd == -kEmfile) { // the program may have lowered its limit, or used it up
+    const RaisedLimit raised(g.device);
+    fd = make_processor(g);
+  }
   if (is_errno(fd))
     return refused("KVM makes no more processors", fd);
   ++g.cpu_count;

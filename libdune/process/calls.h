@@ -21,7 +21,8 @@
 //   words it only changes if they hold that thread's number.
 // * A process that shares our memory (CLONE_VM without CLONE_THREAD) can name it by its own means:
 //   it has a number of its own, for which process_vm_writev and /proc/PID/mem are not ours.
-// * Pollsets, epoll sets, control messages (SCM_RIGHTS) and /proc/self/fd show our descriptors.
+// * Pollsets, epoll sets, control messages (SCM_RIGHTS) and names below /proc/self/fd reach our
+//   descriptors.
 // * What root can do to any process by way of the kernel (/dev/mem, bpf, modules, kexec).
 //
 // Freestanding-clean. Tables have no addresses in them: nobody relocates the agent.
@@ -249,5 +250,13 @@ std::optional<DescriptorRange> next_piece(DescriptorRange whole, Descriptor from
 // "/proc/12/task/14/mem", wherever procfs is mounted): the number of a thread, which is ours if
 // tgkill finds it in our process. Nothing if it is another file.
 std::optional<int32_t> memory_file_of(std::span<const char> path);
+
+// The same of a folder of procfs that shows what a process has.
+enum class FolderKind : uint8_t { kDescriptors, kThreads };
+struct ProcessFolder {
+  FolderKind kind;
+  int32_t thread; // whose
+};
+std::optional<ProcessFolder> process_folder_of(std::span<const char> path);
 
 } // namespace dune::process

@@ -164,15 +164,18 @@ Policy descriptor_policy(const Row& row, const long args[kMostArguments],
   return {};
 }
 
-std::optional<int32_t> memory_file_of(std::span<const char> path) {
-  constexpr char kName[] = {'/', 'm', 'e', 'm'};
-  if (path.size() < sizeof kName)
+namespace {
+// The number in "…/12/NAME".
+template <size_t N>
+std::optional<int32_t> number_before(std::span<const char> path, const char (&name)[N]) {
+  constexpr size_t kLength = N - 1;
+  if (path.size() < kLength)
     return std::nullopt;
-  for (size_t i = 0; i < sizeof kName; i++) {
-    if (path[path.size() - sizeof kName + i] != kName[i])
+  const size_t end = path.size() - kLength;
+  for (size_t i = 0; i < kLength; i++) {
+    if (path[end + i] != name[i])
       return std::nullopt;
   }
-  const size_t end = path.size() - sizeof kName;
   size_t begin = end;
   while (begin > 0 && path[begin - 1] >= '0' && path[begin - 1] <= '9')
     begin--;
@@ -185,6 +188,20 @@ std::optional<int32_t> memory_file_of(std::span<const char> path) {
       return std::nullopt;
   }
   return static_cast<int32_t>(number);
+}
+} // namespace
+
+std::optional<int32_t> memory_file_of(std::span<const char> path) {
+  return number_before(path, "/mem");
+}
+
+std::optional<ProcessFolder> process_folder_of(std::span<const char> path) {
+  if (const auto thread = number_before(path, "/task"))
+    return ProcessFolder{FolderKind::kThreads, *thread};
+  auto thread = number_before(path, "/fd");
+  if (!thread)
+    thread = number_before(path, "/fdinfo");
+  return thread ? std::optional(ProcessFolder{FolderKind::kDescriptors, *thread}) : std::nullopt;
 }
 
 } // namespace dune::process

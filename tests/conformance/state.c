@@ -43,6 +43,29 @@ static void descriptors_at_the_start(void) {
   CHECK(counted == open_descriptors(&highest));
   say("%d", counted);
 }
+static int listed_descriptors(const char* path, int fd) {
+  char entries[64]; // for two at most
+  int count = 0;
+  for (long n; (n = syscall(SYS_getdents, fd, entries, sizeof entries)) != 0;) {
+    CHECK(n > 0);
+    for (long at = 0; at < n; at += *(unsigned short*)(entries + at + 16))
+      count += entries[at + 18] != '.';
+    if (n < 0)
+      break;
+  }
+  say("%s %d", strrchr(path, '/') + 1, count);
+  return count;
+}
+static void descriptors_in_small_parts(void) {
+  const char* paths[] = {"/proc/self/fd", "/proc/self/fdinfo", "/proc/thread-self/fd"};
+  int highest, without = open_descriptors(&highest);
+  for (int i = 0; i < 3; ++i) {
+    int fd = open(paths[i], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    CHECK(listed_descriptors(paths[i], fd) == without + 1);
+    close(fd);
+  }
+  CHECK_FAILS(syscall(SYS_getdents, 999, &highest, sizeof highest), EBADF);
+}
 static void the_lowest_is_taken(void) {
   int a = open("/dev/null", O_RDONLY), b = open("/dev/null", O_RDONLY);
   CHECK(a >= 3 && b == a + 1);
@@ -194,18 +217,18 @@ static void groups_and_sessions(void) {
   }
   CHECK(status_of(child) == 0);
 }
-static void not_traced(void) {
+static int shown_in_status(const char* format) {
   char line[256];
-  int tracer = -1, threads = -1;
+  int value = -1;
   FILE* status = fopen("/proc/self/status", "re");
-  while (status && fgets(line, sizeof line, status)) {
-    sscanf(line, "TracerPid: %d", &tracer);
-    sscanf(line, "Threads: %d", &threads);
-  }
+  while (status && fgets(line, sizeof line, status))
+    sscanf(line, format, &value);
   if (status)
     fclose(status);
-  CHECK(tracer == 0 && threads == 1);
+  return value;
 }
+static void not_traced(void) { CHECK(shown_in_status("TracerPid: %d") == 0); }
+static void one_thread(void) { CHECK(shown_in_status("Threads: %d") == 1); }
 static void own_executable(void) {
   char path[4096];
   ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
@@ -357,6 +380,7 @@ static void seccomp_filter(void) {
 #define AREA "state"
 const struct Case cases[] = {
     ALONE(descriptors_at_the_start, open fcntl getdents64),
+    ALONE(descriptors_in_small_parts, getdents),
     ROW(the_lowest_is_taken, open openat close fcntl),
     ROW(dup2_takes_any, dup2 close),
     ALONE(close_range_closes_all_above, close_range),
@@ -369,6 +393,7 @@ const struct Case cases[] = {
     ROW(ids_agree, getpid gettid getpgid getsid getresuid),
     ROW(groups_and_sessions, setsid),
     ROW(not_traced, open read),
+    ROW(one_thread, open read),
     ROW(own_executable, readlink prctl),
     ROW(command_line_and_auxiliary_vector, open read),
     ROW(names, prctl),

@@ -2,6 +2,7 @@
 // the process ends.
 #include "conformance.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <linux/sched.h>
@@ -186,11 +187,62 @@ static void count_of_threads(void) {
   pthread_t threads[5];
   for (int i = 0; i < 5; ++i)
     threads[i] = start(sleeps_in_futex, &word);
-  CHECK(before == 1 && tasks() == 6);
+  CHECK(tasks() == before + 5);
   word = 1;
   futex(&word, FUTEX_WAKE, 1000, NULL);
   for (int i = 0; i < 5; ++i)
     finish(threads[i]);
+}
+static int listed_threads(void) {
+  int count = 0;
+  DIR* folder = opendir("/proc/self/task");
+  for (struct dirent* entry; folder && (entry = readdir(folder));)
+    count += entry->d_name[0] != '.';
+  if (folder)
+    closedir(folder);
+  return count;
+}
+static atomic_int named;
+static void* sleeps_as_another(void* word) {
+  CHECK(prctl(PR_SET_NAME, "kvm-nx-lpage-re") == 0);
+  ++named;
+  return sleeps_in_futex(word);
+}
+static void list_of_threads(void) {
+  static atomic_uint word;
+  word = 0;
+  named = 0;
+  while (listed_threads() != 1) // joined ones may show a little longer
+    sched_yield();
+  pthread_t threads[5];
+  for (int i = 0; i < 5; ++i)
+    threads[i] = start(sleeps_as_another, &word);
+  while (named != 5)
+    sched_yield();
+  CHECK(listed_threads() == 6);
+  word = 1;
+  futex(&word, FUTEX_WAKE, 1000, NULL);
+  for (int i = 0; i < 5; ++i)
+    finish(threads[i]);
+}
+static void* has_own_descriptors(void* unused) {
+  CHECK(unshare(CLONE_FILES) == 0);
+  pthread_t threads[20];
+  for (int i = 0; i < 20; ++i)
+    threads[i] = start(says_ids, NULL);
+  for (int i = 0; i < 20; ++i)
+    finish(threads[i]);
+  return unused;
+}
+static void threads_beside_own_descriptors(void) {
+  for (int round = 0; round < 2; ++round) {
+    finish(start(has_own_descriptors, NULL));
+    pthread_t threads[20];
+    for (int i = 0; i < 20; ++i)
+      threads[i] = start(says_ids, NULL);
+    for (int i = 0; i < 20; ++i)
+      finish(threads[i]);
+  }
 }
 static void set_tid_address_answers(void) {
   // What libc has there is wanted at this thread's end only; it is told by PR_GET_TID_ADDRESS.
@@ -239,11 +291,12 @@ static void detached_threads(void) {
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
   static atomic_uint word;
   word = 1;
+  const int before = tasks();
   for (int i = 0; i < 50; ++i) {
     pthread_t thread;
     CHECK(pthread_create(&thread, &attributes, sleeps_in_futex, &word) == 0);
   }
-  while (tasks() != 1)
+  while (tasks() != before)
     sched_yield();
   pthread_attr_destroy(&attributes);
 }
@@ -456,6 +509,8 @@ const struct Case cases[] = {
     ROW(thread_local_values, clone3 clone),
     ROW(ids_of_threads, gettid getpid clone3 clone),
     ROW(count_of_threads, clone3 clone exit),
+    ROW(list_of_threads, getdents64 clone3 clone),
+    ROW(threads_beside_own_descriptors, unshare clone3 clone),
     ROW(set_tid_address_answers, set_tid_address prctl),
     ROW(names_of_threads, prctl),
     ROW(cancelled_in_a_call, tgkill read exit),

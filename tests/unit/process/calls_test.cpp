@@ -521,5 +521,20 @@ TEST(CallsDescriptors, AProcessesMemoryIsAFileOfItsNumber) {
   close(file);
 }
 
+TEST(CallsDescriptors, FoldersThatShowWhatAProcessHas) {
+  const auto kind = [](std::string_view path) {
+    const auto folder = process_folder_of(path);
+    EXPECT_TRUE(!folder || folder->thread == 12) << path;
+    return folder ? std::optional(folder->kind) : std::nullopt;
+  };
+  EXPECT_EQ(kind("/proc/12/fd"), FolderKind::kDescriptors);
+  EXPECT_EQ(kind("/proc/11/task/12/fd"), FolderKind::kDescriptors);
+  EXPECT_EQ(kind("/mnt/p/12/fdinfo"), FolderKind::kDescriptors);
+  EXPECT_EQ(kind("/proc/12/task"), FolderKind::kThreads);
+  for (const char* other : {"/proc/12", "/proc/12/task/12", "/proc/12/mem", "/dev/fd", "/proc/fd",
+                            "/proc/x12/fd", "12/fd", "/task", ""})
+    EXPECT_EQ(kind(other), std::nullopt) << other;
+}
+
 } // namespace
 } // namespace dune::process
