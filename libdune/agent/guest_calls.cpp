@@ -333,6 +333,14 @@ bool shares_descriptors(ThreadBlock* t, const KernelSigcontext& m) {
          flags & kCloneFiles;
 }
 
+// The program's last thread ends the process. A thread that KVM keeps in it would not be outlived.
+long make_exit(ThreadBlock* t, const KernelSigcontext& m) {
+  KernelSigcontext call = m;
+  if (takes_part(t) && header().live_threads.load() == 0)
+    call.rax = __NR_exit_group;
+  return agent_forward(&call, t);
+}
+
 void make_process_call(ThreadBlock* t, KernelUcontext* uc) {
   KernelSigcontext& m = uc->mcontext;
   hold_signals(t);
@@ -354,7 +362,9 @@ void make_process_call(ThreadBlock* t, KernelUcontext* uc) {
   if (made.call == PendingCall::kFork)
     fetch_vectors(t);
   const bool shares = made.call == PendingCall::kFork && shares_descriptors(t, m);
-  const long result = made.child ? make_thread(t, uc, made.child) : agent_forward(&m, t);
+  const long result = made.child           ? make_thread(t, uc, made.child)
+                      : m.rax == __NR_exit ? make_exit(t, m)
+                                           : agent_forward(&m, t);
   if (made.call == PendingCall::kFork && result == 0)
     process.detached = 1;
   const KernelSigcontext before = m;
