@@ -68,6 +68,11 @@ uint64_t rights_of(long prot) {
          (prot & PROT_EXEC ? uint64_t{kPageExecute} : 0);
 }
 
+long prot_of(uint64_t rights) {
+  return (rights & kPageRead ? PROT_READ : 0) | (rights & kPageWrite ? PROT_WRITE : 0) |
+         (rights & kPageExecute ? PROT_EXEC : 0);
+}
+
 // As x86 has it: any right is one to read.
 bool allows(uint64_t rights, uint64_t error) {
   if (error & kFaultWrite)
@@ -164,15 +169,59 @@ void AddressSpace::drop(TargetRange range) {
 
 // KVM takes no page of a mapping without the right to read, though any other includes that.
 bool AddressSpace::make_readable(const Mapped& m) {
-  const long prot = PROT_READ | (m.rights & kPageWrite ? PROT_WRITE : 0) |
-                    (m.rights & kPageExecute ? PROT_EXEC : 0);
+  const long prot = prot_of(m.rights | kPageRead);
   if (syscall_of(__NR_mprotect, m.range.begin.value, m.range.size(), prot) != 0)
     return false;
   known_.assign(m.range, m.rights | kPageRead);
   return true;
 }
 
-Outcome AddressSpace::map_around(TargetAddr page, const Mapped& m) {
+uint64_t AddressSpace::withheld_at(TargetAddr page) const {
+  uint64_t rights = 0;
+  for (const WatchedPage& w : std::span(watched_, watched_count_))
+    if (w.page == page)
+      rights |= w.writes_only ? uint64_t{kPageWrite} : kAllRights;
+  return rights;
+}
+
+// What the processor, or KVM's shadow of the tables, has of the page beside its entry. The MMU
+// notifier of a change of the mapping has both forget it (to set CR3 does not: a shadow knows
+// nothing of entries that were written from here). The change must take nothing away: a system call
+// of another thread may be about to write there. So it is to the right to execute, which nobody
+// needs outside the guest, given or taken and back. Only where that is refused (a file system that
+// is mounted noexec) it is to the right to write.
+void AddressSpace::flush(TargetAddr page) {
+  read_mappings(page);
+  const Mapped* m = known_.find(page);
+  if (!m || !m->rights)
+    return; // nobody can have used it
+  const long prot = prot_of(m->rights);
+  // Of huge pages only the whole.
+  const TargetRange parts[] = {{page, page + kPageSize}, m->range};
+  for (const long other : {prot ^ PROT_EXEC, prot ^ PROT_WRITE})
+    for (const TargetRange& part : parts)
+      if (syscall_of(__NR_mprotect, part.begin.value, part.size(), other) == 0) {
+        syscall_of(__NR_mprotect, part.begin.value, part.size(), prot);
+        return;
+      }
+}
+
+void AddressSpace::watch_locked(std::span<const WatchedPage> pages) {
+  watched_count_ = 0;
+  // Those from before need nothing: an entry with too few rights leads to a fault, which mends it.
+  for (const WatchedPage& w :
+       pages.first(pages.size() < kMostWatched ? pages.size() : kMostWatched))
+    if (own_at(w.page).empty())
+      watched_[watched_count_++] = w;
+  for (const WatchedPage& w : std::span(watched_, watched_count_)) {
+    backend::unmap_pages(*guest_, {w.page, w.page + kPageSize});
+    flush(w.page);
+  }
+}
+
+Outcome AddressSpace::map_around(TargetAddr page, uint64_t error, const Mapped& m) {
+  if (!allows((m.rights | kPageRead) & ~withheld_at(page), error))
+    return Outcome::kWatched;
   const TargetAddr first = page.align_down(kAround);
   TargetRange window{page, page + kPageSize};
   if (alone_ > 0)
@@ -196,9 +245,11 @@ Outcome AddressSpace::map_around(TargetAddr page, const Mapped& m) {
   if (auto physical = guest_->ops.cover(*guest_, window.begin); !physical)
     ok = physical.error();
   else
-    for (TargetAddr a = window.begin; a < window.end && ok; a += kPageSize)
-      if (a == page || !guest_->tables.mapped(a))
-        ok = guest_->tables.map(a, *physical + (a - window.begin), rights);
+    for (TargetAddr a = window.begin; a < window.end && ok; a += kPageSize) {
+      const uint64_t withheld = withheld_at(a);
+      if (a == page || (!withheld && !guest_->tables.mapped(a)))
+        ok = guest_->tables.map(a, *physical + (a - window.begin), rights & ~withheld);
+    }
   if (ok)
     return Outcome::kServed;
   return ok.error().code == Errc::kExhausted ? Outcome::kTablesFull : Outcome::kOutOfMemory;
@@ -222,7 +273,7 @@ Outcome AddressSpace::map_present(TargetAddr page, uint64_t error, bool grown) {
       m = known_.find(page);
     }
   }
-  return map_around(page, *m);
+  return map_around(page, error, *m);
 }
 
 // The rights do not suffice, or there are no pages of memory (vvar, a device).
@@ -243,7 +294,7 @@ Outcome AddressSpace::map_special(TargetAddr page, uint64_t error) {
     return make_readable(*m) ? Outcome::kServed : Outcome::kNoPage;
   if (!readable(page))
     return Outcome::kNoPage;
-  return allows(m->rights, error) ? map_around(page, *m) : Outcome::kNoRights;
+  return allows(m->rights, error) ? map_around(page, error, *m) : Outcome::kNoRights;
 }
 
 Outcome AddressSpace::answer(TargetAddr page, uint64_t error, long populated, bool grown) {

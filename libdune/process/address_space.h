@@ -14,6 +14,10 @@
 // such). Write-only and execute-only ones get it when they are first used, which /proc/self/maps
 // shows; on a processor with protection keys the latter would not have been readable otherwise.
 //
+// Watched pages are the one exception to "as many rights as the mapping": the guest has them
+// without the right to write, or not at all, while the process's own mapping keeps its rights. So
+// whoever makes the access outside the guest makes it unhindered, and each access in it comes here.
+//
 // Freestanding-clean.
 #pragma once
 
@@ -32,10 +36,11 @@ enum FaultError : uint64_t {
 };
 
 enum class Outcome : uint32_t {
-  kServed,      // run the thread again
-  kNoMapping,   // SIGSEGV, SEGV_MAPERR. (The vsyscall page, too: it is nobody's mapping.)
-  kNoRights,    // SIGSEGV, SEGV_ACCERR
-  kNoPage,      // SIGBUS, BUS_ADRERR: beyond the end of a file, or lost
+  kServed,    // run the thread again
+  kWatched,   // nothing but a watch stands in the way: the access has to be made outside the guest
+  kNoMapping, // SIGSEGV, SEGV_MAPERR. (The vsyscall page, too: it is nobody's mapping.)
+  kNoRights,  // SIGSEGV, SEGV_ACCERR
+  kNoPage,    // SIGBUS, BUS_ADRERR: beyond the end of a file, or lost
   kOutOfMemory, // what the kernel would answer with its killer
   kTablesFull,  // this guest is spent: make another one, the tables are only a cache
 };
@@ -51,8 +56,15 @@ struct FaultHistory {
   uint32_t times;     // in a row
 };
 
+struct WatchedPage {
+  TargetAddr page;
+  bool writes_only; // else all accesses, fetches included
+};
+
 class AddressSpace {
 public:
+  static constexpr uint32_t kMostWatched = 4;
+
   // Makes a system call. Called with the lock held.
   using Call = long (*)(void* context, long number, const long arguments[6]);
 
@@ -82,6 +94,10 @@ public:
   // mappings.
   long change(long number, const long arguments[6], Call call, void* context);
 
+  // What is watched from now on, at most kMostWatched pages; pages of ours cannot be. The lock is
+  // held by the caller. Threads that are in the guest meanwhile see it at once.
+  void watch_locked(std::span<const WatchedPage>);
+
   // Guards the guest's tables: whoever else changes them (open_cpu) holds it meanwhile.
   Mutex& mutex() { return mutex_; }
 
@@ -94,7 +110,9 @@ private:
   Outcome answer(TargetAddr page, uint64_t error, long populated, bool grown);
   Outcome map_present(TargetAddr page, uint64_t error, bool grown);
   Outcome map_special(TargetAddr page, uint64_t error);
-  Outcome map_around(TargetAddr page, const Mapped&);
+  Outcome map_around(TargetAddr page, uint64_t error, const Mapped&);
+  uint64_t withheld_at(TargetAddr page) const; // rights, from the guest, by watches
+  void flush(TargetAddr page);
 
   long map(const long arguments[6], Call, void* context);
   long protect(long number, const long arguments[6], Call, void* context);
@@ -107,7 +125,9 @@ private:
   Mutex mutex_;
   // Guarded by it:
   Mappings known_;
-  uint32_t alone_ = 0;   // faults that bring no neighbours
+  uint32_t alone_ = 0; // faults that bring no neighbours
+  uint32_t watched_count_ = 0;
+  WatchedPage watched_[kMostWatched] = {};
   char text_[4096] = {}; // the kernel never gives more of /proc/self/maps at once
 };
 

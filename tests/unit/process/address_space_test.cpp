@@ -398,6 +398,121 @@ TEST_P(AddressSpaces, WhatIsOursIsNotTheProgramsWhereRing0IsReal) {
   space.close();
 }
 
+class WatchedPages : public AddressSpaces {
+protected:
+  static constexpr Seen kWatchedSeen{-2, int(Outcome::kWatched)};
+
+  void watch(std::initializer_list<WatchedPage> pages) {
+    const Holder holder(guest_->memory.mutex());
+    guest_->memory.watch_locked({pages.begin(), pages.size()});
+  }
+  static TargetAddr page_at(const uint8_t* at) {
+    return TargetAddr(reinterpret_cast<uint64_t>(at));
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Guests, WatchedPages, backend::each_guest(), backend::name_of_guest);
+
+TEST_P(WatchedPages, WritesComeOutAlthoughThePageWasInUse) {
+  for (int prot : {kReadWrite, kReadWrite | PROT_EXEC}) {
+    uint8_t* at = map(3 * kPageSize, prot, kPrivate);
+    for (int i = 0; i < 3; ++i)
+      EXPECT_EQ(write(at + i * kPageSize, returns(1)), kWritten);
+    watch({{page_at(at + kPageSize), true}});
+    EXPECT_EQ(write(at + kPageSize, 2), kWatchedSeen);
+    EXPECT_EQ(read(at + kPageSize), value_seen(returns(1)));
+    EXPECT_EQ(write(at + kPageSize, 2), kWatchedSeen);
+    EXPECT_EQ(call(at + kPageSize), prot & PROT_EXEC ? value_seen(1) : kForbiddenSeen);
+    EXPECT_EQ(write(at, 3), kWritten);
+    EXPECT_EQ(write(at + 2 * kPageSize, 3), kWritten);
+    // Outside, the page has all its rights.
+    EXPECT_EQ(access_natively(Access::kWrite, uint64_t(at + kPageSize), 4), kWritten);
+    EXPECT_EQ(read(at + kPageSize), value_seen(4));
+    watch({});
+    EXPECT_EQ(write(at + kPageSize, 5), kWritten);
+    unmap(at, 3 * kPageSize);
+  }
+}
+
+TEST_P(WatchedPages, AllAccessesComeOut) {
+  uint8_t* at = map_code(2 * kPageSize);
+  EXPECT_EQ(write(at + kPageSize, returns(8)), kWritten);
+  watch({{page_at(at), false}, {page_at(at), true}});
+  EXPECT_EQ(read(at), kWatchedSeen);
+  EXPECT_EQ(write(at, 1), kWatchedSeen);
+  EXPECT_EQ(call(at), kWatchedSeen);
+  EXPECT_EQ(call(at + kPageSize), value_seen(8));
+  EXPECT_EQ(access_natively(Access::kRead, uint64_t(at)), value_seen(returns(7)));
+  watch({{page_at(at + kPageSize), false}});
+  EXPECT_EQ(call(at), value_seen(7));
+  EXPECT_EQ(call(at + kPageSize), kWatchedSeen);
+  watch({});
+  EXPECT_EQ(call(at + kPageSize), value_seen(8));
+  unmap(at, 2 * kPageSize);
+}
+
+TEST_P(WatchedPages, AreNoNeighbours) {
+  constexpr uint64_t kSize = 16 * kPageSize;
+  uint8_t* at = map(2 * kSize, kReadWrite, kPrivate);
+  uint8_t* aligned = at + (-uint64_t(at) & (kSize - 1));
+  watch({{page_at(aligned + 5 * kPageSize), true}, {page_at(aligned + 6 * kPageSize), false}});
+  EXPECT_EQ(write(aligned + 4 * kPageSize, 1), kWritten);
+  for (uint64_t i = 0; i < 16; ++i)
+    EXPECT_EQ(guest_->guest.tables.mapped(page_at(aligned + i * kPageSize)), i != 5 && i != 6) << i;
+  EXPECT_EQ(read(aligned + 5 * kPageSize), value_seen(0));
+  EXPECT_EQ(write(aligned + 5 * kPageSize, 1), kWatchedSeen);
+  EXPECT_EQ(write(aligned + 7 * kPageSize, 1), kWritten);
+  watch({});
+  unmap(at, 2 * kSize);
+}
+
+TEST_P(WatchedPages, StayWatchedWhateverIsMappedThere) {
+  uint8_t* at = map(2 * kPageSize, kReadWrite, kPrivate);
+  watch({{page_at(at), true}});
+  EXPECT_EQ(write(at, 1), kWatchedSeen);
+  ASSERT_EQ(change(__NR_mprotect, at, kPageSize, PROT_READ), 0);
+  EXPECT_EQ(write(at, 1), kForbiddenSeen); // as it would be outside
+  ASSERT_EQ(change(__NR_mprotect, at, kPageSize, kReadWrite), 0);
+  EXPECT_EQ(write(at, 1), kWatchedSeen);
+  unmap(at, kPageSize);
+  EXPECT_EQ(write(at, 1), kUnmappedSeen);
+  ASSERT_EQ(
+      change(__NR_mremap, at + kPageSize, kPageSize, kPageSize, MREMAP_MAYMOVE | MREMAP_FIXED, at),
+      long(at));
+  EXPECT_EQ(write(at, 1), kWatchedSeen);
+  ASSERT_EQ(map(kPageSize, kReadWrite, kPrivate | MAP_FIXED, -1, at), at);
+  EXPECT_EQ(write(at, 1), kWatchedSeen);
+  // A page that is not there when the watch comes.
+  unmap(at, kPageSize);
+  watch({{page_at(at), false}});
+  EXPECT_EQ(read(at), kUnmappedSeen);
+  ASSERT_EQ(map(kPageSize, kReadWrite, kPrivate, -1, at), at);
+  EXPECT_EQ(read(at), kWatchedSeen);
+  watch({});
+  unmap(at, kPageSize);
+}
+
+TEST_P(WatchedPages, AreFilesAndHugePagesToo) {
+  const Fd file = file_of(2 * kPageSize);
+  uint8_t* at = map(2 * kPageSize, kReadWrite, MAP_SHARED, file.get());
+  EXPECT_EQ(write(at, 1), kWritten);
+  watch({{page_at(at), true}});
+  EXPECT_EQ(write(at, 2), kWatchedSeen);
+  EXPECT_EQ(call(at), kForbiddenSeen);
+  unmap(at, 2 * kPageSize);
+  constexpr uint64_t kHuge = 2 << 20;
+  at = map(2 * kHuge, kReadWrite, kPrivate);
+  uint8_t* huge = at + (-uint64_t(at) & (kHuge - 1));
+  madvise(huge, kHuge, MADV_HUGEPAGE);
+  EXPECT_EQ(write(huge, 1), kWritten);
+  EXPECT_EQ(write(huge + 3 * kPageSize, 1), kWritten);
+  watch({{page_at(huge + 3 * kPageSize), true}});
+  EXPECT_EQ(write(huge + 3 * kPageSize, 2), kWatchedSeen);
+  EXPECT_EQ(write(huge, 2), kWritten);
+  watch({});
+  unmap(at, 2 * kHuge);
+}
+
 TEST_P(AddressSpaces, FullTablesAreSaid) {
   auto small = backend::MappedGuest::open(ops(), placement(), {}, 40);
   ASSERT_TRUE(small) << small.error().text;
