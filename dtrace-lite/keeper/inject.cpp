@@ -1,6 +1,7 @@
 #include "dtrace-lite/keeper/inject.h"
 
 #include "dtrace-lite/keeper/life.h"
+#include "dtrace-lite/keeper/watch.h"
 #include "libdune/backend/kick_hosted.h"
 
 #include <algorithm>
@@ -293,7 +294,9 @@ uint32_t capabilities_for(const Tracee& thread, const dune::backend::Choice& cho
   if (choice.backend->guest) {
     if (capabilities & kCapRing0)
       capabilities |= kCapProtectedAgent;
-    return (capabilities & (kCapStep | kCapRing0 | kCapProtectedAgent)) | kCapSystemCalls;
+    capabilities &= kCapStep | kCapRing0 | kCapProtectedAgent;
+    return capabilities | kCapSystemCalls |
+           (accesses_can_be_counted() ? uint32_t{kCapHardwareWatch} : 0);
   }
   if (!dune::Fd(dune::backend::open_kick(thread.tid())))
     capabilities &= ~kCapPreciseKick;

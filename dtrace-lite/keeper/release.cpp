@@ -161,15 +161,16 @@ dune::Status stay_before_call(const Tracee& thread, user_regs_struct& regs) {
   return thread.set_registers(regs);
 }
 
-// The agent has it step to where its state can be named, and has things kept until then.
+// The agent has it step to where its state can be named, or for a watchpoint's sake, and has things
+// kept until then.
 bool is_stepped_out(const Injected& in, pid_t tid) {
   const uint32_t slot = slot_of_thread(in, tid);
   if (slot == kNone)
     return false;
-  const TargetAddr block(dune::agent::block_of_slot(in.map.agent_stacks, slot));
-  uint32_t step_out = 0;
-  return in.memory->read(block + offsetof(ThreadBlock, step_out), &step_out, sizeof step_out) &&
-         step_out;
+  ThreadBlock block;
+  return in.memory->read(TargetAddr(dune::agent::block_of_slot(in.map.agent_stacks, slot)), &block,
+                         sizeof block) &&
+         (block.step_out || block.outside);
 }
 
 // From what a stopped thread has to what is the program's, where that can be told.

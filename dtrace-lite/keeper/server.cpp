@@ -192,15 +192,13 @@ void Server::handle(Message& message) {
   case MessageType::kAddWatch: {
     if (!target_)
       return answer(Diagnostic{"The program is not being run.", {}, {}});
-    if (target_->map.guest) // perf's breakpoints are the host's, and do not hold in there
-      return answer(
-          Diagnostic{"Could not insert hardware watchpoint: there are none in a guest yet.",
-                     "Use --backend signal.",
-                     {}});
     const auto address = in.number<uint64_t>();
     const auto size = in.number<uint32_t>();
     const auto access = in.number<Client::Access>();
-    auto id = watches_.add(target_->pid, TargetAddr(address), size, access, in.number<uint32_t>());
+    const auto record = in.number<uint32_t>();
+    auto id = target_->map.guest
+                  ? watches_.add_in_guest(target_->session(), access, record)
+                  : watches_.add(target_->pid, TargetAddr(address), size, access, record);
     if (!id)
       return answer(id.error());
     Writer body;

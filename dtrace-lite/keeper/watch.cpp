@@ -33,15 +33,44 @@ int open_event(pid_t tid, dune::TargetAddr address, unsigned size, Client::Acces
   return static_cast<int>(syscall(SYS_perf_event_open, &attr, tid, -1, -1, PERF_FLAG_FD_CLOEXEC));
 }
 
-} // namespace
-
-Checked<uint32_t> WatchSet::add(pid_t pid, dune::TargetAddr address, unsigned size,
-                                Client::Access access, uint32_t record) {
+Checked<void> check_place(dune::TargetAddr address, unsigned size) {
   if ((size != 1 && size != 2 && size != 4 && size != 8) || address.value % size)
     return Diagnostic{
         fmt::format("A hardware watchpoint cannot cover {} bytes at {:#x}.", size, address.value),
         "It has to be 1, 2, 4 or 8 bytes, aligned to their size.",
         {}};
+  return {};
+}
+
+Diagnostic refusal(int error) {
+  if (error == ENOSPC)
+    return {"Could not insert hardware watchpoint: all debug registers are in use.",
+            "The processor has four; delete one (info watchpoints).",
+            {}};
+  return {
+      fmt::format("Could not insert hardware watchpoint: perf_event_open: {}.", strerror(error)),
+      error == EACCES || error == EPERM
+          ? "Set /proc/sys/kernel/perf_event_paranoid to 2 or lower, or allow "
+            "perf_event_open in the container's profile."
+          : "",
+      {}};
+}
+
+// An event of our own, to see whether the kernel allows it; nothing accesses what it is for.
+dune::Fd try_event() {
+  alignas(8) static const uint64_t word = 0;
+  return dune::Fd(open_event(0, dune::TargetAddr(reinterpret_cast<uint64_t>(&word)), sizeof word,
+                             Client::Access::kWrite, 0));
+}
+
+} // namespace
+
+bool accesses_can_be_counted() { return bool(try_event()); }
+
+Checked<uint32_t> WatchSet::add(pid_t pid, dune::TargetAddr address, unsigned size,
+                                Client::Access access, uint32_t record) {
+  if (auto ok = check_place(address, size); !ok)
+    return ok.error();
   std::vector<dune::Fd> events;
   std::set<pid_t> done;
   // Threads may be born meanwhile; those of a thread that has the event inherit it, so look until
@@ -53,31 +82,57 @@ Checked<uint32_t> WatchSet::add(pid_t pid, dune::TargetAddr address, unsigned si
         continue;
       again = true;
       dune::Fd fd(open_event(tid, address, size, access, record));
-      if (fd) {
+      if (fd)
         events.push_back(std::move(fd));
-        continue;
-      }
-      if (errno == ESRCH)
-        continue;
-      if (errno == ENOSPC)
-        return Diagnostic{"Could not insert hardware watchpoint: all debug registers are in use.",
-                          "The processor has four; delete one (info watchpoints).",
-                          {}};
-      return Diagnostic{fmt::format("Could not insert hardware watchpoint: perf_event_open: {}.",
-                                    strerror(errno)),
-                        errno == EACCES || errno == EPERM
-                            ? "Set /proc/sys/kernel/perf_event_paranoid to 2 or lower, or allow "
-                              "perf_event_open in the container's profile."
-                            : "",
-                        {}};
+      else if (errno != ESRCH)
+        return refusal(errno);
     }
   }
   const uint32_t id = next_++;
-  watches_.emplace(id, std::move(events));
+  watches_.emplace(id, Watch{std::move(events)});
   return id;
 }
 
-void WatchSet::remove(uint32_t id) { watches_.erase(id); }
-void WatchSet::clear() { watches_.clear(); }
+Checked<uint32_t> WatchSet::add_in_guest(dune::session::Session& session, Client::Access access,
+                                         uint32_t record) {
+  if (record >= dune::session::kRecords)
+    return Diagnostic{"The keeper got a damaged request.", {}, {}};
+  const dune::session::Record& r = session.records[record];
+  if (auto ok = check_place(dune::TargetAddr(r.watch_address), r.watch_size); !ok)
+    return ok.error();
+  if (!try_event())
+    return refusal(errno);
+  for (dune::session::GuestWatch& place : session.header.guest_watches)
+    if (place.record == 0) {
+      place.writes_only = access == Client::Access::kWrite;
+      place.record = record + 1;
+      session.header.watch_seq.fetch_add(1);
+      const uint32_t id = next_++;
+      watches_.emplace(id, Watch{{}, &session.header, &place});
+      return id;
+    }
+  return refusal(ENOSPC);
+}
+
+void WatchSet::forget(const Watch& w) {
+  if (!w.place)
+    return;
+  w.place->record = 0;
+  w.header->watch_seq.fetch_add(1);
+}
+
+void WatchSet::remove(uint32_t id) {
+  const auto watch = watches_.find(id);
+  if (watch == watches_.end())
+    return;
+  forget(watch->second);
+  watches_.erase(watch);
+}
+
+void WatchSet::clear() {
+  for (const auto& [id, watch] : watches_)
+    forget(watch);
+  watches_.clear();
+}
 
 } // namespace ddbg::keeper

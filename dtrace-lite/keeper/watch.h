@@ -1,22 +1,37 @@
 // Hardware watchpoints: perf_event breakpoints with sigtrap, one event per thread and watchpoint.
 // The descriptors live in the keeper: none in the target, and the kernel removes them with us.
+// For a target in a guest the session says what is watched, and the agent does the rest
+// (libdune/agent/guest_watch.cpp).
 #pragma once
 
 #include "dtrace-lite/keeper/client.h"
+#include "libdune/session/layout.h"
 
 #include <map>
 
 namespace ddbg::keeper {
 
+// Whether this process could use perf_event breakpoints, and so the target's agent.
+bool accesses_can_be_counted();
+
 class WatchSet {
 public:
   // Errors: no free debug register, size or alignment impossible, perf_event_open not permitted.
   Checked<uint32_t> add(pid_t, dune::TargetAddr, unsigned size, Client::Access, uint32_t record);
+  // The session outlives what is added here.
+  Checked<uint32_t> add_in_guest(dune::session::Session&, Client::Access, uint32_t record);
   void remove(uint32_t id);
   void clear();
 
 private:
-  std::map<uint32_t, std::vector<dune::Fd>> watches_;
+  struct Watch {
+    std::vector<dune::Fd> events;
+    dune::session::Header* header = nullptr; // in a guest
+    dune::session::GuestWatch* place = nullptr;
+  };
+  static void forget(const Watch&);
+
+  std::map<uint32_t, Watch> watches_;
   uint32_t next_ = 1;
 };
 

@@ -163,7 +163,9 @@ Verdict run_records(ThreadBlock*, session::Site*, const KernelUcontext*);
 // True: no record of the site wants anything of the hit, and that has been counted. Else nothing
 // has been.
 bool pass_records(ThreadBlock*, const session::Site*, const Registers&);
-Verdict run_watch(ThreadBlock*, uint32_t record, const KernelUcontext*);
+// Behind an access to what the record watches. `before`: the value that the thread has seen just
+// before it; null: not known.
+Verdict run_watch(ThreadBlock*, uint32_t record, const KernelUcontext*, const uint64_t* before);
 
 // The handlers; from the host loop, too.
 extern "C" [[gnu::visibility("hidden")]] void agent_on_signal(int signal, KernelSiginfo*,
@@ -181,6 +183,8 @@ void step_landed(ThreadBlock*, KernelUcontext*);
 // First and last in every handler. In between uc has the trap flag that the program has set.
 void take_trap_flag(ThreadBlock*, KernelUcontext*);
 void set_trap_flag(ThreadBlock*, KernelUcontext*);
+// Of the `syscall` at this address, with whatever prefixes; 0: it is another instruction.
+uint64_t behind_system_call(ThreadBlock*, uint64_t rip);
 // Sends the thread to make the call whose `syscall` is at this address from agent_stepped_call.
 void call_from_agent(ThreadBlock*, KernelUcontext*, uint64_t syscall);
 // Steps the thread on, all else held back, to the next place where the program's state can be
@@ -244,6 +248,9 @@ void on_asynchronous_signal(ThreadBlock*, KernelUcontext*, KernelSiginfo*);
 // To the calling thread, which gets it when the mask lets it through.
 void send_to_self(const KernelSiginfo&);
 void signal_at_program(ThreadBlock*, KernelUcontext*, KernelSiginfo*, uint64_t counted);
+// The same for an access that has been seen (run_watch). True: the thread has stopped for it.
+bool stop_for_watch(ThreadBlock*, KernelUcontext*, uint32_t record,
+                    const uint64_t* before = nullptr);
 SignalSet program_mask(const ThreadBlock*, SignalSet kernel_mask);
 void set_program_mask(ThreadBlock*, KernelUcontext*, SignalSet);
 

@@ -355,7 +355,9 @@ void make_process_call(ThreadBlock* t, KernelUcontext* uc) {
   t->pending_call = made.call;
   t->cloned = reinterpret_cast<uint64_t>(made.child);
   t->call_mask = uc->sigmask;
-  if (m.rax != __NR_exit) // that leaves its slot
+  if (m.rax == __NR_exit) // that leaves its slot
+    close_counters(guest_slot(t));
+  else
     begin_call(t, m);
   if (m.rax == __NR_execve || m.rax == __NR_execveat)
     set_kernel_mask(program_mask(t, uc->sigmask)); // what a new image inherits

@@ -209,21 +209,16 @@ void on_exception(ThreadBlock* t, const Exit& found) {
   deliver_signal(t, &info);
 }
 
-// True: served.
-bool on_page_fault(ThreadBlock* t, const Exit& e) {
+// Of the program's that could not be served.
+void on_page_fault(ThreadBlock* t, const Exit& e, process::Outcome result) {
   using process::Outcome;
   constexpr int kMapErr = 1, kAccErr = 2, kBusAdrErr = 2;
   GuestSlot& g = guest_slot(t);
-  const Outcome result = guest_room().memory.serve(TargetAddr(e.address), e.error, g.faults);
-  if (result == Outcome::kServed)
-    return true;
-  if (g.in_monitor)
-    return false;
   if (result == Outcome::kTablesFull || result == Outcome::kOutOfMemory)
     broken(e, g.cpu.regs);
   KernelSigcontext& m = home_of(t)->mcontext;
   if (make_vsyscall(t, e, m))
-    return false;
+    return;
   m.trap_number = kVectorPageFault;
   m.error = process::error_in_kernel(TargetAddr(e.address), e.error, result);
   m.cr2 = e.address;
@@ -232,7 +227,6 @@ bool on_page_fault(ThreadBlock* t, const Exit& e) {
           ? fault(kSigBus, kBusAdrErr, e.address)
           : fault(kSigSegv, result == Outcome::kNoRights ? kAccErr : kMapErr, e.address);
   deliver_signal(t, &info);
-  return false;
 }
 
 // A page that the host refuses; one that is none to KVM, time after time, is lost.
@@ -253,6 +247,23 @@ bool between(uint64_t rip, const char* begin, const char* end) {
 
 enum class Left { kNo, kUntouched, kDone };
 
+// What the program had at its int3 becomes `regs`; but for a few, which the monitor does not
+// change, the frame has it.
+void take_monitor_frame(const MonitorFrame& frame, Registers& regs) {
+  const Registers now = regs;
+  regs = frame.regs;
+  regs.fs_base = now.fs_base;
+  regs.gs_base = now.gs_base;
+}
+
+void leave_by_trap_frame(const MonitorFrame& frame, Registers& regs) {
+  regs.rip = frame.trap.rip;
+  regs.rsp = frame.trap.rsp;
+  regs.eflags = frame.trap.eflags;
+  regs.cs = kUserCode;
+  regs.ss = kUserData;
+}
+
 // Out of the monitor, where that is possible: `regs` become the program's. kUntouched: the trap has
 // not been dealt with, and rip is behind the int3.
 Left leave_monitor(const ThreadBlock* t, Registers& regs) {
@@ -264,19 +275,20 @@ Left leave_monitor(const ThreadBlock* t, Registers& regs) {
   } else if (rip == address_of(agent_monitor_pass) || rip == address_of(agent_monitor_attention) ||
              between(rip, agent_monitor_commit, agent_monitor_end)) {
     left = rip == address_of(agent_monitor_pass) ? Left::kUntouched : Left::kDone;
-    const Registers now = regs;
-    regs = frame.regs;
-    regs.fs_base = now.fs_base;
-    regs.gs_base = now.gs_base;
+    take_monitor_frame(frame, regs);
   }
-  if (left == Left::kNo)
-    return left;
-  regs.rip = frame.trap.rip;
-  regs.rsp = frame.trap.rsp;
-  regs.eflags = frame.trap.eflags;
-  regs.cs = kUserCode;
-  regs.ss = kUserData;
+  if (left != Left::kNo)
+    leave_by_trap_frame(frame, regs);
   return left;
+}
+
+// A condition reads what is watched: the host side, which can, has to compute it. Nothing has been
+// counted yet.
+Left abandon_monitor(ThreadBlock* t, Registers& regs) {
+  t->guard_rip = 0;
+  take_monitor_frame(monitor_frame(t), regs);
+  leave_by_trap_frame(monitor_frame(t), regs);
+  return Left::kUntouched;
 }
 
 bool is_in_monitor(const ThreadBlock* t, const Registers& regs) {
@@ -314,13 +326,18 @@ void run_once(ThreadBlock* t) {
   if (e.why == Why::kBroken)
     broken(e, g.cpu.regs);
   g.in_monitor = is_in_monitor(t, g.cpu.regs);
+  using process::Outcome;
+  const bool page_fault = e.why == Why::kTrap && e.vector == kVectorPageFault;
+  const Outcome outcome = page_fault
+                              ? guest_room().memory.serve(TargetAddr(e.address), e.error, g.faults)
+                              : Outcome::kServed;
   if (g.in_monitor) {
     // Before anything else, also at its first instruction: a page that only the host side has seen
     // the need of would never come, and every trap would end there.
-    const bool page_fault = e.why == Why::kTrap && e.vector == kVectorPageFault;
-    if (page_fault && on_page_fault(t, e))
+    if (page_fault && outcome == Outcome::kServed)
       return;
-    switch (leave_monitor(t, g.cpu.regs)) {
+    switch (outcome == Outcome::kWatched ? abandon_monitor(t, g.cpu.regs)
+                                         : leave_monitor(t, g.cpu.regs)) {
     case Left::kUntouched:
       e = {Why::kTrap, kVectorBreakpoint};
       g.in_monitor = 0;
@@ -359,7 +376,12 @@ void run_once(ThreadBlock* t) {
     set_trap_flag(t, uc);
     return;
   case Why::kTrap:
-    e.vector == kVectorPageFault ? void(on_page_fault(t, e)) : on_exception(t, e);
+    if (e.vector != kVectorPageFault)
+      return on_exception(t, e);
+    if (outcome == Outcome::kWatched)
+      (void)run_outside(t, uc, e.address);
+    else if (outcome != Outcome::kServed)
+      on_page_fault(t, e, outcome);
     return;
   case Why::kUnbacked:
     return on_unbacked(t);
@@ -406,8 +428,11 @@ void stay(ThreadBlock* t) {
       if (t->leaves_guest || agent_config.guest_closed)
         break;
     }
+    heed_watches();
     show_mask(t);
     run_once(t);
+    if (t->outside)
+      break;
   }
   move_out(t);
 }
@@ -485,7 +510,7 @@ namespace {
 // Outside, without sites, the agent does not see a thread's calls: it must not need to, should the
 // keeper die now.
 void give_back_if_closed(ThreadBlock* t, KernelUcontext* uc) {
-  if (!agent_config.guest_closed || !takes_part(t) || t->step_out)
+  if (!agent_config.guest_closed || !takes_part(t) || t->step_out || t->outside)
     return;
   take_trap_flag(t, uc);
   t->action = Action::kRun;
@@ -552,6 +577,7 @@ void close_process_guest() {
   uint32_t left = room.guest.cpu_count;
   for (uint32_t i = 0; i < kThreadSlots && left; ++i)
     if (room.slots[i].has_cpu) {
+      close_counters(room.slots[i]);
       room.guest.ops.close_cpu(room.slots[i].cpu);
       --left;
     }

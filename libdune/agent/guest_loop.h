@@ -10,6 +10,14 @@
 
 namespace dune::agent {
 
+// A watchpoint as the agent keeps it: what session::GuestWatch and its record say.
+struct Watched {
+  uint32_t record;
+  uint32_t size;
+  TargetAddr address;
+  bool writes_only;
+};
+
 // What a thread slot has of the guest. Processors are kept for the slot's next thread.
 struct alignas(kPageSize) GuestSlot {
   backend::CpuMemory memory;
@@ -24,6 +32,14 @@ struct alignas(kPageSize) GuestSlot {
   uint64_t illegal_at;   // the last exit was for an illegal instruction there
   uint32_t in_monitor;   // cpu.regs are the monitor's, the program's lie on its stack
   SignalSet kernel_mask; // the thread's, less the kick's signal; ~0: not known
+  // Watchpoints (guest_watch.cpp), by the index of GuestRoom::watched.
+  int counters[session::kGuestWatches]; // perf events of the thread's, 0: not open, -1: refused
+  uint64_t accesses[session::kGuestWatches]; // that a counter has shown so far
+  // Of the last instruction that ran outside.
+  uint32_t watched_count;
+  Watched watched[session::kGuestWatches];
+  uint64_t values[session::kGuestWatches]; // before it
+  TargetAddr fault;
 };
 
 struct GuestRoom {
@@ -36,6 +52,10 @@ struct GuestRoom {
   TargetRange copies[2]; // of it, the code that the program executes
   // As many as /proc/sys/vm/max_map_count lets a process have by default.
   process::Mapped known[65536];
+  // Under the lock of `memory`; `watch_seq` says which Header::watch_seq it was made for.
+  std::atomic<uint32_t> watch_seq;
+  uint32_t watched_count;
+  Watched watched[session::kGuestWatches];
   GuestSlot slots[session::kThreadSlots];
 };
 static_assert(sizeof(GuestRoom) + 2 * kGuestTablesSize <= kGuestRoomSize);
@@ -52,6 +72,10 @@ inline bool is_protected() {
 }
 
 inline bool in_guest(const ThreadBlock* t) { return t && t->home; }
+// It is, or will be when it goes on from the agent.
+inline bool lives_in_guest(const ThreadBlock* t) {
+  return in_guest(t) || (agent_config.guest && !agent_config.guest_closed);
+}
 
 // guest_loop.cpp
 // At birth: the process's guest. AgentConfig::guest_refused says what came of it.
@@ -91,6 +115,21 @@ uint32_t own_descriptors(process::DescriptorRange (&found)[8]);
 // A getdents or getdents64 has answered with so many bytes: takes out what is ours. Returns how
 // many are left.
 long hide_ours(ThreadBlock*, const KernelSigcontext&, long size);
+
+// guest_watch.cpp
+// Before a thread enters the guest: what is watched by now.
+void heed_watches();
+// Its next instruction accesses a watched page at `address`. True: it runs outside the guest next,
+// with a trap behind it. False: it was a system call, and is made.
+bool run_outside(ThreadBlock*, KernelUcontext*, uint64_t address);
+// First in the handlers of signals that come from outside: what the instruction has accessed, and
+// the program's own mask. True: it has been run. (In `info` is its trap then; another signal that
+// has taken that one's place comes again.)
+bool end_outside(ThreadBlock*, KernelUcontext*, KernelSiginfo* info);
+// Stops for what end_outside has found, at a place where the program's state can be named. True: it
+// has stopped, and goes on from there.
+bool stop_for_accesses(ThreadBlock*, KernelUcontext*);
+void close_counters(GuestSlot&);
 
 // guest_calls.cpp
 // The thread's `syscall` behind which it is.

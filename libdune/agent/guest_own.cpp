@@ -10,36 +10,55 @@ namespace dune::agent {
 
 using namespace session;
 
-// The guest's descriptors, by rising number. Returns how many.
-uint32_t own_descriptors(process::DescriptorRange (&found)[8]) {
+namespace {
+
+template <class F> void each_own_descriptor(F&& f) {
   const GuestRoom& room = guest_room();
-  uint32_t count = 0;
-  const auto add = [&](int fd) {
-    const process::Descriptor begin(static_cast<uint64_t>(fd));
-    for (uint32_t i = 0; i < count; ++i)
-      if (found[i].end == begin) {
-        found[i].end = begin + 1;
-        return;
-      }
-    if (fd >= 0 && count < 8)
-      found[count++] = {begin, begin + 1};
-  };
-  add(room.guest.device);
-  add(room.guest.vm);
-  add(room.memory.descriptor());
+  f(room.guest.device);
+  f(room.guest.vm);
+  f(room.memory.descriptor());
   uint32_t left = room.guest.cpu_count;
   for (uint32_t i = 0; i < kThreadSlots && left; ++i)
     if (room.slots[i].has_cpu) {
-      add(room.slots[i].cpu.fd);
+      f(room.slots[i].cpu.fd);
+      for (const int counter : room.slots[i].counters)
+        if (counter > 0)
+          f(counter);
       --left;
     }
-  for (uint32_t i = 1; i < count; ++i)
-    for (uint32_t k = i; k > 0 && found[k].begin < found[k - 1].begin; --k) {
-      const process::DescriptorRange other = found[k];
-      found[k] = found[k - 1];
-      found[k - 1] = other;
-    }
-  return count;
+}
+
+} // namespace
+
+// The guest's descriptors, by rising number. Returns how many ranges. They lie close together, in
+// any order; so there is no end of ranges unless the program has its own among them, which are out
+// of its reach then.
+uint32_t own_descriptors(process::DescriptorRange (&found)[8]) {
+  constexpr uint64_t kWindow = 2048;
+  uint32_t count = 0;
+  for (uint64_t from = 0;;) {
+    uint64_t first = ~uint64_t{0};
+    each_own_descriptor([&](int fd) {
+      if (const auto n = static_cast<uint64_t>(fd); n >= from && n < first)
+        first = n;
+    });
+    if (first > INT32_MAX)
+      return count;
+    uint64_t taken[kWindow / 64] = {};
+    each_own_descriptor([&](int fd) {
+      if (const uint64_t n = static_cast<uint64_t>(fd) - first; n < kWindow)
+        taken[n / 64] |= uint64_t{1} << n % 64;
+    });
+    uint64_t n = 0;
+    while (n < kWindow && (taken[n / 64] >> n % 64 & 1))
+      ++n;
+    from = first + n;
+    const process::Descriptor begin(first), end(from);
+    if (count > 0 && (found[count - 1].end == begin || count == 8))
+      found[count - 1].end = end;
+    else
+      found[count++] = {begin, end};
+  }
 }
 
 namespace {

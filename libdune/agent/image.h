@@ -182,6 +182,11 @@ struct alignas(64) ThreadBlock {
   uint32_t recorded_count; // signals that came while it was in the host loop, oldest first
   KernelSiginfo recorded[4];
 
+  // One instruction runs outside it for a watchpoint's sake (guest_watch.cpp).
+  uint32_t outside;
+  uint32_t accessed; // what it has accessed (bit n: GuestSlot::watched[n]); nobody has looked yet
+  SignalSet outside_mask; // afterwards
+
   // A signal that arrived where the program's state cannot be named; delivered a few steps later.
   uint32_t deferred;
   uint32_t step_out; // stepping only to reach a nameable place

@@ -308,26 +308,25 @@ KernelSiginfo chosen_signal(uint32_t signal) {
   return info;
 }
 
+bool stop_for_watch(ThreadBlock* t, KernelUcontext* uc, uint32_t record, const uint64_t* before) {
+  const Verdict verdict = run_watch(t, record, uc, before);
+  if (verdict == Verdict::kPass)
+    return false;
+  if (verdict == Verdict::kBusy) {
+    while (!claim_stop(t))
+      if (stop_wanted(t))
+        park(t, uc, StopReason::kRequested);
+    the_session().records[record].hits.fetch_add(1);
+  }
+  park(t, uc, StopReason::kWatchpoint);
+  return true;
+}
+
 void signal_at_program(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info, uint64_t counted) {
   const int signal = info->signal;
   if (signal == kSigTrap && info->code == kTrapPerf && takes_part(t)) {
-    Verdict verdict = run_watch(t, static_cast<uint32_t>(info->perf.data), uc);
-    if (verdict == Verdict::kPass)
+    if (!stop_for_watch(t, uc, static_cast<uint32_t>(info->perf.data)))
       return go_on(t, uc, counted);
-    ThreadSlot& slot = slot_of(t);
-    if (verdict == Verdict::kBusy) {
-      const uint64_t before = slot.watch_old, now = slot.watch_new;
-      const uint32_t record = slot.fired[0];
-      while (!claim_stop(t))
-        if (stop_wanted(t))
-          park(t, uc, StopReason::kRequested);
-      the_session().records[record].hits.fetch_add(1);
-      slot.watch_old = before;
-      slot.watch_new = now;
-      slot.fired[0] = record;
-      slot.fired_count = 1;
-    }
-    park(t, uc, StopReason::kWatchpoint);
     return go_on_after_stop(t, uc, counted ? counted : uc->mcontext.rip);
   }
 
@@ -431,7 +430,7 @@ void on_signal(ThreadBlock* t, KernelUcontext* uc, int signal, KernelSiginfo* in
     end_step_out(t, uc);
     if (t->deferred)
       send_to_self(t->deferred_info);
-    t->deferred = 0;
+    t->deferred = t->accessed = 0;
   }
   uint64_t counted;
   if (to_program(t, uc, &counted) == Place::kUnclear)
@@ -447,6 +446,8 @@ extern "C" void agent_on_signal(int signal, KernelSiginfo* info, KernelUcontext*
   if (in_guest(t) && runs_agent(uc) &&
       ((fault && recover_guard(t, uc)) || record_signal(t, *info, uc)))
     return;
+  if (end_outside(t, uc, info)) // its trap, which the signal came in place of
+    return agent_on_trap(info->signal, info, uc);
   take_trap_flag(t, uc);
   on_signal(t, uc, signal, info);
   set_trap_flag(t, uc);

@@ -255,7 +255,8 @@ bool pass_records(ThreadBlock* t, const Site* site, const Registers& regs) {
   return true;
 }
 
-Verdict run_watch(ThreadBlock* t, uint32_t index, const KernelUcontext* uc) {
+Verdict run_watch(ThreadBlock* t, uint32_t index, const KernelUcontext* uc,
+                  const uint64_t* before) {
   if (index >= kRecords)
     return Verdict::kPass;
   Record& r = the_session().records[index];
@@ -265,8 +266,11 @@ Verdict run_watch(ThreadBlock* t, uint32_t index, const KernelUcontext* uc) {
   uint64_t now = 0;
   if (!read_user(t, &now, r.watch_address, r.watch_size))
     return Verdict::kPass;
-  uint64_t before = r.watch_value.exchange(now, std::memory_order_relaxed);
-  const uint32_t passed = before == now ? kRecordCompareValue : kRecordUnchangedOnly;
+  uint64_t last = r.watch_value.exchange(now, std::memory_order_relaxed);
+  // Two threads may both have written before either comes here: the second has changed it, too.
+  if (last == now && before && (r.flags.load(std::memory_order_relaxed) & kRecordCompareValue))
+    last = *before;
+  const uint32_t passed = last == now ? kRecordCompareValue : kRecordUnchangedOnly;
   if (r.flags.load(std::memory_order_relaxed) & passed)
     return Verdict::kPass;
   Registers regs;
@@ -280,14 +284,14 @@ Verdict run_watch(ThreadBlock* t, uint32_t index, const KernelUcontext* uc) {
     r.hits.fetch_add(1, std::memory_order_relaxed);
     return Verdict::kPass;
   }
+  slot.fired[0] = index;
+  slot.fired_count = 1;
+  slot.watch_old = last;
+  slot.watch_new = now;
   // The access has happened and cannot be repeated: wait for our turn instead of undoing.
   if (!claim_stop(t))
     return Verdict::kBusy;
   r.hits.fetch_add(1, std::memory_order_relaxed);
-  slot.fired[0] = index;
-  slot.fired_count = 1;
-  slot.watch_old = before;
-  slot.watch_new = now;
   return Verdict::kStop;
 }
 

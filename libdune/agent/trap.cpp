@@ -8,6 +8,7 @@
 //             same frame; then stepping again
 //   stepping out  block.step_out: TF set only to leave a place where the program's state cannot be
 //             named; then whatever waited for it happens
+//   outside   block.outside: TF set to run one instruction outside the guest (guest_watch.cpp)
 #include "libdune/agent/guest_loop.h"
 
 namespace dune::agent {
@@ -34,7 +35,7 @@ bool has_jump(const Site* site) { return site->flags.load(std::memory_order_rela
 // than without us.)
 void step_system_call(ThreadBlock* t, KernelUcontext* uc, uint64_t address) {
   uint8_t code[kSyscallLength];
-  if (in_guest(t)) // the host loop makes it
+  if (lives_in_guest(t)) // the host loop makes it
     return;
   if (!read_user(t, code, uc->mcontext.rip, sizeof code) || code[0] != 0x0f || code[1] != 0x05)
     return;
@@ -120,17 +121,6 @@ void on_int3(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
   arrive_at_site(t, site, uc);
 }
 
-// What waited for a place where the program's state can be named.
-void stepped_out(ThreadBlock* t, KernelUcontext* uc, uint64_t counted) {
-  end_step_out(t, uc);
-  if (t->deferred) {
-    t->deferred = 0;
-    KernelSiginfo info = t->deferred_info;
-    return signal_at_program(t, uc, &info, counted);
-  }
-  stop_or_go_on(t, uc, counted);
-}
-
 // In the middle of a copy of several instructions (a displaced call), which could still be taken
 // back: right for a fault, but a step that did so would begin the same instruction for ever.
 bool half_done(const ThreadBlock* t, uint64_t rip) {
@@ -146,22 +136,35 @@ bool half_done(const ThreadBlock* t, uint64_t rip) {
 void on_step(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
   if (!t)
     return signal_at_program(t, uc, info, 0); // the program set TF itself
-  if (half_done(t, uc->mcontext.rip))
-    return;
   const uint64_t found = uc->mcontext.rip;
   uint64_t counted;
-  if (to_program(t, uc, &counted) == Place::kUnclear)
+  if (half_done(t, found) || to_program(t, uc, &counted) == Place::kUnclear) {
+    if (t->accessed && !steps(t))
+      step_out(t, uc);
     return; // TF stays set: on to the next instruction
-  if (t->step_out)
-    return stepped_out(t, uc, counted);
+  }
+  // What waited for a place where the program's state can be named.
+  const bool is_out = t->step_out;
+  if (is_out)
+    end_step_out(t, uc);
+  const bool stopped = stop_for_accesses(t, uc);
+  if (t->deferred) {
+    t->deferred = 0;
+    KernelSiginfo deferred = t->deferred_info;
+    return signal_at_program(t, uc, &deferred, counted);
+  }
+  if (is_out && !stopped)
+    return stop_or_go_on(t, uc, counted);
   // Behind a system call there is no trap, nor before what a jump stands for.
   const Site* site = find_site(uc->mcontext.rip);
   const bool jumped = site && has_jump(site) && found == site->trampoline.address;
   if (t->program_stepped && !in_agent_text(found) && !jumped) {
     info->fault_address = uc->mcontext.rip;
-    t->landing = steps(t) && !counted;
+    t->landing = !stopped && steps(t) && !counted;
     return signal_at_program(t, uc, info, counted);
   }
+  if (stopped)
+    return go_on_after_stop(t, uc, counted ? counted : uc->mcontext.rip);
   if (!steps(t)) // the vfork child of a stepped thread runs freely
     return go_on(t, uc, counted);
   if (counted) // an iteration of a repeated string instruction: still the same instruction
@@ -205,7 +208,8 @@ bool found_agent(const KernelUcontext* uc) {
           rip >= reinterpret_cast<uint64_t>(agent_restore_end));
 }
 
-FlagsUse flags_use(ThreadBlock* t, uint64_t rip) {
+// Where the instruction's opcode is, behind its prefixes; 0: it cannot be read.
+uint64_t opcode_at(ThreadBlock* t, uint64_t rip) {
   constexpr uint64_t kMaxInstruction = 15;
   uint8_t byte;
   for (uint64_t i = 0; i < kMaxInstruction && read_user(t, &byte, rip + i, 1); ++i)
@@ -221,19 +225,38 @@ FlagsUse flags_use(ThreadBlock* t, uint64_t rip) {
     case 0xf2:
     case 0xf3:
       continue;
-    case 0x9c:
-      return FlagsUse::kPush;
-    case 0x9d:
-    case 0xcf: // iret
-      return FlagsUse::kPop;
     default:
       if ((byte & 0xf0) != 0x40) // REX
-        return FlagsUse::kNone;
+        return rip + i;
     }
-  return FlagsUse::kNone;
+  return 0;
+}
+
+FlagsUse flags_use(ThreadBlock* t, uint64_t rip) {
+  const uint64_t at = opcode_at(t, rip);
+  uint8_t opcode;
+  if (!at || !read_user(t, &opcode, at, 1))
+    return FlagsUse::kNone;
+  switch (opcode) {
+  case 0x9c:
+    return FlagsUse::kPush;
+  case 0x9d:
+  case 0xcf: // iret
+    return FlagsUse::kPop;
+  default:
+    return FlagsUse::kNone;
+  }
 }
 
 } // namespace
+
+uint64_t behind_system_call(ThreadBlock* t, uint64_t rip) {
+  const uint64_t at = opcode_at(t, rip);
+  uint8_t code[kSyscallLength];
+  const bool is_call =
+      at && read_user(t, code, at, sizeof code) && code[0] == 0x0f && code[1] == 0x05;
+  return is_call ? at + kSyscallLength : 0;
+}
 
 void take_trap_flag(ThreadBlock* t, KernelUcontext* uc) {
   KernelSigcontext& m = uc->mcontext;
@@ -262,7 +285,7 @@ void set_trap_flag(ThreadBlock* t, KernelUcontext* uc) {
   if (!t || found_agent(uc))
     return;
   t->program_trap_flag = m.eflags & kEflagsTrap;
-  if (t->step_out || (steps(t) && !in_agent_text(m.rip))) {
+  if (t->step_out || t->outside || (steps(t) && !in_agent_text(m.rip))) {
     t->trap_flag = TrapFlag::kStepping;
     t->armed_at = m.rip;
     t->armed_use = flags_use(t, m.rip);
@@ -403,8 +426,13 @@ extern "C" void agent_on_trap(int, KernelSiginfo* info, KernelUcontext* uc) {
   ThreadBlock* t = current();
   if (record_signal(t, *info, uc))
     return;
+  const bool was_outside = end_outside(t, uc, info);
   take_trap_flag(t, uc);
-  on_trap(t, uc, info);
+  // From where it is, in a copy, too: nobody else wanted this step.
+  const bool goes_on =
+      was_outside && !t->accessed && !steps(t) && !t->step_out && !t->program_stepped;
+  if (!goes_on)
+    on_trap(t, uc, info);
   set_trap_flag(t, uc);
   run_in_guest(t, uc);
 }

@@ -27,7 +27,7 @@
 namespace dune::session {
 
 inline constexpr uint64_t kSessionMagic = 0x31676264656e7564; // "dunedbg1"
-inline constexpr uint32_t kSessionVersion = 5;
+inline constexpr uint32_t kSessionVersion = 6;
 
 // Pools. What happens when one is full: threads: the thread runs without a slot, its stops are
 // counted in Header::missed_stops; sites, records, arena: the front end refuses the breakpoint and
@@ -166,11 +166,18 @@ struct alignas(64) Record {
   std::atomic<uint64_t> hits;         // [A] condition true
   std::atomic<uint64_t> evaluations;  // [A] condition evaluated
   std::atomic<uint64_t> faults;       // [A] condition faulted; counted as true, as gdb does
-  // Watchpoints (perf_event sigtrap); the event's sig_data is the record's index.
+  // Watchpoints. Without a guest: perf_event sigtrap, the event's sig_data is the record's index.
   uint64_t watch_address; // [F]
   uint32_t watch_size;    // [F] 1, 2, 4 or 8; 0: not a watchpoint
   uint32_t reserved2;
   std::atomic<uint64_t> watch_value; // [F] at creation, [A] afterwards: last value seen
+};
+
+// In a guest there are no debug registers; this is what the agent has to know of a watchpoint.
+inline constexpr uint32_t kGuestWatches = 4;
+struct GuestWatch {
+  std::atomic<uint32_t> record;      // [K] its index + 1, 0: none
+  std::atomic<uint32_t> writes_only; // [K] else reads, too
 };
 
 // ---------------------------------------------------------------------------------------------
@@ -291,7 +298,7 @@ enum SignalPolicy : uint8_t { kSignalStop = 1, kSignalPrint = 2, kSignalPass = 4
 // ---------------------------------------------------------------------------------------------
 
 enum Capability : uint32_t {
-  kCapHardwareWatch = 1, // perf_event breakpoints with sigtrap
+  kCapHardwareWatch = 1, // the processor says what was accessed, by way of perf_event
   kCapStep = 2,
   kCapRing0 = 4, // traps are handled in guest ring 0
   kCapProtectedAgent = 8,
@@ -371,6 +378,9 @@ struct Header {
 
   std::atomic<uint32_t> policy_seq;             // [F] bumped after a change of signal_policy
   std::atomic<uint8_t> signal_policy[kSignals]; // [F] SignalPolicy
+
+  std::atomic<uint32_t> watch_seq; // [K] bumped after a change of guest_watches
+  GuestWatch guest_watches[kGuestWatches];
 };
 
 struct Session {

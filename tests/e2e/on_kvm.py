@@ -4,9 +4,6 @@ import sys
 import unittest
 
 EXCEPTIONS = {
-    "attach_test.Rounds.test_read_while_others_are_hit": "no watchpoints in a guest yet",
-    "batch_test.SameAsGdb.test_watchpoint": "no watchpoints in a guest yet",
-    "batch_test.SameAsGdb.test_read_and_access_watchpoints": "no watchpoints in a guest yet",
     "batch_test.Signals.test_the_program_inherits_what_ddbg_did":
         "/proc/self/status shows the kick's signal blocked, which is what keeps it from ending system calls",
     "odd_processes_test.Confined.test_filter_of_ours": "the other user may not open /dev/kvm",

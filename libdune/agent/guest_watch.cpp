@@ -1,0 +1,187 @@
+// Watchpoints in Dune mode. The page is withheld from the guest (process::AddressSpace). A thread
+// that accesses it executes that one instruction outside, where it has the page as the process has
+// it: with the trap flag set and every signal blocked but SIGTRAP and faults. So no access of
+// another thread is missed meanwhile, and the kernel's own (system calls) are not hindered.
+//
+// Which of the page's bytes it was, a perf event says that counts accesses of this thread and is on
+// for just that instruction. It sends no signal: that would be lost beside the trap flag's.
+#include "libdune/agent/guest_loop.h"
+
+#include <linux/hw_breakpoint.h>
+#include <linux/perf_event.h>
+
+namespace dune::agent {
+
+using namespace session;
+
+static_assert(kGuestWatches <= process::AddressSpace::kMostWatched);
+
+namespace {
+
+int open_counter(const Watched& w) {
+  perf_event_attr attr;
+  memset(&attr, 0, sizeof attr);
+  attr.size = sizeof attr;
+  attr.type = PERF_TYPE_BREAKPOINT;
+  attr.bp_type = w.writes_only ? HW_BREAKPOINT_W : HW_BREAKPOINT_RW;
+  attr.bp_addr = w.address.value;
+  attr.bp_len = w.size;
+  attr.disabled = 1;
+  attr.exclude_kernel = 1;
+  attr.exclude_hv = 1;
+  constexpr int kThisThread = 0, kAnyProcessor = -1, kNoGroup = -1;
+  const long fd =
+      backend::move_high(syscall_of(__NR_perf_event_open, reinterpret_cast<uint64_t>(&attr),
+                                    kThisThread, kAnyProcessor, kNoGroup, PERF_FLAG_FD_CLOEXEC));
+  return is_errno(fd) ? -1 : static_cast<int>(fd);
+}
+
+void control(int counter, unsigned request) { syscall_of(__NR_ioctl, counter, request, 0); }
+
+uint64_t count_of(int counter) {
+  uint64_t count = 0;
+  syscall_of(__NR_read, counter, reinterpret_cast<uint64_t>(&count), sizeof count);
+  return count;
+}
+
+// Of the session's records, which the program can have scribbled over.
+void read_watches(GuestRoom& room) {
+  room.watched_count = 0;
+  for (const GuestWatch& w : header().guest_watches) {
+    const uint32_t record = w.record.load() - 1;
+    if (record >= kRecords)
+      continue;
+    const Record& r = the_session().records[record];
+    const bool sound =
+        (r.watch_size == 1 || r.watch_size == 2 || r.watch_size == 4 || r.watch_size == 8) &&
+        r.watch_address % r.watch_size == 0;
+    if (sound)
+      room.watched[room.watched_count++] = {record, r.watch_size, TargetAddr(r.watch_address),
+                                            w.writes_only.load() != 0};
+  }
+}
+
+// Turns the counters on, as the last thing: what the agent itself reads is not to be counted.
+void begin_counting(ThreadBlock* t, TargetAddr fault) {
+  const GuestRoom& room = guest_room();
+  GuestSlot& g = guest_slot(t);
+  g.fault = fault;
+  g.watched_count = room.watched_count;
+  for (uint32_t i = 0; i < g.watched_count; ++i) {
+    const Watched& w = g.watched[i] = room.watched[i];
+    if (!g.counters[i]) {
+      g.counters[i] = open_counter(w);
+      g.accesses[i] = 0;
+    }
+    read_user(t, &(g.values[i] = 0), w.address.value, w.size);
+  }
+  for (uint32_t i = 0; i < g.watched_count; ++i)
+    if (g.counters[i] > 0)
+      control(g.counters[i], PERF_EVENT_IOC_ENABLE);
+}
+
+void end_counting(ThreadBlock* t, bool was_run) {
+  GuestSlot& g = guest_slot(t);
+  for (uint32_t i = 0; i < g.watched_count; ++i)
+    if (g.counters[i] > 0)
+      control(g.counters[i], PERF_EVENT_IOC_DISABLE);
+  for (uint32_t i = 0; i < g.watched_count; ++i) {
+    bool accessed;
+    if (g.counters[i] > 0) {
+      const uint64_t count = count_of(g.counters[i]);
+      accessed = count > g.accesses[i];
+      g.accesses[i] = count;
+    } else { // as far as the page fault tells
+      accessed = was_run && g.fault - g.watched[i].address < g.watched[i].size;
+    }
+    if (accessed)
+      t->accessed |= 1u << i;
+  }
+}
+
+} // namespace
+
+void close_counters(GuestSlot& g) {
+  for (int& counter : g.counters) {
+    if (counter > 0)
+      syscall_of(__NR_close, counter);
+    counter = 0;
+  }
+}
+
+void heed_watches() {
+  GuestRoom& room = guest_room();
+  if (room.watch_seq.load() == header().watch_seq.load())
+    return;
+  const process::Holder hold(room.memory.mutex());
+  const uint32_t seq = header().watch_seq.load();
+  if (room.watch_seq.load() == seq)
+    return;
+  read_watches(room);
+  // All threads': whoever takes part in stops is parked, or waits here.
+  uint32_t left = room.guest.cpu_count;
+  for (uint32_t i = 0; i < kThreadSlots && left; ++i)
+    if (room.slots[i].has_cpu) {
+      close_counters(room.slots[i]);
+      --left;
+    }
+  process::WatchedPage pages[kGuestWatches];
+  for (uint32_t i = 0; i < room.watched_count; ++i)
+    pages[i] = {room.watched[i].address.align_down(kPageSize), room.watched[i].writes_only};
+  room.memory.watch_locked({pages, room.watched_count});
+  room.watch_seq.store(seq);
+}
+
+bool run_outside(ThreadBlock* t, KernelUcontext* uc, uint64_t address) {
+  KernelSigcontext& m = uc->mcontext;
+  take_trap_flag(t, uc);
+  if (const uint64_t behind = behind_system_call(t, m.rip)) { // fetched from such a page
+    m.rip = m.rcx = behind;
+    m.r11 = m.eflags;
+    make_guest_call(t, uc);
+    set_trap_flag(t, uc);
+    return false;
+  }
+  t->outside = 1;
+  t->outside_mask = uc->sigmask;
+  uc->sigmask = (uc->sigmask | agent_mask()) & ~signal_bit(kSigTrap);
+  set_trap_flag(t, uc);
+  if (takes_part(t))
+    begin_counting(t, TargetAddr(address));
+  else
+    guest_slot(t).watched_count = 0; // a process of its own
+  return true;
+}
+
+bool end_outside(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
+  if (!t || !t->outside || runs_agent(uc))
+    return false;
+  const bool trapped =
+      info->signal == kSigTrap && (info->code == kTrapTrace || info->code == kTrapBrkpt);
+  const bool fault = info->code > 0 && !trapped; // int3 is one, too
+  const bool was_run = trapped || (!fault && uc->mcontext.rip != t->armed_at);
+  end_counting(t, was_run);
+  t->outside = 0;
+  uc->sigmask = t->outside_mask;
+  if (was_run && !trapped) {
+    send_to_self(*info);
+    *info = {};
+    info->signal = kSigTrap;
+    info->code = kTrapTrace;
+  }
+  return was_run;
+}
+
+bool stop_for_accesses(ThreadBlock* t, KernelUcontext* uc) {
+  bool stopped = false;
+  for (uint32_t i = 0; t->accessed; ++i) {
+    if (t->accessed & 1u << i) {
+      const GuestSlot& g = guest_slot(t);
+      t->accessed &= ~(1u << i);
+      stopped |= stop_for_watch(t, uc, g.watched[i].record, &g.values[i]);
+    }
+  }
+  return stopped;
+}
+
+} // namespace dune::agent
