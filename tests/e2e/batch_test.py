@@ -230,5 +230,32 @@ class Damage(unittest.TestCase):
         self.assertIn("exited normally", ours.out)
 
 
+class Watchpoints(unittest.TestCase):
+    WRITES = 800
+
+    def counted(self, kind, how, expected):
+        outcome = ddbg(["break main", "run", f"{kind} page.watched", "ignore 2 100000", "break printf", "continue",
+                        "info watchpoints", "delete", "continue"], [program("watched"), how])
+        self.assertRegex(outcome.out, f"breakpoint already hit {expected} times", msg=outcome.out + outcome.err)
+        self.assertRegex(outcome.out, f"(?m)^{self.WRITES}$")
+
+    def test_each_change_counts_once(self):
+        self.counted("watch", "locked", self.WRITES)
+
+    def test_each_access_counts_once(self):
+        self.counted("awatch", "free", self.WRITES + 1)  # main reads it
+
+    @unittest.skipUnless(DDBG.endswith("ddbg_on_kvm"), "by signal two writes that come together count once")
+    def test_changes_that_come_together_count_each(self):
+        self.counted("watch", "free", self.WRITES)
+
+    def test_each_stop_tells_its_own_change(self):
+        outcome = ddbg(["break main", "run", "watch page.watched", *["continue"] * 40, "delete", "continue"],
+                       [program("watched"), "locked"])
+        values = re.findall(r"Old value = (\d+)\nNew value = (\d+)\n(?:.* in )?write_it ", outcome.out)
+        self.assertEqual(values, [(str(i), str(i + 1)) for i in range(40)], msg=outcome.out + outcome.err)
+        self.assertRegex(outcome.out, f"(?m)^{self.WRITES}$")
+
+
 if __name__ == "__main__":
     unittest.main()
