@@ -53,7 +53,8 @@ enum class Why : uint32_t {
   // rcx; eflags in r11), the number in rax. The caller makes the call and puts the result in rax.
   kSystemCall,
   // Exception `vector` that has no handler, or one that has and that an interruption came before:
-  // regs as it found them, in whichever ring that was. (One exception: if a program executes the very `out` of a kRing3 stub, rip may be behind it.)
+  // regs as it found them, in whichever ring that was. (One exception: if a program executes the
+  // very `out` of a kRing3 stub, rip may be behind it.)
   kTrap,
   // A signal is pending for the host's thread, or interrupt() was called. Nothing is lost: regs are
   // between two instructions. They may be inside a handler of the caller's.
