@@ -344,7 +344,7 @@ long make_exit(ThreadBlock* t, const KernelSigcontext& m) {
 void make_process_call(ThreadBlock* t, KernelUcontext* uc) {
   KernelSigcontext& m = uc->mcontext;
   hold_signals(t);
-  if (t->recorded_count)
+  if (t->has_signal)
     return;
   const uint64_t call_at = m.rip;
   const ProcessCall made = begin_process_call(t, uc);

@@ -95,7 +95,7 @@ agent_forward:
     load_arguments %r11
     mov M(rdi)(%r11), %rdi
 agent_forward_begin:
-    cmpl $0, ThreadBlock_recorded_count(%rcx)
+    cmpl $0, ThreadBlock_has_signal(%rcx)
     jne 1f
 agent_forward_call:
     syscall

@@ -67,11 +67,11 @@ uint64_t read_base(int code) {
   return base;
 }
 
-// The thread's mask in the kernel is the program's, and the kick's signal comes in the guest only:
-// no system call is interrupted by it.
+// The thread's mask in the kernel is the program's, unless a signal waits for the loop already. The
+// kick's signal comes in the guest only: no system call is interrupted by it.
 void show_mask(ThreadBlock* t) {
   GuestSlot& g = guest_slot(t);
-  const SignalSet wanted = home_of(t)->sigmask & ~kKick;
+  const SignalSet wanted = (t->has_signal ? agent_mask() : home_of(t)->sigmask) & ~kKick;
   if (g.kernel_mask == wanted)
     return;
   (void)!g.cpu.guest->ops.set_mask(g.cpu, wanted);
@@ -85,7 +85,7 @@ void move_in(ThreadBlock* t, KernelUcontext* uc) {
   g.kernel_mask = ~SignalSet{0};
   g.vectors_fetched = 1;
   t->attention = t->leaves_guest = 0;
-  t->recorded_count = 0;
+  t->recorded_count = t->held_count = t->has_signal = 0;
   __atomic_store_n(&t->home, address_of(uc), __ATOMIC_SEQ_CST);
 }
 
@@ -93,7 +93,7 @@ void move_in(ThreadBlock* t, KernelUcontext* uc) {
 void send_recorded(ThreadBlock* t) {
   for (uint32_t i = 0; i < t->recorded_count; ++i)
     send_to_self(t->recorded[i]);
-  t->recorded_count = 0;
+  t->recorded_count = t->held_count = t->has_signal = 0;
 }
 
 // Behind it the kernel's context of the thread is the program's, but for what uc says.
@@ -109,23 +109,37 @@ void move_out(ThreadBlock* t) {
 
 // --- Signals -------------------------------------------------------------------------------------
 
-bool take_recorded(ThreadBlock* t, KernelSiginfo* info) {
-  if (!t->recorded_count)
-    return false;
-  hold_signals(t);
-  *info = t->recorded[0];
-  for (uint32_t i = 1; i < t->recorded_count; ++i)
-    t->recorded[i - 1] = t->recorded[i];
-  --t->recorded_count;
-  return true;
-}
-
 void deliver_signal(ThreadBlock* t, KernelSiginfo* info) {
   const int signal = info->signal;
   if (signal == kSigTrap)
     agent_on_trap(signal, info, home_of(t));
   else
     agent_on_signal(signal, info, home_of(t));
+}
+
+// Those that a handler blocks which is about to run wait here, as they would in the kernel. (A
+// second one is here because the mask was opened in the moment in which the first one came.)
+void deliver_recorded(ThreadBlock* t) {
+  if (!t->recorded_count)
+    return;
+  hold_signals(t);
+  bool delivered = false;
+  for (uint32_t i = 0; i < t->recorded_count;) {
+    KernelSiginfo info = t->recorded[i];
+    const bool held = i < t->held_count || delivered;
+    if (held && (home_of(t)->sigmask & signal_bit(info.signal))) {
+      ++i;
+      continue;
+    }
+    for (uint32_t next = i + 1; next < t->recorded_count; ++next)
+      t->recorded[next - 1] = t->recorded[next];
+    --t->recorded_count;
+    t->held_count -= i < t->held_count;
+    deliver_signal(t, &info);
+    delivered = true;
+  }
+  t->held_count = t->recorded_count;
+  t->has_signal = 0;
 }
 
 constexpr uint32_t kMostRecorded = sizeof(ThreadBlock::recorded) / sizeof(KernelSiginfo);
@@ -143,6 +157,7 @@ void take_kicks(ThreadBlock* t) {
       continue;
     hold_signals(t);
     t->recorded[t->recorded_count++] = info;
+    t->has_signal = 1;
   }
 }
 
@@ -407,9 +422,7 @@ bool leave_call(ThreadBlock* t) {
 
 // What is at hand before the thread may go in (again).
 void settle(ThreadBlock* t) {
-  KernelSiginfo info;
-  while (take_recorded(t, &info))
-    deliver_signal(t, &info);
+  deliver_recorded(t);
   t->attention = 0;
   do {
     if (stop_wanted(t)) {
@@ -493,6 +506,7 @@ bool record_signal(ThreadBlock* t, const KernelSiginfo& info, KernelUcontext* fo
   KernelSigcontext& m = found->mcontext;
   if (t->recorded_count < kMostRecorded) // those that are open here merge, as in the kernel
     t->recorded[t->recorded_count++] = info;
+  t->has_signal = 1;
   found->sigmask |= agent_mask() | kKick;
   guest_slot(t).kernel_mask = ~SignalSet{0};
   t->attention = 1;

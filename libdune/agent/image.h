@@ -179,7 +179,10 @@ struct alignas(64) ThreadBlock {
   uint32_t call_in_parts; // a forwarded call is not all, or not the last, of what it is made for
   uint32_t attention;     // the monitor is not to go back to the program
   uint32_t leaves_guest;
-  uint32_t recorded_count; // signals that came while it was in the host loop, oldest first
+  // Signals that came while it was in the host loop, oldest first; the loop has looked at the first
+  // `held_count`, which the program blocks.
+  uint32_t recorded_count, held_count;
+  uint32_t has_signal; // one that it has not looked at
   KernelSiginfo recorded[4];
 
   // One instruction runs outside it for a watchpoint's sake (guest_watch.cpp).

@@ -27,7 +27,7 @@ int main() {
   OFFSET(ThreadBlock, guard_rsp);
   OFFSET(ThreadBlock, guard_rbp);
   OFFSET(ThreadBlock, attention);
-  OFFSET(ThreadBlock, recorded_count);
+  OFFSET(ThreadBlock, has_signal);
 #define CONTEXT(name) OFFSET(KernelSigcontext, name)
   CONTEXT(rax);
   CONTEXT(rdi);
