@@ -20,6 +20,7 @@ def main():
     parser.add_argument("--times", type=int, default=1)
     parser.add_argument("storms", nargs="*")
     options = parser.parse_args()
+    run.skip_if_absent(options.backend if options.ddbg else None)
     run.PATIENCE = 600 if options.full else 60
     runners = [run.Native()] + ([run.Ddbg(options.ddbg, options.backend)] if options.ddbg else [])
     failed = 0
