@@ -112,7 +112,7 @@ def interpreter(content):
         return None
     number = lambda at, size: int.from_bytes(content[at:at + size], "little")
     start, size, count = number(32, 8), number(54, 2), number(56, 2)
-    for header in range(start, start + size * count, size):
+    for header in (start + i * size for i in range(count)):
         if number(header, 4) == 3:  # PT_INTERP
             at, length = number(header + 8, 8), number(header + 32, 8)
             return os.fsdecode(content[at:at + length].rstrip(b"\0"))

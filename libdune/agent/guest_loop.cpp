@@ -18,7 +18,6 @@ using backend::Why;
 namespace {
 
 constexpr SignalSet kKick = signal_bit(kKickSignal);
-constexpr uint64_t kEflagsInterrupts = 1 << 9;
 
 uint64_t address_of(const void* p) { return reinterpret_cast<uint64_t>(p); }
 KernelUcontext* home_of(const ThreadBlock* t) { return reinterpret_cast<KernelUcontext*>(t->home); }

@@ -325,8 +325,8 @@ void store(Registers& r, const kvm_run& run) {
 
 // An exception on its way into the guest when the run was interrupted: KVM would deliver it with
 // whatever registers the next run has. It is taken back, and told as one without a handler. (For
-// int3 and into, whose rip is behind them already, KVM does not say that it holds one, but no
-// interrupt could be delivered then.)
+// int3 and into, whose rip is behind them already, KVM does not say that it holds one; but then no
+// interrupt could be delivered, though they are allowed.)
 bool take_held_exception(Cpu& c, Exit& e) {
   kvm_run& run = run_of(c);
   kvm_vcpu_events events{};
@@ -334,7 +334,8 @@ bool take_held_exception(Cpu& c, Exit& e) {
     return false;
   const uint8_t vector = events.exception.nr;
   const bool soft = vector == kVectorBreakpoint || vector == kVectorOverflow;
-  if (!events.exception.injected && (!soft || events.interrupt.shadow))
+  const bool silent = soft && (c.regs.eflags & kEflagsInterrupts) && !events.interrupt.shadow;
+  if (!events.exception.injected && !silent)
     return false;
   e = {Why::kTrap, vector};
   if (events.exception.has_error_code)

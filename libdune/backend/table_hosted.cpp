@@ -14,9 +14,7 @@ namespace {
 
 constexpr Backend kBackends[] = {
     {"signal", nullptr, probe_signal, nullptr},
-    {"kvm",
-     "on this backend there are no watchpoints, and programs that use seccomp cannot be debugged",
-     probe_kvm, kvm_guest},
+    {"kvm", "on this backend programs that use seccomp cannot be debugged", probe_kvm, kvm_guest},
 };
 
 const Result<Probe>& probe_of(const Backend& b) {
