@@ -62,7 +62,7 @@ inline constexpr RegisterInfo kRegisters[] = {
 };
 inline constexpr size_t kRegisterCount = sizeof(kRegisters) / sizeof(kRegisters[0]);
 
-inline constexpr uint64_t kEflagsTrap = 1u << 8; // TF
+inline constexpr uint64_t kEflagsTrap = 1u << 8;       // TF
 inline constexpr uint64_t kEflagsInterrupts = 1u << 9; // IF
 
 inline uint64_t& register_at(Registers& r, Reg which) {
