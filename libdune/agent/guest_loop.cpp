@@ -321,6 +321,15 @@ bool recover_monitor(ThreadBlock* t, Registers& regs) {
   return true;
 }
 
+// Behind a call that was made from a displaced copy: in the program, for of the copy's jump there
+// one more trap would come to a program that has set the trap flag.
+void leave_copy_of_call(ThreadBlock* t, KernelUcontext* uc) {
+  const KernelSigcontext before = uc->mcontext;
+  uint64_t counted = 0;
+  if (in_arena(before.rip) && (to_program(t, uc, &counted) == Place::kUnclear || counted))
+    uc->mcontext = before;
+}
+
 // One stay in the guest, and what it ended with.
 void run_once(ThreadBlock* t) {
   GuestSlot& g = guest_slot(t);
@@ -387,6 +396,7 @@ void run_once(ThreadBlock* t) {
   case Why::kSystemCall:
     take_trap_flag(t, uc);
     make_guest_call(t, uc);
+    leave_copy_of_call(t, uc);
     set_trap_flag(t, uc);
     return;
   case Why::kTrap:
