@@ -322,9 +322,11 @@ void let_threads_go(Injected& in) {
     if (s.state != static_cast<uint32_t>(ThreadState::kParked))
       continue;
     s.action = Action::kRun;
-    if (s.reason == StopReason::kSignal)
-      s.signal = static_cast<uint32_t>(
-          reinterpret_cast<const dune::KernelSiginfo*>(s.siginfo)->signal); // it is the program's
+    if (s.reason == StopReason::kSignal) { // the program's, unless the user would not have it
+      const auto signal =
+          static_cast<uint32_t>(reinterpret_cast<const dune::KernelSiginfo*>(s.siginfo)->signal);
+      s.signal = signal < kSignals && (h.signal_policy[signal] & kSignalPass) ? signal : 0;
+    }
   }
   h.stop_request = 0;
   h.stop_owner = 0;

@@ -1,6 +1,8 @@
 """ddbg on a terminal: Tab, Enter, Ctrl-C, the pager, the question at quit. Waits for what the
 terminal shows, never for time to pass."""
 import os
+import re
+import signal
 import unittest
 
 from support import DDBG, environment, program
@@ -60,6 +62,24 @@ class Interactive(unittest.TestCase):
         t.wait_for("(y or n) ")
         t.type("y\n")
         self.assertIn("killed]", t.wait_for(PROMPT))
+
+    def test_control_c_is_not_the_program_s(self):
+        t = self.start(program("spin"))
+        t.type("run\n")
+        t.wait_for("spinning")
+        t.type("\x03")
+        t.wait_for(PROMPT)
+        pid = int(re.search(r"process (\d+)", t.command("detach"))[1])
+        self.addCleanup(os.kill, pid, signal.SIGKILL)
+
+        def ticks():
+            with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
+                return int(stat.read().rsplit(")", 1)[1].split()[11])
+
+        before = ticks()
+        while ticks() < before + 10: # it goes on, and does not end
+            with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
+                self.assertNotIn(") Z", stat.read())
 
     def test_quit_asks_while_the_target_lives(self):
         t = self.start(program("steps"))
