@@ -11,7 +11,6 @@ using namespace session;
 
 namespace {
 
-constexpr SignalSet kKick = signal_bit(kKickSignal);
 constexpr uint64_t kCloneVm = 0x100, kCloneFiles = 0x400, kCloneVfork = 0x4000,
                    kCloneSettls = 0x80000;
 
@@ -218,22 +217,8 @@ bool names_our_memory(ThreadBlock* t, const KernelSigcontext& m, process::CallCo
 
 // What an open has given may be a way to write to our memory.
 long keep_if_harmless(long fd) {
-  char path[40] = "/proc/self/fd/";
-  char digits[12];
-  size_t count = 0;
-  for (auto n = static_cast<uint64_t>(fd); count == 0 || n; n /= 10)
-    digits[count++] = static_cast<char>('0' + n % 10);
-  size_t end = sizeof "/proc/self/fd/" - 1;
-  while (count)
-    path[end++] = digits[--count];
-  constexpr long kGetFlags = 3, kAccessMode = 3, kEacces = -13;
-  const long flags = syscall_of(__NR_fcntl, fd, kGetFlags, 0);
-  char target[256];
-  const long size = syscall_of(__NR_readlink, address_of(path), address_of(target), sizeof target);
-  if (is_errno(flags) || (flags & kAccessMode) == 0 || size <= 0)
-    return fd;
-  const auto thread = process::memory_file_of({target, static_cast<size_t>(size)});
-  if (!thread || syscall_of(__NR_tgkill, agent_config.target_pid, *thread, 0) != 0)
+  constexpr long kEacces = -13;
+  if (!writes_our_memory(static_cast<int>(fd)))
     return fd;
   syscall_of(__NR_close, fd);
   return kEacces;

@@ -597,13 +597,10 @@ void close_process_guest() {
   if (!agent_config.guest)
     return;
   GuestRoom& room = guest_room();
-  uint32_t left = room.guest.cpu_count;
-  for (uint32_t i = 0; i < kThreadSlots && left; ++i)
-    if (room.slots[i].has_cpu) {
-      close_counters(room.slots[i]);
-      room.guest.ops.close_cpu(room.slots[i].cpu);
-      --left;
-    }
+  each_slot_with_processor([&](GuestSlot& slot) {
+    close_counters(slot);
+    room.guest.ops.close_cpu(slot.cpu);
+  });
   room.memory.close();
   room.guest.ops.close(room.guest);
 }

@@ -63,6 +63,16 @@ static_assert(sizeof(GuestRoom) + 2 * kGuestTablesSize <= kGuestRoomSize);
 inline GuestRoom& guest_room() { return *reinterpret_cast<GuestRoom*>(agent_config.guest); }
 inline GuestSlot& guest_slot(const ThreadBlock* t) { return guest_room().slots[t->slot]; }
 
+template <class F> void each_slot_with_processor(F&& f) {
+  GuestRoom& room = guest_room();
+  uint32_t left = room.guest.cpu_count;
+  for (uint32_t i = 0; i < session::kThreadSlots && left; ++i)
+    if (room.slots[i].has_cpu) {
+      f(room.slots[i]);
+      --left;
+    }
+}
+
 inline std::span<const TargetRange> own_memory() {
   return {guest_room().own, guest_room().own_count};
 }
@@ -112,6 +122,8 @@ bool make_vsyscall(ThreadBlock*, const backend::Exit&, KernelSigcontext&);
 // guest_own.cpp
 // The guest's descriptors, by rising number. Returns how many.
 uint32_t own_descriptors(process::DescriptorRange (&found)[8]);
+// By such a descriptor our memory could be changed.
+bool writes_our_memory(int fd);
 // A getdents or getdents64 has answered with so many bytes: takes out what is ours. Returns how
 // many are left.
 long hide_ours(ThreadBlock*, const KernelSigcontext&, long size);

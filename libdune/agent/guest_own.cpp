@@ -17,15 +17,12 @@ template <class F> void each_own_descriptor(F&& f) {
   f(room.guest.device);
   f(room.guest.vm);
   f(room.memory.descriptor());
-  uint32_t left = room.guest.cpu_count;
-  for (uint32_t i = 0; i < kThreadSlots && left; ++i)
-    if (room.slots[i].has_cpu) {
-      f(room.slots[i].cpu.fd);
-      for (const int counter : room.slots[i].counters)
-        if (counter > 0)
-          f(counter);
-      --left;
-    }
+  each_slot_with_processor([&](const GuestSlot& slot) {
+    f(slot.cpu.fd);
+    for (const int counter : slot.counters)
+      if (counter > 0)
+        f(counter);
+  });
 }
 
 } // namespace
@@ -82,20 +79,28 @@ char* append(char* to, uint32_t number) {
   return to;
 }
 
+// What /proc says of a descriptor, cut off where there is no more room; empty: nothing.
+template <size_t N> std::span<const char> path_of(int fd, char (&path)[N]) {
+  char link[32];
+  *append(append(link, "/proc/self/fd/"), static_cast<uint32_t>(fd)) = 0;
+  const long size = call_on(__NR_readlinkat, link,
+                            static_cast<long>(reinterpret_cast<uint64_t>(path)), sizeof path);
+  return {path, is_errno(size) ? 0 : static_cast<size_t>(size)};
+}
+
+bool is_in_process(int32_t thread) {
+  return !is_errno(syscall_of(__NR_tgkill, agent_config.target_pid, thread, 0));
+}
+
 // Of this process, the guest's or the program's.
 std::optional<process::FolderKind> own_folder(int fd) {
   struct statfs64 filesystem;
   if (is_errno(syscall_of(__NR_fstatfs, fd, reinterpret_cast<uint64_t>(&filesystem))) ||
       filesystem.f_type != PROC_SUPER_MAGIC)
     return std::nullopt;
-  char link[32], path[64];
-  *append(append(link, "/proc/self/fd/"), static_cast<uint32_t>(fd)) = 0;
-  const long size = call_on(__NR_readlinkat, link,
-                            static_cast<long>(reinterpret_cast<uint64_t>(path)), sizeof path);
-  if (is_errno(size))
-    return std::nullopt;
-  const auto folder = process::process_folder_of({path, static_cast<size_t>(size)});
-  if (!folder || is_errno(syscall_of(__NR_tgkill, agent_config.target_pid, folder->thread, 0)))
+  char path[64];
+  const auto folder = process::process_folder_of(path_of(fd, path));
+  if (!folder || !is_in_process(folder->thread))
     return std::nullopt;
   return folder->kind;
 }
@@ -173,6 +178,15 @@ bool move_entry(ThreadBlock* t, uint64_t to, uint64_t from, uint64_t size) {
 }
 
 } // namespace
+
+bool writes_our_memory(int fd) {
+  const long flags = syscall_of(__NR_fcntl, fd, F_GETFL);
+  if (is_errno(flags) || (flags & O_ACCMODE) == O_RDONLY)
+    return false;
+  char path[256];
+  const auto thread = process::memory_file_of(path_of(fd, path));
+  return thread && is_in_process(*thread);
+}
 
 long hide_ours(ThreadBlock* t, const KernelSigcontext& m, long size) {
   const uint64_t name = m.rax == __NR_getdents64 ? 19 : 18;

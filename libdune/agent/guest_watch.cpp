@@ -119,12 +119,7 @@ void heed_watches() {
     return;
   read_watches(room);
   // All threads': whoever takes part in stops is parked, or waits here.
-  uint32_t left = room.guest.cpu_count;
-  for (uint32_t i = 0; i < kThreadSlots && left; ++i)
-    if (room.slots[i].has_cpu) {
-      close_counters(room.slots[i]);
-      --left;
-    }
+  each_slot_with_processor(close_counters);
   process::WatchedPage pages[kGuestWatches];
   for (uint32_t i = 0; i < room.watched_count; ++i)
     pages[i] = {room.watched[i].address.align_down(kPageSize), room.watched[i].writes_only};
