@@ -72,29 +72,41 @@ uint64_t read_auxv(pid_t pid, uint64_t type) {
 
 namespace {
 
-// One of the kernel's own that counts as a thread of the process (io_uring's, KVM's since 6.4). It
-// has no registers of the program's and never runs any of it.
-bool is_kernel_worker(pid_t pid, const char* tid) {
+enum class TaskKind { kNone, kProgram, kKernel };
+
+// kKernel: a worker of the kernel's that counts as a thread of the process (io_uring's, KVM's since
+// 6.4). It has no registers of the program's and never runs any of it.
+TaskKind kind_of_task(pid_t pid, pid_t tid) {
   constexpr unsigned long kIoWorker = 0x10, kUserWorker = 0x4000; // PF_* in <linux/sched.h>
-  const std::string stat = read_proc_file(pid, (std::string("task/") + tid + "/stat").c_str());
+  const std::string stat = read_proc_file(pid, ("task/" + std::to_string(tid) + "/stat").c_str());
   const size_t name_end = stat.rfind(')');
   unsigned long flags = 0;
-  return name_end != std::string::npos &&
-         sscanf(stat.c_str() + name_end + 1, " %*c %*d %*d %*d %*d %*d %lu", &flags) == 1 &&
-         flags & (kIoWorker | kUserWorker);
+  if (name_end == std::string::npos ||
+      sscanf(stat.c_str() + name_end + 1, " %*c %*d %*d %*d %*d %*d %lu", &flags) != 1)
+    return TaskKind::kNone;
+  return flags & (kIoWorker | kUserWorker) ? TaskKind::kKernel : TaskKind::kProgram;
 }
 
 } // namespace
 
-std::vector<pid_t> read_tasks(pid_t pid) {
-  std::vector<pid_t> result;
+TaskList list_tasks(pid_t pid) {
   DIR* dir = opendir(("/proc/" + std::to_string(pid) + "/task").c_str());
   if (!dir)
-    return result;
+    return {{}, true}; // the process has gone
+  TaskList result;
+  std::vector<pid_t> listed;
   while (dirent* entry = readdir(dir))
-    if (entry->d_name[0] != '.' && !is_kernel_worker(pid, entry->d_name))
-      result.push_back(static_cast<pid_t>(strtol(entry->d_name, nullptr, 10)));
+    if (entry->d_name[0] != '.')
+      listed.push_back(static_cast<pid_t>(strtol(entry->d_name, nullptr, 10)));
   closedir(dir);
+  // All of those were there when they were counted, if they are there still.
+  result.is_complete = read_status_field(pid, "Threads") == std::to_string(listed.size());
+  for (pid_t tid : listed) {
+    const TaskKind kind = kind_of_task(pid, tid);
+    result.is_complete &= kind != TaskKind::kNone;
+    if (kind == TaskKind::kProgram)
+      result.tids.push_back(tid);
+  }
   return result;
 }
 

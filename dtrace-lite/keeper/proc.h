@@ -22,8 +22,15 @@ struct MapEntry {
 std::vector<MapEntry> read_maps(pid_t);
 // AT_* value from /proc/PID/auxv; 0 if absent.
 uint64_t read_auxv(pid_t, uint64_t type);
-// Thread ids of a process, from /proc; less those of the kernel's own workers.
-std::vector<pid_t> read_tasks(pid_t);
+// Thread ids of a process, from /proc; less those of the kernel's own workers. Where threads end
+// while the kernel makes the list it leaves others out; `is_complete`: there was a moment, after it
+// was made, with these and no others.
+struct TaskList {
+  std::vector<pid_t> tids;
+  bool is_complete = false;
+};
+TaskList list_tasks(pid_t);
+inline std::vector<pid_t> read_tasks(pid_t pid) { return list_tasks(pid).tids; }
 // The children of one thread; none where the kernel does not tell.
 std::vector<pid_t> read_children(pid_t tid);
 // A field of /proc/PID/status, "" if absent.

@@ -216,12 +216,16 @@ void StoppedProcess::wait_for(pid_t tid, int request) {
   }
 }
 
-// Seizes and stops what was not there before. False: there was nothing.
+// Seizes and stops what was not there before. False: nothing is there that was not.
 Checked<bool> StoppedProcess::stop_unseen() {
   std::vector<pid_t> running, waiting;
-  for (pid_t tid : read_tasks(pid_)) {
+  const TaskList tasks = list_tasks(pid_);
+  bool any = !tasks.is_complete;
+  for (pid_t tid : tasks.tids) {
     if (std::find(seen_.begin(), seen_.end(), tid) != seen_.end())
       continue;
+    any = true;
+    seen_.push_back(tid);
     // With seccomp suspended what we do in the thread's name cannot be held against it; that is
     // root's to ask for.
     if (ptrace(PTRACE_SEIZE, tid, nullptr, kTraceOptions | PTRACE_O_SUSPEND_SECCOMP) != 0 &&
@@ -236,7 +240,6 @@ Checked<bool> StoppedProcess::stop_unseen() {
         return ok.error();
       return explain_refusal(pid_, error);
     }
-    seen_.push_back(tid);
     (thread_state(tid) == 'R' ? running : waiting).push_back(tid);
   }
   // Those that want the processor together. The others one by one: should we die, those between
@@ -244,7 +247,7 @@ Checked<bool> StoppedProcess::stop_unseen() {
   stop_all(running);
   for (pid_t tid : waiting)
     stop_all({tid});
-  return !running.empty() || !waiting.empty();
+  return any;
 }
 
 void StoppedProcess::stop_all(const std::vector<pid_t>& tids) {
@@ -256,13 +259,11 @@ void StoppedProcess::stop_all(const std::vector<pid_t>& tids) {
 
 Checked<std::vector<pid_t>> StoppedProcess::stop_new() {
   const auto before = static_cast<ptrdiff_t>(threads_.size());
-  // Twice: a thread that ends while the list is read can hide another.
-  for (int quiet = 0; quiet < 2; ++quiet) {
-    auto fresh = stop_unseen();
-    if (!fresh)
-      return fresh.error();
-    if (*fresh)
-      quiet = -1;
+  for (bool more = true; more;) {
+    auto unseen = stop_unseen();
+    if (!unseen)
+      return unseen.error();
+    more = *unseen;
   }
   return std::vector<pid_t>(threads_.begin() + before, threads_.end());
 }

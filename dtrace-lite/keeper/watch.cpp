@@ -76,8 +76,9 @@ Checked<uint32_t> WatchSet::add(pid_t pid, dune::TargetAddr address, unsigned si
   // Threads may be born meanwhile; those of a thread that has the event inherit it, so look until
   // nobody new is there.
   for (bool again = true; again;) {
-    again = false;
-    for (pid_t tid : read_tasks(pid)) {
+    const TaskList tasks = list_tasks(pid);
+    again = !tasks.is_complete;
+    for (pid_t tid : tasks.tids) {
       if (!done.insert(tid).second)
         continue;
       again = true;

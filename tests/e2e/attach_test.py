@@ -70,8 +70,7 @@ class Rounds(unittest.TestCase):
         self.attach_and_detach(target, kinds, stable)
         out, status = target.ended()
         expected = "".join(f"{case}: as it should be\n" for case in cases)
-        self.assertEqual(out, expected + "main: read returned 1, no error\n")
-        self.assertEqual(status, 6)
+        self.assertEqual((out, status), (expected + "main: read returned 1, no error\n", 6))
 
     def assert_becomes(self, pid, stable, before, told):
         """Not at once: a running program's signals pend for moments of their own, and a wait for some opens its mask."""
