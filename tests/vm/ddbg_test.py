@@ -41,6 +41,14 @@ class Ddbg(machine.MachineTest):
                 self.assertIn("Value returned is $1 = 7", out)
                 self.assertIn("x=11 f=120\n[Inferior 1 (process ", out)
 
+    def test_dune_mode_watches(self):
+        done = self.vm("--", "ddbg", "-batch", "--backend", "kvm", "-ex", "watch watched if watched == 7", "-ex", "run", "-ex", "info breakpoints",
+                       "-ex", "continue", "--args", os.path.join(TARGETS, "store_loop"), "50")
+        out = done.stdout.decode()
+        self.assertRegex(out, r"Hardware watchpoint 1: watched\n\nOld value = 6\nNew value = 7\n", msg=out)
+        self.assertIn("evaluated in the target 7 times", out)
+        self.assertIn("49\n[Inferior 1 (process ", out)
+
     def test_on_a_terminal(self):
         t = Terminal([*machine.VM, "qemu", "--", "ddbg", "-q", "-nx", os.path.join(PROGRAMS, "spin")], self.env,
                      patience=machine.PATIENCE)
