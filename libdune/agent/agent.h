@@ -183,6 +183,8 @@ void step_landed(ThreadBlock*, KernelUcontext*);
 // First and last in every handler. In between uc has the trap flag that the program has set.
 void take_trap_flag(ThreadBlock*, KernelUcontext*);
 void set_trap_flag(ThreadBlock*, KernelUcontext*);
+// What the instruction there does to the trap flag, besides being stepped.
+FlagsUse flags_use(ThreadBlock*, uint64_t rip);
 // Of the `syscall` at this address, with whatever prefixes; 0: it is another instruction.
 uint64_t behind_system_call(ThreadBlock*, uint64_t rip);
 // Sends the thread to make the call whose `syscall` is at this address from agent_stepped_call.

@@ -4,13 +4,18 @@
 
     .text
 
-// int3 in the guest, by an interrupt gate: rsp = a TrapFrame at the upper end of the monitor's
+// Exceptions in the guest, by interrupt gates: rsp = a TrapFrame at the upper end of the monitor's
 // stack. Ring 0 where ring 0 is hardware, else ring 3. A signal may take the thread out of the
 // guest at any instruction: guest_loop.cpp (leave_monitor) knows where the program's registers are
-// then.
-    .globl agent_monitor_breakpoint
+// then, and by which entry it came.
+    .globl agent_monitor_step, agent_monitor_breakpoint
     .balign 16
+agent_monitor_step:
+    push $1
+    jmp 1f
 agent_monitor_breakpoint:
+    push $3
+1:
     sub $Registers_SIZE, %rsp
     mov %rax, Registers_rax(%rsp)
     mov %rbx, Registers_rbx(%rsp)
@@ -31,7 +36,7 @@ agent_monitor_breakpoint:
 agent_monitor_saved:
     cld
     mov %rsp, %rdi
-    call agent_on_monitor_breakpoint
+    call agent_on_monitor_trap
     test %rax, %rax
     jz agent_monitor_pass
     .globl agent_monitor_commit
@@ -53,7 +58,7 @@ agent_monitor_commit:
     mov Registers_r13(%rsp), %r13
     mov Registers_r14(%rsp), %r14
     mov Registers_r15(%rsp), %r15
-    add $Registers_SIZE, %rsp
+    add $(Registers_SIZE + 8), %rsp # and the vector
     iretq
     .globl agent_monitor_end
 agent_monitor_end:

@@ -278,13 +278,22 @@ void leave_by_trap_frame(const MonitorFrame& frame, Registers& regs) {
   regs.ss = kUserData;
 }
 
+// Which exception it has come for.
+uint32_t monitor_vector(const ThreadBlock* t, uint64_t rip) {
+  if (rip == address_of(agent_monitor_step))
+    return kVectorDebug;
+  if (rip == address_of(agent_monitor_breakpoint))
+    return kVectorBreakpoint;
+  return static_cast<uint32_t>(monitor_frame(t).vector);
+}
+
 // Out of the monitor, where that is possible: `regs` become the program's. kUntouched: the trap has
 // not been dealt with, and rip is behind the int3.
 Left leave_monitor(const ThreadBlock* t, Registers& regs) {
   const MonitorFrame& frame = monitor_frame(t);
   const uint64_t rip = regs.rip;
   Left left = Left::kNo;
-  if (between(rip, agent_monitor_breakpoint, agent_monitor_saved)) {
+  if (between(rip, agent_monitor_step, agent_monitor_saved)) {
     left = Left::kUntouched; // nothing but rsp is changed yet
   } else if (rip == address_of(agent_monitor_pass) || rip == address_of(agent_monitor_attention) ||
              between(rip, agent_monitor_commit, agent_monitor_end)) {
@@ -359,10 +368,11 @@ void run_once(ThreadBlock* t) {
     // the need of would never come, and every trap would end there.
     if (page_fault && outcome == Outcome::kServed)
       return;
+    const uint32_t vector = monitor_vector(t, g.cpu.regs.rip);
     switch (outcome == Outcome::kWatched ? abandon_monitor(t, g.cpu.regs)
                                          : leave_monitor(t, g.cpu.regs)) {
     case Left::kUntouched:
-      e = {Why::kTrap, kVectorBreakpoint};
+      e = {Why::kTrap, vector};
       g.in_monitor = 0;
       break;
     case Left::kDone:
@@ -637,11 +647,13 @@ void open_process_guest() {
   const uint64_t tables =
       (agent_config.guest + page_round(sizeof(GuestRoom)) + kGuestTablesSize - 1) &
       ~(kGuestTablesSize - 1);
-  const backend::Handler handler{kVectorBreakpoint,
-                                 TargetAddr(address_of(agent_monitor_breakpoint))};
+  const backend::Handler handlers[] = {
+      {kVectorBreakpoint, TargetAddr(address_of(agent_monitor_breakpoint))},
+      {kVectorDebug, TargetAddr(address_of(agent_monitor_step))},
+  };
   Status ok = backend::open_guest(
       room.guest, backend::kvm_guest(), {TargetAddr(tables), TargetAddr(tables + kGuestTablesSize)},
-      static_cast<backend::Placement>(agent_config.guest_placement), {&handler, 1});
+      static_cast<backend::Placement>(agent_config.guest_placement), handlers);
   new (&room.memory) process::AddressSpace;
   find_own_memory(room);
   if (ok)

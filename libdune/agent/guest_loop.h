@@ -156,13 +156,14 @@ extern "C" char agent_forward_begin[], agent_forward_call[], agent_forward_end[]
 extern "C" long agent_forward_clone(const KernelSigcontext* m, ThreadBlock* child);
 // rt_sigreturn.
 extern "C" [[noreturn]] void agent_resume(const KernelUcontext*);
-extern "C" char agent_monitor_breakpoint[], agent_monitor_saved[], agent_monitor_commit[],
-    agent_monitor_pass[], agent_monitor_attention[], agent_monitor_end[];
+extern "C" char agent_monitor_step[], agent_monitor_breakpoint[], agent_monitor_saved[],
+    agent_monitor_commit[], agent_monitor_pass[], agent_monitor_attention[], agent_monitor_end[];
 
 // The monitor's stack is the lower end of the slot's, and begins with this.
 inline constexpr uint64_t kMonitorStackSize = 8 * 1024;
 struct MonitorFrame {
   Registers regs;
+  uint64_t vector;
   TrapFrame trap;
 };
 inline TargetAddr monitor_stack(const ThreadBlock* t) {

@@ -1,27 +1,72 @@
-// The monitor: what happens in the guest at an int3, without an exit. It settles the case that
-// nobody wants anything of: a site whose records are all passed. Everything else it leaves,
-// uncounted, to the host side. It runs on a stack of its own, where the home of the thread is not
-// touched.
+// The monitor: what happens in the guest at an int3 and behind a single step, without an exit. It
+// settles the cases that nobody wants anything of: a site whose records are all passed, a step with
+// more to come. Everything else it leaves, uncounted, to the host side (trap.cpp). It runs on a
+// stack of its own, where the home of the thread is not touched.
 #include "libdune/agent/guest_loop.h"
 
 namespace dune::agent {
 
+using namespace session;
+
+namespace {
+
+bool pass_site(ThreadBlock* t, MonitorFrame& frame) {
+  Registers& r = frame.regs;
+  r.rip--; // of the int3
+  Site* site = find_site(r.rip);
+  if (!site || t->action != Action::kRun || (r.eflags & kEflagsTrap) || !pass_records(t, site, r))
+    return false;
+  t->copy_site = reinterpret_cast<uint64_t>(site);
+  frame.trap.rip = site->copy;
+  slot_of(t).traps++;
+  return true;
+}
+
+// Whether the step that has just been made is one of several, and not the last.
+bool is_on_the_way(const ThreadBlock* t, const Registers& r) {
+  if (t->action == Action::kStep)
+    return t->steps_left > 1;
+  const ThreadSlot& slot = slot_of(t);
+  const bool may_be_call =
+      (slot.range_flags & kRangeStepOverCalls) && r.rsp == t->last_rsp - sizeof(uint64_t);
+  return r.rip >= slot.range_begin && r.rip < slot.range_end && !may_be_call;
+}
+
+// What take_trap_flag, on_step, step_landed and set_trap_flag come to, from one place in the
+// program's own code to another.
+bool pass_step(ThreadBlock* t, const MonitorFrame& frame) {
+  const Registers& r = frame.regs;
+  const bool is_plain = steps(t) && t->trap_flag == TrapFlag::kStepping &&
+                        t->armed_use == FlagsUse::kNone && !t->program_trap_flag &&
+                        !t->stepped_call && !t->deferred && !t->accessed && !t->landing;
+  if (!is_plain || in_arena(r.rip) || in_arena(t->armed_at) || in_agent_text(r.rip) ||
+      !is_on_the_way(t, r) || find_site(r.rip))
+    return false;
+  const FlagsUse use = flags_use(t, r.rip); // the last that may end in the host side
+  if (t->action == Action::kStep)
+    t->steps_left--;
+  t->steps_taken++;
+  t->last_rsp = r.rsp;
+  t->armed_at = r.rip;
+  t->armed_use = use;
+  return true;
+}
+
+} // namespace
+
 // Null: the host side has to look. Else the trap is dealt with, and frame->trap says where to go
 // on.
-extern "C" ThreadBlock* agent_on_monitor_breakpoint(MonitorFrame* frame) {
+extern "C" ThreadBlock* agent_on_monitor_trap(MonitorFrame* frame) {
   ThreadBlock* t = current();
   Registers& r = frame->regs;
-  r.rip = frame->trap.rip - 1;
+  r.rip = frame->trap.rip;
   r.rsp = frame->trap.rsp;
   r.eflags = frame->trap.eflags;
-  session::Site* site = find_site(r.rip);
-  if (!site || !takes_part(t) || t->action != session::Action::kRun || t->step_out ||
-      (r.eflags & kEflagsTrap) || stop_wanted(t) || !pass_records(t, site, r))
+  if (!takes_part(t) || t->step_out || t->outside || stop_wanted(t))
     return nullptr;
-  t->copy_site = reinterpret_cast<uint64_t>(site);
-  frame->trap.rip = site->copy;
-  slot_of(t).traps++;
-  return t;
+  const bool passed =
+      frame->vector == kVectorBreakpoint ? pass_site(t, *frame) : pass_step(t, *frame);
+  return passed ? t : nullptr;
 }
 
 } // namespace dune::agent

@@ -232,6 +232,8 @@ uint64_t opcode_at(ThreadBlock* t, uint64_t rip) {
   return 0;
 }
 
+} // namespace
+
 FlagsUse flags_use(ThreadBlock* t, uint64_t rip) {
   const uint64_t at = opcode_at(t, rip);
   uint8_t opcode;
@@ -247,8 +249,6 @@ FlagsUse flags_use(ThreadBlock* t, uint64_t rip) {
     return FlagsUse::kNone;
   }
 }
-
-} // namespace
 
 uint64_t behind_system_call(ThreadBlock* t, uint64_t rip) {
   const uint64_t at = opcode_at(t, rip);
