@@ -79,6 +79,8 @@ ROWS = [
     Row("step.dune", "stepi N, in the agent, guest", lambda p: p.stepped()),
     Row("step.ptrace", "ptrace: single step, same core", lambda p: p.ptrace("step")),
     Row("step.signal", "trap flag, SIGTRAP, return", lambda p: p.floor("step")),
+    Row("watch.dune", "watch, condition false, guest", lambda p: p.dune("store", "watch watched if watched == -1", "run")),
+    Row("watch.signal", "debug register, SIGTRAP, return", lambda p: p.floor("watch")),
 ]
 
 

@@ -8,6 +8,7 @@
 //   int3   int3, SIGTRAP on an alternate stack with all signals blocked, return
 //   step   the trap flag set: one SIGTRAP per instruction
 //   watch  a store to a word under a perf_event breakpoint with sigtrap
+//   store  the same without one: for a debugger that watches `watched`
 //   getppid  a system call that does nothing
 //   fault  the first touch of each page of anonymous memory; fault16: of every sixteenth
 //   stepped  an instruction of a loop in which nothing happens: for a debugger that steps from
@@ -143,6 +144,13 @@ static double watch(long n) {
   return took;
 }
 
+static double store(long n) {
+  const double start = now();
+  for (long i = 0; i < n; ++i)
+    watched = i;
+  return now() - start;
+}
+
 static double getppid_calls(long n) {
   const double start = now();
   for (long i = 0; i < n; ++i)
@@ -193,6 +201,7 @@ static const struct {
                {"int3", int3},
                {"step", step},
                {"watch", watch},
+               {"store", store},
                {"getppid", getppid_calls},
                {"fault", fault},
                {"fault16", fault16},
