@@ -4,6 +4,7 @@
 
 #include <asm/prctl.h>
 #include <asm/resource.h>
+#include <linux/prctl.h>
 
 namespace dune::agent {
 
@@ -224,6 +225,12 @@ long keep_if_harmless(long fd) {
   return kEacces;
 }
 
+long set_time_stamps(ThreadBlock* t, const KernelSigcontext& m) {
+  const long result = forward_plain(t, m);
+  show_time_stamps(t);
+  return result;
+}
+
 // --- All others ----------------------------------------------------------------------------------
 
 long forward(ThreadBlock* t, const KernelSigcontext& m, const process::CallCopy& copy) {
@@ -250,6 +257,8 @@ long forward(ThreadBlock* t, const KernelSigcontext& m, const process::CallCopy&
     return change_mappings(t, m, row, args);
   if (m.rax == __NR_arch_prctl)
     return change_base(t, m);
+  if (m.rax == __NR_prctl && static_cast<int>(m.rdi) == PR_SET_TSC)
+    return set_time_stamps(t, m);
   if (!is_protected())
     return forward_plain(t, m);
   const Call call = call_with(t, m, copy.arguments());

@@ -21,6 +21,14 @@ bool is_out_to_stub(ThreadBlock* t, uint64_t rip) {
          code[1] == backend::kSystemCallStub;
 }
 
+bool reads_time_stamps(ThreadBlock* t, uint64_t rip) { // rdtsc, rdtscp
+  uint8_t code[3];
+  if (!read_user(t, code, rip, 2) || code[0] != 0x0f)
+    return false;
+  return code[1] == 0x31 ||
+         (code[1] == 0x01 && read_user(t, code, rip, sizeof code) && code[2] == 0xf9);
+}
+
 struct VsyscallArguments {
   uint64_t entry, first, second;
 };
@@ -40,6 +48,9 @@ backend::Exit as_without_guest(ThreadBlock* t, const backend::Exit& e, KernelSig
     constexpr uint64_t kInTable = 2;
     return {e.why, kVectorGeneralProtection, uint64_t{code[1]} << 3 | kInTable};
   }
+  // KVM has met the host's refusal to read the time stamp counter, and does not emulate it.
+  if (e.vector == kVectorIllegal && reads_time_stamps(t, m.rip))
+    return {e.why, kVectorGeneralProtection, 0};
   // Let through to the host, which may show it as done (backend.h, Why::kTrap).
   if (e.vector == kVectorGeneralProtection && !is_out_to_stub(t, m.rip) &&
       is_out_to_stub(t, m.rip - kOutLength))

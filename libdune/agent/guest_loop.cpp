@@ -7,6 +7,7 @@
 
 #include <asm/prctl.h>
 #include <linux/fcntl.h>
+#include <linux/prctl.h>
 #include <new>
 
 namespace dune::agent {
@@ -86,7 +87,19 @@ void move_in(ThreadBlock* t, KernelUcontext* uc) {
   t->attention = t->leaves_guest = 0;
   t->recorded_count = t->held_count = t->has_signal = 0;
   __atomic_store_n(&t->home, address_of(uc), __ATOMIC_SEQ_CST);
+  show_time_stamps(t);
 }
+
+} // namespace
+
+void show_time_stamps(ThreadBlock* t) {
+  int mode = PR_TSC_ENABLE;
+  syscall_of(__NR_prctl, PR_GET_TSC, address_of(&mode), 0, 0, 0);
+  backend::Cpu& cpu = guest_slot(t).cpu;
+  cpu.guest->ops.deny_time_stamps(cpu, mode == PR_TSC_SIGSEGV);
+}
+
+namespace {
 
 // What came since the last look comes again, and finds the program.
 void send_recorded(ThreadBlock* t) {

@@ -100,6 +100,8 @@ void run_in_guest(ThreadBlock*, KernelUcontext*);
 bool record_signal(ThreadBlock*, const KernelSiginfo&, KernelUcontext* found);
 // False: the backend has no more processors.
 bool open_processor(ThreadBlock*);
+// Whether the thread may read the counter in the guest, as the kernel has it (PR_SET_TSC).
+void show_time_stamps(ThreadBlock*);
 // No handler records a signal until the next entry.
 void hold_signals(ThreadBlock*);
 inline void set_kernel_mask(SignalSet mask) {

@@ -128,6 +128,9 @@ struct GuestOps {
   // Debug registers 0 to 3 and 7, for this thread. Without kCapHardwareWatch they are taken and
   // have no effect. A hit is kVectorDebug, behind the access, with DR6 as its error code.
   Status (*set_debug)(Cpu&, const DebugRegisters&);
+  // Whether rdtsc and rdtscp fault (kVectorGeneralProtection; where the host's thread may not read
+  // the counter either, kVectorIllegal is possible).
+  void (*deny_time_stamps)(Cpu&, bool);
   // Vector state, in the standard format of XSAVE, as a signal frame has it.
   Status (*load_vectors)(Cpu&, const void* image);
   Status (*store_vectors)(Cpu&, void* image, uint64_t size);

@@ -347,6 +347,16 @@ bool take_held_exception(Cpu& c, Exit& e) {
   return control(c.fd, KVM_SET_VCPU_EVENTS, &events) == 0;
 }
 
+void interrupt_kvm(Cpu& c) { __atomic_store_n(&run_of(c).immediate_exit, 1, __ATOMIC_RELAXED); }
+
+// Of a port by the program itself, where ring 3 may use one: KVM finishes it at the next run,
+// whatever registers that has, and would go on behind the instruction. So it does that here, and
+// its registers are not looked at.
+void complete_access(Cpu& c) {
+  interrupt_kvm(c); // the next run will say so, too, which does no harm
+  control(c.fd, KVM_RUN, 0);
+}
+
 Exit run_kvm(Cpu& c) {
   kvm_run& run = run_of(c);
   load(run, c.regs);
@@ -366,6 +376,8 @@ Exit run_kvm(Cpu& c) {
   if (is_errno(result))
     return {Why::kBroken, 0, static_cast<uint64_t>(-result)};
   if (run.exit_reason == KVM_EXIT_IO) {
+    if (!stubs_contain(*c.guest, c.regs.rip))
+      complete_access(c);
     Exit e = host_call(c, static_cast<uint8_t>(run.io.port), run.s.regs.sregs.cr2);
     kvm_debugregs debug{};
     if (e.vector == kVectorDebug && c.watches && !control(c.fd, KVM_GET_DEBUGREGS, &debug)) {
@@ -378,8 +390,6 @@ Exit run_kvm(Cpu& c) {
   // Everything else is an exit that this guest has no way to cause while it is sound.
   return {Why::kBroken, 0, uint64_t{run.exit_reason} << 32};
 }
-
-void interrupt_kvm(Cpu& c) { __atomic_store_n(&run_of(c).immediate_exit, 1, __ATOMIC_RELAXED); }
 
 Status set_mask_kvm(Cpu& c, uint64_t blocked) {
   struct [[gnu::packed]] {
@@ -402,6 +412,16 @@ Status set_debug_kvm(Cpu& c, const DebugRegisters& d) {
     return refused("KVM refuses the debug registers", result);
   c.watches = d.dr7 != 0;
   return {};
+}
+
+void deny_time_stamps_kvm(Cpu& c, bool denied) {
+  constexpr __u64 kTsd = 1 << 2;
+  kvm_run& run = run_of(c);
+  __u64& cr4 = run.s.regs.sregs.cr4;
+  if (bool(cr4 & kTsd) == denied)
+    return;
+  cr4 ^= kTsd;
+  run.kvm_dirty_regs |= KVM_SYNC_X86_SREGS;
 }
 
 Status load_vectors_kvm(Cpu& c, const void* image) {
@@ -434,6 +454,7 @@ GuestOps kvm_guest() {
   o.interrupt = interrupt_kvm;
   o.set_mask = set_mask_kvm;
   o.set_debug = set_debug_kvm;
+  o.deny_time_stamps = deny_time_stamps_kvm;
   o.load_vectors = load_vectors_kvm;
   o.store_vectors = store_vectors_kvm;
   return o;

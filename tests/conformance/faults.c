@@ -182,8 +182,27 @@ static void not_canonical_stack(void) {
                      : "rax", "rbx", "memory");
   SHOWS(SIGBUS, SI_KERNEL, 0, 12, 0);
 }
+static void* denied_in_a_new_thread(void* unused) {
+  RAISED(__asm__ volatile("rdtsc" : : : "rax", "rdx"));
+  return unused;
+}
+static void time_stamps_denied(void) {
+  pthread_t thread;
+  int mode = 0;
+  CHECK(prctl(PR_SET_TSC, PR_TSC_SIGSEGV) == 0);
+  CHECK(prctl(PR_GET_TSC, &mode) == 0 && mode == PR_TSC_SIGSEGV);
+  RAISED(__asm__ volatile("rdtsc" : : : "rax", "rdx"));
+  SHOWS(SIGSEGV, SI_KERNEL, 0, kGeneralProtection, 0);
+  RAISED(__asm__ volatile("rdtscp" : : : "rax", "rcx", "rdx"));
+  SHOWS(SIGSEGV, SI_KERNEL, 0, kGeneralProtection, 0);
+  CHECK(pthread_create(&thread, NULL, denied_in_a_new_thread, NULL) == 0);
+  CHECK(pthread_join(thread, NULL) == 0);
+  SHOWS(SIGSEGV, SI_KERNEL, 0, kGeneralProtection, 0);
+  CHECK(prctl(PR_SET_TSC, PR_TSC_ENABLE) == 0);
+  __asm__ volatile("rdtsc; rdtscp" : : : "rax", "rcx", "rdx");
+}
 static void privileged_instructions(void) {
-  extern char fault_hlt[], fault_cli[], fault_cr0[], fault_out[];
+  extern char fault_hlt[], fault_cli[], fault_cr0[], fault_out[], fault_in[];
   RAISED(__asm__ volatile(".globl fault_hlt; fault_hlt: hlt"));
   SHOWS(SIGSEGV, SI_KERNEL, 0, kGeneralProtection, 0);
   CHECK(registers[REG_RIP] == (greg_t)fault_hlt);
@@ -196,6 +215,9 @@ static void privileged_instructions(void) {
   RAISED(__asm__ volatile(".globl fault_out; fault_out: outb %%al, $0x80" : : "a"(0)));
   SHOWS(SIGSEGV, SI_KERNEL, 0, kGeneralProtection, 0);
   CHECK(registers[REG_RIP] == (greg_t)fault_out);
+  RAISED(__asm__ volatile(".globl fault_in; fault_in: inb $0x80, %%al" : : : "rax"));
+  SHOWS(SIGSEGV, SI_KERNEL, 0, kGeneralProtection, 0);
+  CHECK(registers[REG_RIP] == (greg_t)fault_in);
 }
 static void interrupts_that_are_not_ours(void) {
   RAISED(__asm__ volatile("int $0x40"));
@@ -494,6 +516,7 @@ const struct Case cases[] = {
     ROW(repaired_and_done_again, #PF mprotect rt_sigreturn),
     ROW(not_canonical, #GP),
     ROW(not_canonical_stack, #SS),
+    ROW(time_stamps_denied, prctl rdtsc rdtscp),
     ROW(privileged_instructions, #GP),
     ROW(interrupts_that_are_not_ours, #GP),
     ROW(undefined_instruction, #UD),
