@@ -21,6 +21,9 @@ using keeper::Client;
 using Clock = std::chrono::steady_clock;
 
 long futex(std::atomic<uint32_t>& word, int operation, uint32_t value, const timespec* timeout);
+// Whether the word changes within that time. By the clock, not by rounds: where a hypervisor or an
+// emulator takes the processor away at each `pause`, one round may last milliseconds.
+bool spin(const std::atomic<uint32_t>& word, uint32_t value, std::chrono::microseconds limit);
 
 // What /proc/PID/task/TID/syscall says: where a thread is when it is not running.
 struct KernelView {

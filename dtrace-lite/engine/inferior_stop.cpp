@@ -14,8 +14,20 @@
 
 namespace ddbg::engine {
 
+using namespace std::chrono_literals;
+
 long futex(std::atomic<uint32_t>& word, int operation, uint32_t value, const timespec* timeout) {
   return syscall(SYS_futex, &word, operation, value, timeout, nullptr, 0);
+}
+
+bool spin(const std::atomic<uint32_t>& word, uint32_t value, std::chrono::microseconds limit) {
+  const auto end = Clock::now() + limit;
+  do {
+    if (word.load(std::memory_order_relaxed) != value)
+      return true;
+    __builtin_ia32_pause();
+  } while (Clock::now() < end);
+  return word.load() != value;
 }
 
 KernelView look_at(pid_t pid, pid_t tid) {
@@ -203,9 +215,7 @@ Checked<void> Inferior::Impl::park_others() {
       return interrupted_wait();
     if (waits_in_vain(begin))
       return Diagnostic{"The target does not stop: a thread neither parks nor blocks.", {}, {}};
-    for (int i = 0; i < 2000 && header().event_seq.load(std::memory_order_relaxed) == seq; ++i)
-      __builtin_ia32_pause();
-    if (header().event_seq.load() != seq)
+    if (spin(header().event_seq, seq, 25us))
       continue;
     const timespec millisecond{0, 1'000'000};
     header().frontend_waits = 1;

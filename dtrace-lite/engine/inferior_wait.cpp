@@ -11,6 +11,8 @@
 
 namespace ddbg::engine {
 
+using namespace std::chrono_literals;
+
 Event Inferior::Impl::lost(std::string text) {
   Event e;
   e.kind = Event::Kind::kLost;
@@ -234,8 +236,8 @@ Checked<Event> Inferior::wait(const std::function<bool()>& interrupt,
     return Diagnostic{"The program is not being run.", {}, {}};
   // Spinning pays when the answer comes from another core within microseconds; with one core it
   // would keep the target from running.
-  static const int kSpins = std::thread::hardware_concurrency() > 1 ? 4000 : 0;
-  int spins = 0;
+  static const bool kPays = std::thread::hardware_concurrency() > 1;
+  bool may_spin = kPays;
   bool interrupted = false;
   for (;;) {
     const uint32_t seq = m.header().event_seq.load();
@@ -255,13 +257,8 @@ Checked<Event> Inferior::wait(const std::function<bool()>& interrupt,
         m.header().stop_request = 1;
         continue;
       }
-    if (spins < kSpins) {
-      while (spins < kSpins && m.header().event_seq.load(std::memory_order_relaxed) == seq) {
-        ++spins;
-        __builtin_ia32_pause();
-      }
-      if (spins < kSpins)
-        spins = 0;
+    if (may_spin) {
+      may_spin = spin(m.header().event_seq, seq, 50us);
       continue;
     }
     // A signal between the check above and the futex is seen at the next wake-up; this bounds how
@@ -270,8 +267,7 @@ Checked<Event> Inferior::wait(const std::function<bool()>& interrupt,
     m.header().frontend_waits = 1;
     const long slept = futex(m.header().event_seq, FUTEX_WAIT, seq, &bound);
     m.header().frontend_waits = 0;
-    if (slept == 0)
-      spins = 0;
+    may_spin = kPays && slept == 0;
   }
 }
 
