@@ -103,7 +103,7 @@ Diagnostic explain_refusal(pid_t pid, int error) {
 
 namespace {
 
-constexpr timespec kSecond{1, 0}, kMoment{0, 10'000'000};
+constexpr timespec kSecond{1, 0}, kMoment{0, 10'000'000}, kGlance{0, 1'000'000};
 
 // The next change of the thread's state; nothing within that time. Every one of them comes with a
 // SIGCHLD, which this process blocks.
@@ -175,13 +175,15 @@ void call_again(const Tracee& thread) {
 
 } // namespace
 
-// `request`: how the thread goes on from a stop that is none of ours.
+// `request`: how the thread goes on from a stop that is none of ours. PTRACE_CONT: it has been
+// interrupted; PTRACE_SYSCALL: it is yet to be, should it not stop by itself.
 void StoppedProcess::wait_for(pid_t tid, int request) {
   const Tracee thread(tid);
-  const timespec* limit = &kSecond;
+  const timespec* const first = request == PTRACE_CONT ? &kSecond : &kGlance;
+  const timespec* limit = first;
   for (;;) {
     auto status = wait_status(tid, *limit);
-    if (!status && limit == &kMoment) { // another thread got the signal
+    if (!status && limit != &kSecond) { // it runs on; behind kMoment: another thread got the signal
       limit = &kSecond;
       ptrace(PTRACE_INTERRUPT, tid, nullptr, nullptr);
       continue;
@@ -200,7 +202,7 @@ void StoppedProcess::wait_for(pid_t tid, int request) {
         ptrace(PTRACE_INTERRUPT, tid, nullptr, nullptr);
       if (ignored_signals(tid) & dune::signal_bit(stop.signal))
         call_again(thread);
-      limit = &kSecond;
+      limit = first;
       ptrace(static_cast<__ptrace_request>(request), tid, nullptr, stop.signal);
       continue;
     }
@@ -285,13 +287,7 @@ StoppedProcess::~StoppedProcess() {
 bool StoppedProcess::run_briefly(pid_t tid) {
   std::erase(threads_, tid);
   ptrace(PTRACE_SYSCALL, tid, nullptr, nullptr);
-  sched_yield();
-  // Not if it has stopped already: an interrupt left over would stop it again before it has moved.
-  siginfo_t stopped{};
-  if (waitid(P_PID, static_cast<id_t>(tid), &stopped,
-             WSTOPPED | WEXITED | WNOHANG | WNOWAIT | __WALL) == 0 &&
-      stopped.si_pid == 0)
-    ptrace(PTRACE_INTERRUPT, tid, nullptr, nullptr);
+  // Not interrupted at once: it could be again and again before it has executed an instruction.
   wait_for(tid, PTRACE_SYSCALL);
   return !threads_.empty() && threads_.back() == tid;
 }

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <gtest/gtest.h>
 #include <pthread.h>
+#include <sched.h>
 #include <string>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -42,11 +43,21 @@ void* spin(void*) {
     asm volatile("");
 }
 
+// As the keeper has it.
+void block_child_signal() {
+  sigset_t child;
+  sigemptyset(&child);
+  sigaddset(&child, SIGCHLD);
+  sigprocmask(SIG_BLOCK, &child, nullptr);
+}
+
 struct Program {
-  Program() : pid(fork()) {
+  explicit Program(bool calls = false) : pid(fork()) {
     if (pid)
       return;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    while (calls)
+      getppid();
     pthread_t thread;
     for (auto* run : {make, make, spin})
       pthread_create(&thread, nullptr, run, nullptr);
@@ -63,10 +74,7 @@ struct Program {
 // About one of a thousand stops missed a thread when the list was trusted: the kernel ends it early
 // when the thread that it is at has gone.
 TEST(StoppedProcess, HoldsAllThreads) {
-  sigset_t child;
-  sigemptyset(&child);
-  sigaddset(&child, SIGCHLD);
-  sigprocmask(SIG_BLOCK, &child, nullptr); // as the keeper has it
+  block_child_signal();
   const Program program;
   for (int i = 0; i < 10'000 && !HasFailure(); ++i) {
     const auto process = StoppedProcess::stop(program.pid);
@@ -81,6 +89,37 @@ TEST(StoppedProcess, HoldsAllThreads) {
     while (waitpid(-1, nullptr, __WALL | WNOHANG) > 0)
       ;
   }
+}
+
+void use_nth_of(const cpu_set_t& all, int n, pid_t pid) {
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
+    if (CPU_ISSET(cpu, &all) && n-- == 0)
+      CPU_SET(cpu, &one);
+  sched_setaffinity(pid, sizeof one, &one);
+}
+
+// On another processor it was interrupted before it had executed an instruction, nearly always.
+TEST(StoppedProcess, MovesWhenItRunsBriefly) {
+  block_child_signal();
+  const Program program(true);
+  cpu_set_t all;
+  sched_getaffinity(0, sizeof all, &all);
+  use_nth_of(all, CPU_COUNT(&all) - 1, program.pid);
+  use_nth_of(all, 0, 0);
+  auto process = StoppedProcess::stop(program.pid);
+  ASSERT_TRUE(process) << process.error().message;
+  const Tracee thread(program.pid);
+  ASSERT_TRUE(process->run_briefly(program.pid));
+  int moved = 0;
+  for (int i = 0; i < 1000; ++i) {
+    const bool entered = thread.enters_system_call();
+    ASSERT_TRUE(process->run_briefly(program.pid));
+    moved += thread.enters_system_call() != entered;
+  }
+  sched_setaffinity(0, sizeof all, &all);
+  EXPECT_GT(moved, 500); // each time, but where others have the processor for that moment
 }
 
 TEST(StoppedProcess, IsNotToBeHadOfAProcessThatHasGone) {
