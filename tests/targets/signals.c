@@ -448,6 +448,7 @@ static void* other_thread(void* unused) {
   siginfo_t info;
   int got = sigwaitinfo(&trap, &info);
   printf("sigwaitinfo: %d code %d\n", got, info.si_code);
+  sem_post(&other_ready);
   got = sigwaitinfo(&trap, &info);
   printf("sigwaitinfo: %d code %d value %d\n", got, info.si_code, info.si_value.sival_int);
   sem_post(&other_ready);
@@ -502,6 +503,7 @@ static void trap_elsewhere(void) {
   wait_until_in_call(SYS_rt_sigtimedwait);
   kill(getpid(), SIGTRAP);
   hit_a();
+  wait_for(&other_ready); // it is not in the call still, where the next signal would merge
   wait_until_in_call(SYS_rt_sigtimedwait);
   sigqueue(getpid(), SIGTRAP, (union sigval){.sival_int = 5});
   wait_for(&other_ready);
