@@ -60,6 +60,8 @@ def parse_arguments():
     prepare.add_argument("--kernel", choices=KERNELS, action="append")
     qemu.add_argument("--kernel", choices=KERNELS, default="6.1")
     qemu.add_argument("--la57", choices=("on", "off"), default="off", help="five levels of page tables (off)")
+    qemu.add_argument("--smap", choices=("on", "off"), default="on",
+                      help="off: programs may execute iret, whose stack QEMU before 9.1 reads as ring 0 does (on)")
     qemu.add_argument("--smp", type=int, default=1, metavar="N", help="processors (1)")
     qemu.add_argument("--icount", action="store_true", help="its clocks count instructions, one a nanosecond; one processor")
     qemu.add_argument("--memory", type=int, metavar="MB", help="(384 and twice the files that go in)")
@@ -174,8 +176,8 @@ class Machine:
             self.port, port = self._pair(passed)
             initrd = passed.enter_context(os.fdopen(os.memfd_create("initrd"), "wb", buffering=0))
             initrd.write(archive)
-            command = ["qemu-system-x86_64", "-accel", accelerator, "-cpu", "max,la57=" + arguments.la57, "-m", str(memory),
-                       "-smp", str(arguments.smp), "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-nic", "none",
+            command = ["qemu-system-x86_64", "-accel", accelerator, "-cpu", f"max,la57={arguments.la57},smap={arguments.smap}",
+                       "-m", str(memory), "-smp", str(arguments.smp), "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-nic", "none",
                        "-no-reboot", *(["-icount", "shift=0,sleep=off"] if arguments.icount else []),
                        "-chardev", f"socket,id=console,fd={console}", "-serial", "chardev:console",
                        "-chardev", f"socket,id=port,fd={port}", "-device", "virtio-serial-pci",
