@@ -88,7 +88,9 @@ static void on_alarm(int signal, siginfo_t* info, void* context) {
 static void timer_storm(int flags) {
   read_code_ranges();
   install(SIGALRM, on_alarm, flags);
-  struct itimerval timer = {{0, 100}, {0, 100}};
+  const char* given = getenv("DDBG_TEST_STORM_US");
+  const int period = given ? atoi(given) : 100; // more than a machine takes for a signal
+  struct itimerval timer = {{0, period}, {0, period}};
   setitimer(ITIMER_REAL, &timer, NULL);
   for (long i = 0; i < 30000 || seen < 200; ++i) {
     uint64_t value[4] = {(uint64_t)i, ~(uint64_t)i, (uint64_t)i * 3, 42}, after[4], low;
