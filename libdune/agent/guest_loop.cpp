@@ -426,7 +426,7 @@ void run_once(ThreadBlock* t) {
     if (e.vector != kVectorPageFault)
       return on_exception(t, e);
     if (outcome == Outcome::kWatched)
-      (void)run_outside(t, uc, e.address);
+      (void)run_outside(t, uc, e);
     else if (outcome != Outcome::kServed)
       on_page_fault(t, e, outcome);
     return;

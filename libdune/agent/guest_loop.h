@@ -40,6 +40,7 @@ struct alignas(kPageSize) GuestSlot {
   Watched watched[session::kGuestWatches];
   uint64_t values[session::kGuestWatches]; // before it
   TargetAddr fault;
+  uint32_t counted; // those of `watched` whose counter was on, a bit each
 };
 
 struct GuestRoom {
@@ -133,9 +134,9 @@ long hide_ours(ThreadBlock*, const KernelSigcontext&, long size);
 // guest_watch.cpp
 // Before a thread enters the guest: what is watched by now.
 void heed_watches();
-// Its next instruction accesses a watched page at `address`. True: it runs outside the guest next,
-// with a trap behind it. False: it was a system call, and is made.
-bool run_outside(ThreadBlock*, KernelUcontext*, uint64_t address);
+// Its next instruction accesses a watched page, as the fault says. True: it runs outside the guest
+// next, with a trap behind it. False: it was a system call, and is made.
+bool run_outside(ThreadBlock*, KernelUcontext*, const backend::Exit& fault);
 // First in the handlers of signals that come from outside: what the instruction has accessed, and
 // the program's own mask. True: it has been run. (In `info` is its trap then; another signal that
 // has taken that one's place comes again.)

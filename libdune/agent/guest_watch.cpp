@@ -3,8 +3,9 @@
 // it: with the trap flag set and every signal blocked but SIGTRAP and faults. So no access of
 // another thread is missed meanwhile, and the kernel's own (system calls) are not hindered.
 //
-// Which of the page's bytes it was, a perf event says that counts accesses of this thread and is on
-// for just that instruction. It sends no signal: that would be lost beside the trap flag's.
+// Which of the page's bytes it was, the page fault says, or a perf event that counts accesses of
+// this thread and is on for just that instruction. It sends no signal: that would be lost beside
+// the trap flag's.
 #include "libdune/agent/guest_loop.h"
 
 #include <linux/hw_breakpoint.h>
@@ -13,6 +14,7 @@
 namespace dune::agent {
 
 using namespace session;
+using backend::Exit;
 
 static_assert(kGuestWatches <= process::AddressSpace::kMostWatched);
 
@@ -76,41 +78,59 @@ void read_watches(GuestRoom& room) {
   }
 }
 
+bool contains(const Watched& w, TargetAddr address) { return address - w.address < w.size; }
+
+// The fault names the first byte that the instruction could not have. What else it accesses, and
+// whether it writes what it has read, remains open.
+bool tells_enough(const Exit& fault, const Watched& w) {
+  return contains(w, TargetAddr(fault.address)) && !(fault.error & process::kFaultFetch) &&
+         (!w.writes_only || fault.error & process::kFaultWrite);
+}
+
 // Turns the counters on, as the last thing: what the agent itself reads is not to be counted.
-void begin_counting(ThreadBlock* t, TargetAddr fault) {
+void begin_counting(ThreadBlock* t, const Exit& fault) {
   const GuestRoom& room = guest_room();
   GuestSlot& g = guest_slot(t);
-  g.fault = fault;
+  g.fault = TargetAddr(fault.address);
   g.watched_count = room.watched_count;
+  g.counted = 0;
   for (uint32_t i = 0; i < g.watched_count; ++i) {
     const Watched& w = g.watched[i] = room.watched[i];
+    read_user(t, &(g.values[i] = 0), w.address.value, w.size);
+    if (tells_enough(fault, w))
+      continue;
     if (!g.counters[i]) {
       g.counters[i] = open_counter(w);
       g.accesses[i] = 0;
     }
-    read_user(t, &(g.values[i] = 0), w.address.value, w.size);
+    if (g.counters[i] > 0)
+      g.counted |= 1u << i;
   }
   for (uint32_t i = 0; i < g.watched_count; ++i)
-    if (g.counters[i] > 0)
+    if (g.counted & 1u << i)
       control(g.counters[i], PERF_EVENT_IOC_ENABLE);
 }
 
 void end_counting(ThreadBlock* t, bool was_run) {
   GuestSlot& g = guest_slot(t);
+  // Whoever heeds a change of what is watched closes them, meanwhile too.
+  const auto counter_of = [&g](uint32_t i) {
+    return g.counted & 1u << i ? __atomic_load_n(&g.counters[i], __ATOMIC_RELAXED) : 0;
+  };
   for (uint32_t i = 0; i < g.watched_count; ++i)
-    if (g.counters[i] > 0)
-      control(g.counters[i], PERF_EVENT_IOC_DISABLE);
+    if (const int counter = counter_of(i); counter > 0)
+      control(counter, PERF_EVENT_IOC_DISABLE);
   for (uint32_t i = 0; i < g.watched_count; ++i) {
     bool accessed;
-    if (g.counters[i] > 0) {
-      const uint64_t count = count_of(g.counters[i]);
+    if (const int counter = counter_of(i); counter > 0) {
+      const uint64_t count = count_of(counter);
       accessed = count > g.accesses[i];
       g.accesses[i] = count;
     } else { // as far as the page fault tells, which names the first byte
       const Watched& w = g.watched[i];
       const bool may_reach = // a write that changed nothing is none in the end
           w.writes_only && g.fault < w.address && w.address - g.fault < kWidestAccess;
-      accessed = was_run && (g.fault - w.address < w.size || may_reach);
+      accessed = was_run && (contains(w, g.fault) || may_reach);
     }
     if (accessed)
       t->accessed |= 1u << i;
@@ -145,7 +165,7 @@ void heed_watches() {
   room.watch_seq.store(seq);
 }
 
-bool run_outside(ThreadBlock* t, KernelUcontext* uc, uint64_t address) {
+bool run_outside(ThreadBlock* t, KernelUcontext* uc, const Exit& fault) {
   KernelSigcontext& m = uc->mcontext;
   take_trap_flag(t, uc);
   if (const uint64_t behind = behind_system_call(t, m.rip)) { // fetched from such a page
@@ -160,7 +180,7 @@ bool run_outside(ThreadBlock* t, KernelUcontext* uc, uint64_t address) {
   uc->sigmask = (uc->sigmask | agent_mask()) & ~signal_bit(kSigTrap);
   set_trap_flag(t, uc);
   if (takes_part(t))
-    begin_counting(t, TargetAddr(address));
+    begin_counting(t, fault);
   else
     guest_slot(t).watched_count = 0; // a process of its own
   return true;
