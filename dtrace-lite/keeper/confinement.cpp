@@ -1,4 +1,5 @@
 #include "dtrace-lite/keeper/confinement.h"
+#include "libdune/arch/seccomp_filter.h"
 
 #include <cerrno>
 #include <cstdlib>
@@ -54,107 +55,12 @@ constexpr NeededCall kNeededOutside[] = {
     {"rt_sigprocmask", SYS_rt_sigprocmask, false},
 };
 
-// What a filter answers. The instructions are those that the kernel lets into one
-// (kernel/seccomp.c, seccomp_check_filter).
-uint32_t verdict(const std::vector<sock_filter>& program, const seccomp_data& data) {
-  uint32_t a = 0, x = 0, memory[BPF_MEMWORDS] = {};
-  for (size_t pc = 0; pc < program.size(); ++pc) {
-    const sock_filter& f = program[pc];
-    const uint32_t operand = BPF_SRC(f.code) == BPF_X ? x : f.k;
-    switch (BPF_CLASS(f.code)) {
-    case BPF_LD:
-    case BPF_LDX: {
-      uint32_t& to = BPF_CLASS(f.code) == BPF_LD ? a : x;
-      if (BPF_MODE(f.code) == BPF_IMM)
-        to = f.k;
-      else if (BPF_MODE(f.code) == BPF_LEN)
-        to = sizeof data;
-      else if (BPF_MODE(f.code) == BPF_MEM)
-        to = memory[f.k % BPF_MEMWORDS];
-      else if (f.k <= sizeof data - sizeof to)
-        std::memcpy(&to, reinterpret_cast<const char*>(&data) + f.k, sizeof to);
-      break;
-    }
-    case BPF_ST:
-      memory[f.k % BPF_MEMWORDS] = a;
-      break;
-    case BPF_STX:
-      memory[f.k % BPF_MEMWORDS] = x;
-      break;
-    case BPF_ALU:
-      switch (BPF_OP(f.code)) {
-      case BPF_ADD:
-        a += operand;
-        break;
-      case BPF_SUB:
-        a -= operand;
-        break;
-      case BPF_MUL:
-        a *= operand;
-        break;
-      case BPF_DIV:
-        if (operand == 0)
-          return SECCOMP_RET_KILL_THREAD; // as the kernel: the filter ends with 0
-        a /= operand;
-        break;
-      case BPF_AND:
-        a &= operand;
-        break;
-      case BPF_OR:
-        a |= operand;
-        break;
-      case BPF_XOR:
-        a ^= operand;
-        break;
-      case BPF_LSH:
-        a <<= operand % 32;
-        break;
-      case BPF_RSH:
-        a >>= operand % 32;
-        break;
-      case BPF_NEG:
-        a = -a;
-        break;
-      }
-      break;
-    case BPF_JMP: {
-      bool holds = false;
-      switch (BPF_OP(f.code)) {
-      case BPF_JA:
-        pc += f.k;
-        continue;
-      case BPF_JEQ:
-        holds = a == operand;
-        break;
-      case BPF_JGT:
-        holds = a > operand;
-        break;
-      case BPF_JGE:
-        holds = a >= operand;
-        break;
-      case BPF_JSET:
-        holds = a & operand;
-        break;
-      }
-      pc += holds ? f.jt : f.jf;
-      break;
-    }
-    case BPF_RET:
-      return BPF_RVAL(f.code) == BPF_A ? a : f.k;
-    case BPF_MISC:
-      (BPF_MISCOP(f.code) == BPF_TAX ? x : a) = BPF_MISCOP(f.code) == BPF_TAX ? a : x;
-      break;
-    }
-  }
-  return SECCOMP_RET_KILL_PROCESS;
-}
-
 bool lets_pass(const std::vector<sock_filter>& program, const NeededCall& call, TargetAddr from) {
   seccomp_data data{};
   data.instruction_pointer = from.value;
   data.nr = static_cast<int>(call.number);
   data.arch = AUDIT_ARCH_X86_64;
-  const uint32_t action = verdict(program, data) & SECCOMP_RET_ACTION_FULL;
+  const uint32_t action = dune::seccomp_verdict(program, data) & SECCOMP_RET_ACTION_FULL;
   return action == SECCOMP_RET_ALLOW || action == SECCOMP_RET_LOG ||
          (action == SECCOMP_RET_ERRNO && call.may_fail);
 }

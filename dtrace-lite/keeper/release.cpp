@@ -99,9 +99,12 @@ bool leave_stepped_call(const Injected& in, pid_t tid, user_regs_struct& regs) {
 // there, the agent gives back in agent_leave.)
 bool leave_forwarded_call(const Injected& in, pid_t tid, Program& program) {
   const user_regs_struct there = program.registers;
-  const uint64_t behind = in.map.agent_text + in.image.forward_end;
-  const bool is_there =
-      in.map.guest && (there.rip == behind || there.rip == behind - kSyscallLength);
+  bool is_behind = false, is_before = false;
+  for (uint64_t end : {in.image.forward_end, in.image.forward_judged_end}) {
+    is_behind |= there.rip == in.map.agent_text + end;
+    is_before |= there.rip == in.map.agent_text + end - kSyscallLength;
+  }
+  const bool is_there = in.map.guest && (is_behind || is_before);
   const uint32_t slot = is_there ? slot_of_thread(in, tid) : kNone;
   if (slot == kNone)
     return false;
@@ -115,8 +118,7 @@ bool leave_forwarded_call(const Injected& in, pid_t tid, Program& program) {
     return false;
   user_regs_struct& regs = program.registers;
   copy_registers(regs, context.mcontext);
-  const bool is_made =
-      there.rip == behind && static_cast<int64_t>(there.rax) != dune::agent::kNotMade;
+  const bool is_made = is_behind && static_cast<int64_t>(there.rax) != dune::agent::kNotMade;
   if (is_made || in_system_call(there)) {
     regs.rax = there.rax;
     regs.rip = regs.rcx = context.mcontext.rip + kSyscallLength;

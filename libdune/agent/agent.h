@@ -249,6 +249,9 @@ bool wait_mask(ThreadBlock*, uint64_t number, const KernelSigcontext&, SignalSet
 void on_asynchronous_signal(ThreadBlock*, KernelUcontext*, KernelSiginfo*);
 // To the calling thread, which gets it when the mask lets it through.
 void send_to_self(const KernelSiginfo&);
+// The signal's default action, as the kernel itself does it: from the program's context, with the
+// original siginfo, so that exit status and core are right.
+void default_action(ThreadBlock*, KernelUcontext*, const KernelSiginfo*);
 void signal_at_program(ThreadBlock*, KernelUcontext*, KernelSiginfo*, uint64_t counted);
 // The same for an access that has been seen (run_watch). True: the thread has stopped for it.
 bool stop_for_watch(ThreadBlock*, KernelUcontext*, uint32_t record,
@@ -293,6 +296,8 @@ void leave_refused_call(ThreadBlock*, KernelUcontext*);
 enum class Confinement { kNone, kNoMemory, kOnItsWay };
 // Of the thread by seccomp, if that is the call whose `syscall` is at this address.
 Confinement confine(ThreadBlock*, KernelUcontext*, uint64_t syscall);
+// Of that call: puts our filter in place of the program's.
+Confinement prepare_confining(ThreadBlock*, KernelSigcontext&);
 // Its end, or its being put off: the program's arguments.
 void end_confining(ThreadBlock*, KernelSigcontext*, bool made);
 void drop_confining(ThreadBlock*);

@@ -2,7 +2,7 @@
 // not the agent's, which it knows nothing of: in front of each go lines that let pass what comes
 // from the agent's text, and from where the keeper has a thread call something. What the agent
 // calls for the program comes from entry.S's .program_calls, behind that.
-#include "libdune/agent/agent.h"
+#include "libdune/agent/guest_loop.h"
 
 #include <linux/audit.h>
 #include <linux/filter.h>
@@ -100,8 +100,7 @@ bool is_strictly_allowed(uint64_t number) {
 
 // What is left as it is: a filter that cannot be read or that has no room for our lines (the kernel
 // knows what to say of it), and the wish of a thread without a slot.
-Confinement confine(ThreadBlock* t, KernelUcontext* uc, uint64_t syscall) {
-  KernelSigcontext& m = uc->mcontext;
+Confinement prepare_confining(ThreadBlock* t, KernelSigcontext& m) {
   const Wish wish = wish_of(m);
   sock_fprog given{};
   if (wish == Wish::kNone || (wish == Wish::kStrict && is_confined()))
@@ -137,8 +136,19 @@ Confinement confine(ThreadBlock* t, KernelUcontext* uc, uint64_t syscall) {
   }
   m.rdx = t->confining.filter;
   agent_config.confined = 1;
-  call_from_agent(t, uc, syscall);
   return Confinement::kOnItsWay;
+}
+
+std::span<const sock_filter> filter_being_installed(const ThreadBlock* t) {
+  const auto* filter = reinterpret_cast<const Filter*>(t->confining.filter);
+  return {filter->lines + kPreamble, filter->program.len - kPreamble};
+}
+
+Confinement confine(ThreadBlock* t, KernelUcontext* uc, uint64_t syscall) {
+  const Confinement prepared = prepare_confining(t, uc->mcontext);
+  if (prepared == Confinement::kOnItsWay)
+    call_from_agent(t, uc, syscall);
+  return prepared;
 }
 
 void end_confining(ThreadBlock* t, KernelSigcontext* m, bool made) {

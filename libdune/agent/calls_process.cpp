@@ -54,6 +54,8 @@ ThreadBlock* prepare_child(const ThreadBlock* t) {
   child->parent_pending = 1;
   child->blocked = t->blocked;
   child->altstack.flags = kSsDisable;
+  if (in_guest(t))
+    inherit_filters(child, t);
   return child;
 }
 

@@ -48,8 +48,22 @@ long change_base(ThreadBlock* t, const KernelSigcontext& m) {
   case ARCH_GET_GS:
     return write_user(t, m.rsi, &r.gs_base, 8) ? 0 : kEfault;
   default:
-    return agent_forward(&m, t);
+    return forward_call(m, t);
   }
+}
+
+// In front of the handler of a SIGSYS by which the kernel has answered stands the call's number.
+long shown_result(ThreadBlock* t, long result) {
+  if (!t->call_refused)
+    return result;
+  t->call_refused = 0;
+  return static_cast<long>(t->call_number);
+}
+
+void open_signal(int signal) {
+  constexpr long kSigUnblock = 1;
+  const SignalSet set = signal_bit(signal);
+  syscall_of(__NR_rt_sigprocmask, kSigUnblock, address_of(&set), 0, sizeof set);
 }
 
 // --- Calls that are not about threads
@@ -80,7 +94,7 @@ long make_change(void* maker, long number, const long args[6]) {
   const Maker& m = *static_cast<const Maker*>(maker);
   Call c = call_with(m.thread, *m.context, args);
   c.context.rax = static_cast<uint64_t>(number);
-  return agent_forward(&c.context, m.thread);
+  return forward_call(c.context, m.thread);
 }
 
 // While a call is made under the lock of the mappings, or in pieces: the keeper, which can take a
@@ -154,14 +168,14 @@ long close_in_pieces(ThreadBlock* t, const KernelSigcontext& m, const process::P
     const long part[6] = {static_cast<long>(piece.begin.value),
                           static_cast<long>(piece.end.value - 1), args[2]};
     const Call call = call_with(t, m, part);
-    return agent_forward(&call.context, t);
+    return forward_call(call.context, t);
   });
 }
 
 // What a folder of /proc shows, less what is ours. After a part that is all ours comes the next.
 long list_folder(ThreadBlock* t, const KernelSigcontext& m) {
   for (;;) {
-    const long size = agent_forward(&m, t);
+    const long size = forward_call(m, t);
     if (size <= 0)
       return size;
     if (const long left = hide_ours(t, m, size); left != 0)
@@ -177,7 +191,7 @@ bool is_about_descriptors(const KernelSigcontext& m) {
 long make_limit_call(ThreadBlock* t, const KernelSigcontext& m) {
   const CallInParts parts(t);
   const process::Holder hold(guest_room().memory.mutex());
-  return agent_forward(&m, t);
+  return forward_call(m, t);
 }
 
 long forward_plain(ThreadBlock* t, const KernelSigcontext& m) {
@@ -188,9 +202,12 @@ long forward_plain(ThreadBlock* t, const KernelSigcontext& m) {
   case __NR_getrlimit:
   case __NR_setrlimit:
   case __NR_prlimit64:
-    return is_about_descriptors(m) ? make_limit_call(t, m) : agent_forward(&m, t);
+    return is_about_descriptors(m) ? make_limit_call(t, m) : forward_call(m, t);
+  case __NR_prctl:
+  case __NR_seccomp:
+    return make_confining_call(t, m);
   default:
-    return agent_forward(&m, t);
+    return forward_call(m, t);
   }
 }
 
@@ -285,7 +302,7 @@ long make_thread(ThreadBlock* t, const KernelUcontext* uc, ThreadBlock* child) {
   uint64_t flags, new_stack, tls;
   if (m.rax == __NR_clone3) {
     if (m.rsi > sizeof arguments || !read_user(t, &arguments, m.rdi, m.rsi))
-      return agent_forward(&m, t); // the kernel says which error
+      return forward_call(m, t); // the kernel says which error
     flags = arguments.flags;
     new_stack = arguments.stack ? arguments.stack + arguments.stack_size : 0;
     tls = arguments.tls;
@@ -317,7 +334,8 @@ long make_thread(ThreadBlock* t, const KernelUcontext* uc, ThreadBlock* child) {
   g.first_home.stack = stack;
   g.cpu.regs.fs_base = flags & kCloneSettls ? tls : parent.cpu.regs.fs_base;
   g.cpu.regs.gs_base = parent.cpu.regs.gs_base;
-  return agent_forward_clone(&call, child);
+  return t->call_judged ? agent_forward_clone_judged(&call, child)
+                        : agent_forward_clone(&call, child);
 }
 
 // Of a call that makes a process.
@@ -332,7 +350,7 @@ long make_exit(ThreadBlock* t, const KernelSigcontext& m) {
   KernelSigcontext call = m;
   if (takes_part(t) && header().live_threads.load() == 0)
     call.rax = __NR_exit_group;
-  return agent_forward(&call, t);
+  return forward_call(call, t);
 }
 
 void make_process_call(ThreadBlock* t, KernelUcontext* uc) {
@@ -355,12 +373,14 @@ void make_process_call(ThreadBlock* t, KernelUcontext* uc) {
     begin_call(t, m);
   if (m.rax == __NR_execve || m.rax == __NR_execveat)
     set_kernel_mask(program_mask(t, uc->sigmask)); // what a new image inherits
+  else if (agent_config.confined && !t->call_judged && !(uc->sigmask & signal_bit(kSigSys)))
+    open_signal(kSigSys); // by which a filter may answer: blocked, it would kill
   if (made.call == PendingCall::kFork)
     fetch_vectors(t);
   const bool shares = made.call == PendingCall::kFork && shares_descriptors(t, m);
   const long result = made.child           ? make_thread(t, uc, made.child)
                       : m.rax == __NR_exit ? make_exit(t, m)
-                                           : agent_forward(&m, t);
+                                           : forward_call(m, t);
   if (made.call == PendingCall::kFork && result == 0)
     process.detached = 1;
   const KernelSigcontext before = m;
@@ -374,6 +394,7 @@ void make_process_call(ThreadBlock* t, KernelUcontext* uc) {
     m = before;
     return;
   }
+  m.rax = static_cast<uint64_t>(shown_result(t, result));
   t->trap_flag = TrapFlag::kProgram;
   if (made.call == PendingCall::kFork && result == 0) {
     uc->sigmask = t->call_mask;
@@ -394,6 +415,8 @@ void make_guest_call(ThreadBlock* t, KernelUcontext* uc) {
   m.rip -= kSyscallLength;
   t->call_number = m.rax;
   t->last_rsp = m.rsp;
+  if (judge_call(t, uc))
+    return;
   std::byte room[512];
   process::CallCopy copy(room);
   if (is_protected() && names_our_memory(t, m, copy))
@@ -417,7 +440,7 @@ void make_guest_call(ThreadBlock* t, KernelUcontext* uc) {
   if (result == kNotMade)
     return;
   end_wait(t, m, result);
-  answer(t, uc, result);
+  answer(t, uc, shown_result(t, result));
 }
 
 } // namespace dune::agent

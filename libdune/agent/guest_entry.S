@@ -78,8 +78,6 @@ agent_resume:
 
 #define M(name) KernelSigcontext_##name
 
-    .section .program_calls, "ax"
-
     .macro load_arguments m
     mov M(rax)(\m), %rax
     mov M(rsi)(\m), %rsi
@@ -91,30 +89,31 @@ agent_resume:
 
 // long agent_forward(const KernelSigcontext* m, const ThreadBlock*)
 // A signal that comes before the call is in the kernel, or that the kernel would restart it for,
-// moves the thread to agent_forward_end with kNotMade (record_signal).
-    .globl agent_forward, agent_forward_begin, agent_forward_call, agent_forward_end
+// moves the thread to its end with kNotMade (record_signal).
+//
+// long agent_forward_clone(const KernelSigcontext* m, ThreadBlock* child)
+// The call's arguments name the end of the child's stack, which begins with its block's address.
+    .macro forward suffix
+    .globl agent_forward\suffix, agent_forward\suffix\()_begin, agent_forward\suffix\()_end
     .balign 16
-agent_forward:
+agent_forward\suffix:
     mov %rdi, %r11
     mov %rsi, %rcx
     load_arguments %r11
     mov M(rdi)(%r11), %rdi
-agent_forward_begin:
+agent_forward\suffix\()_begin:
     cmpl $0, ThreadBlock_has_signal(%rcx)
     jne 1f
-agent_forward_call:
     syscall
-agent_forward_end:
+agent_forward\suffix\()_end:
     ret
 1:
     mov $-512, %rax
     ret
 
-// long agent_forward_clone(const KernelSigcontext* m, ThreadBlock* child)
-// The call's arguments name the end of the child's stack, which begins with its block's address.
-    .globl agent_forward_clone
+    .globl agent_forward_clone\suffix
     .balign 16
-agent_forward_clone:
+agent_forward_clone\suffix:
     mov %rdi, %r11
     load_arguments %r11
     mov M(rdi)(%r11), %rdi
@@ -127,5 +126,10 @@ agent_forward_clone:
     xor %ebp, %ebp
     call agent_in_guest_thread
     ud2
+    .endm
+
+    forward _judged
+    .section .program_calls, "ax"
+    forward
 
     .section .note.GNU-stack, "", @progbits

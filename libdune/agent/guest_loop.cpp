@@ -545,6 +545,13 @@ bool record_signal(ThreadBlock* t, const KernelSiginfo& info, KernelUcontext* fo
   if (between(m.rip, agent_forward_begin, agent_forward_end)) {
     m.rip = address_of(agent_forward_end);
     m.rax = static_cast<uint64_t>(kNotMade);
+  } else if (between(m.rip, agent_forward_judged_begin, agent_forward_judged_end)) {
+    m.rip = address_of(agent_forward_judged_end);
+    m.rax = static_cast<uint64_t>(kNotMade);
+  } else if (info.signal == kSigSys && info.code > 0 && info.fault_address == m.rip) {
+    constexpr long kEnosys = -38; // si_call_addr: to who has made the call it has failed
+    m.rax = static_cast<uint64_t>(kEnosys);
+    t->call_refused = 1;
   }
   GuestSlot& g = guest_slot(t);
   g.cpu.guest->ops.interrupt(g.cpu);

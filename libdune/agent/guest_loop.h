@@ -8,6 +8,8 @@
 #include "libdune/process/calls.h"
 #include "libdune/process/unknown_calls.h"
 
+#include <linux/filter.h>
+
 namespace dune::agent {
 
 // A watchpoint as the agent keeps it: what session::GuestWatch and its record say.
@@ -43,6 +45,19 @@ struct alignas(kPageSize) GuestSlot {
   uint32_t counted; // those of `watched` whose counter was on, a bit each
 };
 
+// The seccomp filters that the program's threads have installed, as the program gave them: a
+// thread has one and what was there before it.
+struct SeccompFilter {
+  const SeccompFilter* older;
+  uint32_t count;
+  sock_filter lines[];
+};
+struct SeccompFilters {
+  std::atomic<uint32_t> lock; // guards all, and the threads' `filters`
+  uint32_t used;
+  alignas(8) uint8_t room[2 << 20];
+};
+
 struct GuestRoom {
   backend::Guest guest;
   process::AddressSpace memory;
@@ -57,6 +72,7 @@ struct GuestRoom {
   std::atomic<uint32_t> watch_seq;
   uint32_t watched_count;
   Watched watched[session::kGuestWatches];
+  SeccompFilters filters;
   GuestSlot slots[session::kThreadSlots];
 };
 static_assert(sizeof(GuestRoom) + 2 * kGuestTablesSize <= kGuestRoomSize);
@@ -150,13 +166,32 @@ void close_counters(GuestSlot&);
 // The thread's `syscall` behind which it is.
 void make_guest_call(ThreadBlock*, KernelUcontext*);
 
+// calls_confine.cpp
+// What the program gave, of the filter that prepare_confining has made of it.
+std::span<const sock_filter> filter_being_installed(const ThreadBlock*);
+
+// guest_confine.cpp
+// What the program's seccomp filters say to its call, whose `syscall` is at uc's rip. True: that it
+// is not made; the program goes on with what it is answered.
+bool judge_call(ThreadBlock*, KernelUcontext*);
+// A call that installs a filter, or any other of the same number.
+long make_confining_call(ThreadBlock*, const KernelSigcontext&);
+// A new thread has its parent's.
+void inherit_filters(ThreadBlock* child, const ThreadBlock* parent);
+
 // guest_entry.S
-// Makes the call that m says, from where the program's filters judge it. kNotMade: a signal came
-// first.
+// Makes the call that m says, from where the program's filters judge it, or (_judged) where they
+// let it pass. kNotMade: a signal came first.
 extern "C" long agent_forward(const KernelSigcontext* m, const ThreadBlock*);
-extern "C" char agent_forward_begin[], agent_forward_call[], agent_forward_end[];
+extern "C" long agent_forward_judged(const KernelSigcontext* m, const ThreadBlock*);
+extern "C" char agent_forward_begin[], agent_forward_end[], agent_forward_judged_begin[],
+    agent_forward_judged_end[];
+inline long forward_call(const KernelSigcontext& m, const ThreadBlock* t) {
+  return t->call_judged ? agent_forward_judged(&m, t) : agent_forward(&m, t);
+}
 // Makes a thread whose stack is its block's; it begins in agent_in_guest_thread.
 extern "C" long agent_forward_clone(const KernelSigcontext* m, ThreadBlock* child);
+extern "C" long agent_forward_clone_judged(const KernelSigcontext* m, ThreadBlock* child);
 // rt_sigreturn.
 extern "C" [[noreturn]] void agent_resume(const KernelUcontext*);
 extern "C" char agent_monitor_step[], agent_monitor_breakpoint[], agent_monitor_saved[],

@@ -18,4 +18,5 @@
     .quad agent_process + Process_mask
     .quad agent_stepped_call
     .quad agent_forward_end
+    .quad agent_forward_judged_end
     .section .note.GNU-stack, "", @progbits

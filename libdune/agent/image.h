@@ -29,7 +29,9 @@ struct ImageHeader {
   uint64_t quick_call;   // where trampolines of jump sites lead
   uint64_t mask;         // SignalSet: what a thread blocks while it runs the agent
   uint64_t stepped_call; // `syscall; int3`: for a call of the program's that is to end in the agent
-  uint64_t forward_end;  // behind the `syscall` of a thread in a guest; its block has the rest
+  // Behind the `syscall` of a thread in a guest, whose block has the rest: of a call that the
+  // kernel judges by the program's filters, of one that has been judged.
+  uint64_t forward_end, forward_judged_end;
 };
 
 // The memory at AgentConfig::guest; guest_loop.h says what is in it. It holds the guest's tables,
@@ -65,9 +67,10 @@ struct AgentConfig {
   uint32_t guest_closed; // no thread stays in the guest, or goes in again
   uint32_t leaving;      // all threads are on their way out: each is to go it to the end
   uint32_t sites_removed;
-  uint32_t confined; // by seccomp; the agent's to set, too
-  SignalSet owned;   // the signals the agent keeps deliverable, whatever the program's mask says
-  uint64_t guest;    // GuestRoom*, 0: threads run where the kernel runs them
+  uint32_t confined;        // by seccomp; the agent's to set, too
+  uint32_t unknown_filters; // the agent does not know all that it has
+  SignalSet owned; // the signals the agent keeps deliverable, whatever the program's mask says
+  uint64_t guest;  // GuestRoom*, 0: threads run where the kernel runs them
   uint64_t guest_size;
   uint32_t guest_placement;   // backend::Placement
   uint8_t xstate_features[8]; // XCR0 as a signal frame shows it
@@ -171,6 +174,12 @@ struct alignas(64) ThreadBlock {
   uint64_t partial_done, partial_rsi, partial_rdx;
   Confining confining; // is made there
   uint32_t strict;     // seccomp's strict mode, by a filter
+
+  // In a guest: what it is confined by (guest_confine.cpp).
+  uint64_t filters;         // SeccompFilter*, the youngest
+  uint32_t unknown_filters; // there are others, for which was no room
+  uint32_t call_judged;     // they let pass the call in hand
+  uint32_t call_refused;    // the kernel has answered it by SIGSYS
 
   // In a guest (guest_loop.cpp). While `home` is set the thread is in the host loop, and the
   // program's registers are there.

@@ -78,8 +78,8 @@ template <class F> void each_signal(F&& f) {
       f(signal);
 }
 
-// The signal's default action, as the kernel itself does it: from the program's context, with the
-// original siginfo, so that exit status and core are right.
+} // namespace
+
 void default_action(ThreadBlock* t, KernelUcontext* uc, const KernelSiginfo* info) {
   const int signal = info->signal;
   const SignalSet bit = signal_bit(signal);
@@ -99,6 +99,8 @@ void default_action(ThreadBlock* t, KernelUcontext* uc, const KernelSiginfo* inf
   syscall_of(__NR_rt_tgsigqueueinfo, syscall_of(__NR_getpid), syscall_of(__NR_gettid), signal,
              reinterpret_cast<uint64_t>(info));
 }
+
+namespace {
 
 uint64_t xstate_bytes(uint64_t fpstate) {
   if (!fpstate)
