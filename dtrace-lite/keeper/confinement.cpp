@@ -18,6 +18,8 @@ namespace ddbg::keeper {
 
 namespace {
 
+constexpr const char* kInsteadOfGuest =
+    "ddbg needs that to run the program in a guest; try --backend signal.";
 constexpr const char* kInstead = "ddbg works inside the program, where the kernel may answer such "
                                  "a call by killing it. Use gdb, "
                                  "or start it without its sandbox.";
@@ -43,6 +45,24 @@ constexpr NeededCall kNeeded[] = {
     {"mmap", SYS_mmap, true},
     {"munmap", SYS_munmap, true},
     {"prctl", SYS_prctl, true},
+};
+// By it where threads run in a guest, too.
+constexpr NeededCall kNeededInGuest[] = {
+    {"ioctl", SYS_ioctl, false},
+    {"openat", SYS_openat, false},
+    {"pread64", SYS_pread64, false},
+    {"fcntl", SYS_fcntl, false},
+    {"mmap", SYS_mmap, false},
+    {"mprotect", SYS_mprotect, false},
+    {"madvise", SYS_madvise, false},
+    {"arch_prctl", SYS_arch_prctl, false},
+    {"rt_sigtimedwait", SYS_rt_sigtimedwait, false},
+    {"close", SYS_close, true},
+    {"read", SYS_read, true},
+    {"readlinkat", SYS_readlinkat, true},
+    {"fstatfs", SYS_fstatfs, true},
+    {"prlimit64", SYS_prlimit64, true},
+    {"perf_event_open", SYS_perf_event_open, true},
 };
 constexpr NeededCall kNeededOutside[] = {
     // to bring it in
@@ -82,7 +102,12 @@ int filter_count(pid_t tid) { return atoi(read_status_field(tid, "Seccomp_filter
 struct Calls {
   std::span<const NeededCall> needed;
   TargetAddr from;
+  const char* instead = kInstead;
 };
+
+std::span<const NeededCall> needed_in(bool guest) {
+  return guest ? std::span<const NeededCall>(kNeededInGuest) : std::span<const NeededCall>();
+}
 
 // Of a stopped thread.
 Checked<void> check_filters(pid_t pid, pid_t tid, std::initializer_list<Calls> all) {
@@ -102,7 +127,7 @@ Checked<void> check_filters(pid_t pid, pid_t tid, std::initializer_list<Calls> a
         if (!lets_pass(*program, call, calls.from))
           return Diagnostic{fmt::format("Process {} is confined by seccomp, and may not call {}.",
                                         pid, call.name),
-                            kInstead,
+                            calls.instead,
                             {}};
   }
 }
@@ -115,7 +140,7 @@ TargetAddr a_call_of_agent(const MemoryMap& map) {
 
 bool has_more_filters(pid_t tid) { return filter_count(tid) > filter_count(getpid()); }
 
-Checked<Filters> check_confinement(pid_t pid, const StoppedProcess& stopped) {
+Checked<Filters> check_confinement(pid_t pid, const StoppedProcess& stopped, bool guest) {
   const auto plan = plan_addresses(pid, false);
   if (!plan)
     return plan.error();
@@ -128,7 +153,10 @@ Checked<Filters> check_confinement(pid_t pid, const StoppedProcess& stopped) {
           {}};
     if (!has_more_filters(tid))
       continue;
-    if (auto ok = check_filters(pid, tid, {{kNeeded, a_call_of_agent(*plan)}}); !ok)
+    const TargetAddr from = a_call_of_agent(*plan);
+    if (auto ok =
+            check_filters(pid, tid, {{kNeeded, from}, {needed_in(guest), from, kInsteadOfGuest}});
+        !ok)
       return ok.error();
     filters = Filters::kOthers;
   }
@@ -144,9 +172,11 @@ Checked<Filters> check_new_image(const Injected& before, const Detour& detour) {
   if (before.filters == Filters::kKnown && plan->agent_text == before.map.agent_text &&
       detour.system_call().value == before.config.detour_begin)
     return Filters::kKnown;
-  if (auto ok = check_filters(
-          before.pid, before.pid,
-          {{kNeeded, a_call_of_agent(*plan)}, {kNeededOutside, detour.mask_restored()}});
+  const TargetAddr from = a_call_of_agent(*plan);
+  if (auto ok = check_filters(before.pid, before.pid,
+                              {{kNeeded, from},
+                               {kNeededOutside, detour.mask_restored()},
+                               {needed_in(before.map.guest != 0), from, kInsteadOfGuest}});
       !ok)
     return ok.error();
   return Filters::kOthers;

@@ -10,7 +10,8 @@ namespace ddbg::keeper {
 // anything is done in a thread's name. Filters that we are under ourselves (a container's) are no
 // matter: what they forbid would have been forbidden to ddbg, too. Others have to be read, which
 // the kernel lets nobody but root.
-Checked<Filters> check_confinement(pid_t, const StoppedProcess&);
+// `guest`: its threads are to run in one.
+Checked<Filters> check_confinement(pid_t, const StoppedProcess&, bool guest);
 
 // The same for the image that comes out of an execve, and inherits the filters of the one before:
 // `before` was in that. Those that the agent put there let us pass where agent and detour come to

@@ -10,16 +10,13 @@ import unittest
 import process_state
 from interactive_test import DdbgTerminal
 from odd_processes_test import wait_until
-from support import DDBG, PATIENCE, Target, environment, program
+from support import DDBG, IN_A_GUEST, PATIENCE, Target, environment, program
 
 CONFINED = program("confined")
 WAYS = ["", "seccomp", "tsync"]
 CALLS = ["wrapper", "number", "hand", "fork", "vfork", "clone", "exec"]
 QUIET = ["handle SIGSYS nostop noprint", "set confirm off", "set pagination off"]
 NOBODY = 65534
-
-
-IN_A_GUEST = bool(os.environ.get("DDBG_TEST_IN_A_GUEST"))
 
 
 def users():
@@ -150,7 +147,7 @@ class Judged(Debugged):
     """What filters see and answer."""
     program = program("judged")
     CASES = ["by_address", "several", "threads", "synchronised", "supervised", "a_thread_killed", "blocked", "ignored",
-             "process_killed", "unknown_action"]
+             "process_killed", "unknown_action", "inherited"]
     # Without a guest some calls are judged by nobody (docs/architecture.md).
     CASES_IN_A_GUEST = ["all_are_judged", "no_sigreturn"] if IN_A_GUEST else []
     QUIET_TOO = ["handle SIGUSR1 nostop noprint"]
@@ -160,6 +157,7 @@ class Judged(Debugged):
             with self.subTest(case):
                 shown = self.same(case, [*self.QUIET_TOO, "break work if i < 0", "RUN", "info breakpoints"])
                 self.assertNotIn("It may have been", shown)
+                self.assertNotIn("runs on without", shown)
 
     def test_stops_and_steps(self):
         for case in self.CASES + self.CASES_IN_A_GUEST:

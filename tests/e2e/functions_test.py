@@ -18,14 +18,13 @@ import functions_processor as processor
 from functions_frames import BACKTRACE, DESCRIBE_STOP, GDB_BACKTRACE, LIST_TAIL_FRAMES, agree, frames, gdb_at_stop
 from functions_programs import PROGRAMS, Missing
 from functions_session import LOOK, Session
-from support import DDBG, GDB
+from support import DDBG, GDB, IN_A_GUEST
 
 FUNCTIONS = 50  # hit, per program
 UNHIT = 5       # not hit as ddbg sees it: gdb must agree
 INTERIOR = 20
 BACKTRACES = 8
 CANDIDATES = 1200  # per file, in the run that finds what is executed
-IN_A_GUEST = bool(os.environ.get("DDBG_TEST_IN_A_GUEST"))
 MOST_HITS = 400   # of one address: gdb needs 100 to 300 us for each
 IGNORED = 1000000000
 

@@ -6,7 +6,6 @@ import unittest
 EXCEPTIONS = {
     "batch_test.Signals.test_the_program_inherits_what_ddbg_did":
         "/proc/self/status shows the kick's signal blocked, which is what keeps it from ending system calls",
-    "odd_processes_test.Confined.test_filter_of_ours": "the other user may not open /dev/kvm",
     **{f"odd_processes_test.Container.{name}": "there is no /dev/kvm in the container" for name in (
         "test_breakpoints_and_steps", "test_interrupt", "test_stopped", "test_threads_come_and_go")},
     **{f"odd_processes_test.Rights.{name}": "the other user may not open /dev/kvm, which is said first" for name in (

@@ -9,6 +9,7 @@ PROGRAMS = os.environ["E2E_PROGRAMS"]
 GDB = shutil.which("gdb")
 ATTACHED = os.path.join(os.environ.get("DDBG_TEST_TARGETS", ""), "attached")
 GOROUTINES = os.path.join(os.environ.get("DDBG_TEST_TARGETS", ""), "goroutines_go")
+IN_A_GUEST = bool(os.environ.get("DDBG_TEST_IN_A_GUEST"))
 PATIENCE = 60  # seconds: a failure, not a pace
 
 

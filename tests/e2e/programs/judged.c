@@ -6,6 +6,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -16,6 +17,7 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #define LINE(...) (struct sock_filter) __VA_ARGS__
@@ -241,6 +243,33 @@ static void no_sigreturn(void) {
   say("not reached\n");
 }
 
+// By the next image, with handlers of its own.
+static void on_told(int signal, siginfo_t* info, void* context) {
+  const greg_t* r = ((ucontext_t*)context)->uc_mcontext.gregs;
+  say("signal %d code %d errno %d call %d at %d rax %d rcx %d\n", signal, info->si_code, info->si_errno, info->si_syscall,
+      info->si_call_addr == (void*)r[REG_RIP], (int)r[REG_RAX], info->si_call_addr == (void*)r[REG_RCX]);
+}
+static void inherits(void) {
+  sigaction(SIGSYS, &(struct sigaction){.sa_sigaction = on_told, .sa_flags = SA_SIGINFO}, NULL);
+  TRY(getppid());
+  TRY(getpgid(0));
+  TRY(syscall(SYS_fork));
+  TRY(syscall(SYS_clone, CLONE_VM | CLONE_VFORK | SIGCHLD, NULL, NULL, NULL, NULL));
+  TRY(syscall(SYS_execveat, -1, "/bin/true", NULL, NULL, 0));
+  TRY(syscall(SYS_mmap, NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 77));
+  ANSWER(SYS_getsid, SECCOMP_RET_ERRNO | 34);
+  TRY(getsid(0));
+}
+static void inherited(void) {
+  ANSWER(SYS_getppid, SECCOMP_RET_TRAP | 1);
+  ANSWER(SYS_getpgid, SECCOMP_RET_ERRNO | 33);
+  ANSWER(SYS_fork, SECCOMP_RET_TRAP | 2);
+  ANSWER(SYS_clone, SECCOMP_RET_TRAP | 3);
+  INSTALL(LOAD(nr), EQUAL(SYS_mmap, 0, 3), LOAD(args[5]), EQUAL(77, 0, 1), RETURN(SECCOMP_RET_TRAP | 5), RETURN(SECCOMP_RET_ALLOW));
+  INSTALL(LOAD(nr), EQUAL(SYS_execveat, 0, 1), RETURN(SECCOMP_RET_TRAP | 4), RETURN(SECCOMP_RET_ALLOW));
+  execl("/proc/self/exe", "judged", "inherits", NULL);
+}
+
 static const struct {
   const char* name;
   void (*run)(void);
@@ -255,7 +284,9 @@ static const struct {
              {"ignored", ignored},
              {"process_killed", process_killed},
              {"unknown_action", unknown_action},
-             {"no_sigreturn", no_sigreturn}};
+             {"no_sigreturn", no_sigreturn},
+             {"inherited", inherited},
+             {"inherits", inherits}};
 
 int main(int argc, char** argv) {
   for (size_t i = 0; argc > 1 && i < sizeof cases / sizeof *cases; ++i)

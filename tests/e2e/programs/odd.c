@@ -49,11 +49,14 @@ static void confine(unsigned action, const int* allowed, size_t count) {
 }
 
 static void confine_as(const char* mode) {
-  // The last are what a debugger inside needs.
+  // The last are what a debugger inside needs, and what it needs to run the program in a guest.
   static const int calls[] = {SYS_read,        SYS_write,           SYS_poll,         SYS_exit,
                               SYS_exit_group,  SYS_restart_syscall, SYS_rt_sigreturn, SYS_futex,
-                              SYS_sigaltstack, SYS_rt_sigprocmask};
-  const size_t count = strstr(mode, "open") ? 10 : 6;
+                              SYS_sigaltstack, SYS_rt_sigprocmask,
+                              SYS_ioctl,       SYS_openat,          SYS_pread64,      SYS_fcntl,
+                              SYS_mmap,        SYS_mprotect,        SYS_madvise,      SYS_arch_prctl,
+                              SYS_rt_sigtimedwait};
+  const size_t count = strstr(mode, "guest") ? 19 : strstr(mode, "open") ? 10 : 6;
   if (strstr(mode, "kill"))
     confine(SECCOMP_RET_KILL_PROCESS, calls, count);
   if (strstr(mode, "trap"))
