@@ -100,11 +100,15 @@ bool leave_stepped_call(const Injected& in, pid_t tid, user_regs_struct& regs) {
 bool leave_forwarded_call(const Injected& in, pid_t tid, Program& program) {
   const user_regs_struct there = program.registers;
   bool is_behind = false, is_before = false;
-  for (uint64_t end : {in.image.forward_end, in.image.forward_judged_end}) {
-    is_behind |= there.rip == in.map.agent_text + end;
-    is_before |= there.rip == in.map.agent_text + end - kSyscallLength;
-  }
-  const bool is_there = in.map.guest && (is_behind || is_before);
+  const auto look = [&](const uint64_t(&ends)[2]) {
+    for (uint64_t end : ends) {
+      is_behind |= there.rip == in.map.agent_text + end;
+      is_before |= there.rip == in.map.agent_text + end - kSyscallLength;
+    }
+    return is_behind || is_before;
+  };
+  const bool is_32 = look(in.image.forward_32_ends);
+  const bool is_there = in.map.guest && (is_32 || look(in.image.forward_ends));
   const uint32_t slot = is_there ? slot_of_thread(in, tid) : kNone;
   if (slot == kNone)
     return false;
@@ -121,8 +125,11 @@ bool leave_forwarded_call(const Injected& in, pid_t tid, Program& program) {
   const bool is_made = is_behind && static_cast<int64_t>(there.rax) != dune::agent::kNotMade;
   if (is_made || in_system_call(there)) {
     regs.rax = there.rax;
-    regs.rip = regs.rcx = context.mcontext.rip + kSyscallLength;
-    regs.r11 = context.mcontext.eflags;
+    regs.rip = context.mcontext.rip + kSyscallLength; // an int $0x80 has the same length
+    if (!is_32) {
+      regs.rcx = regs.rip;
+      regs.r11 = context.mcontext.eflags;
+    }
   }
   regs.fs_base = in.session().threads[slot].regs.fs_base;
   regs.gs_base = in.session().threads[slot].regs.gs_base;

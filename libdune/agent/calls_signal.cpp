@@ -159,8 +159,10 @@ void answer(ThreadBlock* t, KernelUcontext* uc, long result, KernelSiginfo* firs
   KernelSigcontext& m = uc->mcontext;
   m.rax = static_cast<uint64_t>(result);
   m.rip += kSyscallLength;
-  m.rcx = m.rip;
-  m.r11 = m.eflags;
+  if (!t || !t->call_32) {
+    m.rcx = m.rip;
+    m.r11 = m.eflags;
+  }
   if (!t)
     return;
   t->restored_rip = 0;

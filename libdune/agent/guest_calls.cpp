@@ -27,7 +27,9 @@ void begin_call(ThreadBlock* t, const KernelSigcontext& m) {
     return;
   const backend::Cpu& cpu = guest_slot(t).cpu;
   registers_from(slot.regs, m);
-  slot.regs.rip = slot.regs.rcx = m.rip + kSyscallLength;
+  slot.regs.rip = m.rip + kSyscallLength;
+  if (!t->call_32)
+    slot.regs.rcx = slot.regs.rip;
   slot.regs.fs_base = cpu.regs.fs_base;
   slot.regs.gs_base = cpu.regs.gs_base;
   slot.state.store(static_cast<uint32_t>(ThreadState::kInCall));
@@ -410,14 +412,78 @@ void make_process_call(ThreadBlock* t, KernelUcontext* uc) {
 
 } // namespace
 
+namespace {
+
+constexpr uint64_t kMostCopied = 512;
+
+// Made, or about to be made again; `call` has the arguments.
+void make_plain_call(ThreadBlock* t, KernelUcontext* uc, const KernelSigcontext& call,
+                     const process::CallCopy& copy) {
+  begin_call(t, uc->mcontext);
+  // Whoever wants a stop has seen this thread in its call, or is seen here.
+  const long result = stop_wanted(t) ? kNotMade : forward(t, call, copy);
+  if (result == kNotMade)
+    return;
+  end_wait(t, call, result);
+  answer(t, uc, shown_result(t, result));
+}
+
+void make_known_call_32(ThreadBlock* t, KernelUcontext* uc, const KernelSigcontext& call) {
+  std::byte room[kMostCopied];
+  process::CallCopy copy(room);
+  switch (process::effect_of(process::policy_of(static_cast<uint32_t>(call.rax)),
+                             Arguments(call).values)) {
+  case process::Effect::kThread: { // its end
+    const KernelSigcontext before = uc->mcontext;
+    uc->mcontext.rax = call.rax;
+    uc->mcontext.rdi = call.rdi;
+    t->call_32 = 0;
+    make_process_call(t, uc);
+    uc->mcontext = before; // a signal came first
+    return;
+  }
+  default:
+    if (is_protected() && names_our_memory(t, call, copy))
+      return answer(t, uc, kEfault);
+    return make_plain_call(t, uc, call, copy);
+  }
+}
+
+} // namespace
+
+void make_guest_call_32(ThreadBlock* t, KernelUcontext* uc) {
+  constexpr long kEnosys = -38;
+  const KernelSigcontext& m = uc->mcontext;
+  const auto low = [](uint64_t value) { return uint64_t{static_cast<uint32_t>(value)}; };
+  KernelSigcontext call = m;
+  call.rdi = low(m.rbx);
+  call.rsi = low(m.rcx);
+  call.rdx = low(m.rdx);
+  call.r10 = low(m.rsi);
+  call.r8 = low(m.rdi);
+  call.r9 = low(m.rbp);
+  t->call_number = low(m.rax);
+  t->last_rsp = m.rsp;
+  t->call_32 = 1;
+  if (!judge_call(t, uc, call)) {
+    if (const auto native = process::native_of_32_bits(static_cast<uint32_t>(m.rax))) {
+      call.rax = *native;
+      make_known_call_32(t, uc, call);
+    } else {
+      answer(t, uc, kEnosys);
+    }
+  }
+  t->call_32 = 0;
+}
+
 void make_guest_call(ThreadBlock* t, KernelUcontext* uc) {
   KernelSigcontext& m = uc->mcontext;
   m.rip -= kSyscallLength;
   t->call_number = m.rax;
   t->last_rsp = m.rsp;
-  if (judge_call(t, uc))
+  if (judge_call(t, uc, m))
     return;
-  std::byte room[512];
+  std::byte room[kMostCopied];
   process::CallCopy copy(room);
   if (is_protected() && names_our_memory(t, m, copy))
     return answer(t, uc, kEfault);
@@ -434,13 +500,7 @@ void make_guest_call(ThreadBlock* t, KernelUcontext* uc) {
   case __NR_exit_group:
     return make_process_call(t, uc);
   }
-  begin_call(t, m);
-  // Whoever wants a stop has seen this thread in its call, or is seen here.
-  const long result = stop_wanted(t) ? kNotMade : forward(t, m, copy);
-  if (result == kNotMade)
-    return;
-  end_wait(t, m, result);
-  answer(t, uc, shown_result(t, result));
+  make_plain_call(t, uc, m, copy);
 }
 
 } // namespace dune::agent

@@ -33,10 +33,14 @@ uint64_t behind_call(ThreadBlock* t, const KernelUcontext* uc) {
   return behind.mcontext.rip;
 }
 
+uint32_t arch_of_call(const ThreadBlock* t) {
+  return t->call_32 ? uint32_t{AUDIT_ARCH_I386} : uint32_t{AUDIT_ARCH_X86_64};
+}
+
 uint32_t verdict_on(const ThreadBlock* t, const KernelSigcontext& m, uint64_t behind) {
   seccomp_data data{};
-  data.nr = static_cast<int>(m.rax);
-  data.arch = AUDIT_ARCH_X86_64;
+  data.nr = static_cast<int>(t->call_number);
+  data.arch = arch_of_call(t);
   data.instruction_pointer = behind;
   const uint64_t args[] = {m.rdi, m.rsi, m.rdx, m.r10, m.r8, m.r9};
   for (int i = 0; i < 6; ++i)
@@ -48,21 +52,24 @@ uint32_t verdict_on(const ThreadBlock* t, const KernelSigcontext& m, uint64_t be
   return verdict;
 }
 
-KernelSiginfo refusal_of(const KernelSigcontext& m, uint64_t behind, uint32_t verdict) {
+KernelSiginfo refusal_of(const ThreadBlock* t, uint64_t behind, uint32_t verdict) {
   constexpr int kSysSeccomp = 1;
   KernelSiginfo info{};
   info.signal = kSigSys;
   info.error = static_cast<int32_t>(verdict & SECCOMP_RET_DATA);
   info.code = kSysSeccomp;
   info.fields[0] = behind; // si_call_addr, si_syscall, si_arch
-  info.fields[1] = static_cast<uint32_t>(m.rax) | uint64_t{AUDIT_ARCH_X86_64} << 32;
+  info.fields[1] = static_cast<uint32_t>(t->call_number) | uint64_t{arch_of_call(t)} << 32;
   return info;
 }
 
 void end_process(ThreadBlock* t, KernelUcontext* uc, const KernelSiginfo& info) {
   KernelSigcontext& m = uc->mcontext;
-  m.rip = m.rcx = info.fields[0];
-  m.r11 = m.eflags;
+  m.rip = info.fields[0];
+  if (!t->call_32) {
+    m.rcx = m.rip;
+    m.r11 = m.eflags;
+  }
   hold_signals(t);
   hold_back(signal_bit(kSigSys)); // until the thread is where its core is to show it
   default_action(t, uc, &info);
@@ -78,13 +85,13 @@ void raise(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo info) {
 }
 
 // By the kernel, where its filter says the same: so the thread ends as one that was killed.
-void end_thread(ThreadBlock* t, KernelUcontext* uc, const KernelSiginfo& info) {
+void end_thread(ThreadBlock* t, KernelUcontext* uc, const KernelSigcontext& call,
+                const KernelSiginfo& info) {
   if (!takes_part(t) || header().live_threads.load() <= 1)
     return end_process(t, uc, info);
   hold_signals(t);
   if (t->has_signal)
     return;
-  const KernelSigcontext call = uc->mcontext;
   uc->mcontext.rax = __NR_exit;
   (void)begin_process_call(t, uc);
   close_counters(guest_slot(t));
@@ -92,7 +99,7 @@ void end_thread(ThreadBlock* t, KernelUcontext* uc, const KernelSiginfo& info) {
     default_action(t, uc, &info);
     set_kernel_mask(~signal_bit(kSigSys));
   }
-  agent_forward(&call, t);
+  forward_call(call, t);
   for (;;)
     syscall_of(__NR_exit, 0);
 }
@@ -142,13 +149,13 @@ bool has_installed(const KernelSigcontext& m, long result) {
 
 } // namespace
 
-bool judge_call(ThreadBlock* t, KernelUcontext* uc) {
+bool judge_call(ThreadBlock* t, KernelUcontext* uc, const KernelSigcontext& call) {
   t->call_judged = 0;
   if (!knows_filters(t))
     return false;
   constexpr uint32_t kMostErrno = 4095;
   const uint64_t behind = behind_call(t, uc);
-  const uint32_t verdict = verdict_on(t, uc->mcontext, behind);
+  const uint32_t verdict = verdict_on(t, call, behind);
   const uint32_t data = verdict & SECCOMP_RET_DATA;
   switch (verdict & SECCOMP_RET_ACTION_FULL) {
   case SECCOMP_RET_ALLOW:
@@ -162,13 +169,13 @@ bool judge_call(ThreadBlock* t, KernelUcontext* uc) {
     answer(t, uc, -static_cast<long>(data < kMostErrno ? data : kMostErrno));
     return true;
   case SECCOMP_RET_TRAP:
-    raise(t, uc, refusal_of(uc->mcontext, behind, verdict));
+    raise(t, uc, refusal_of(t, behind, verdict));
     return true;
   case SECCOMP_RET_KILL_THREAD:
-    end_thread(t, uc, refusal_of(uc->mcontext, behind, verdict));
+    end_thread(t, uc, call, refusal_of(t, behind, verdict));
     return true;
   default:
-    end_process(t, uc, refusal_of(uc->mcontext, behind, verdict));
+    end_process(t, uc, refusal_of(t, behind, verdict));
     return true;
   }
 }

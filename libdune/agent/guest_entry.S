@@ -91,6 +91,9 @@ agent_resume:
 // A signal that comes before the call is in the kernel, or that the kernel would restart it for,
 // moves the thread to its end with kNotMade (record_signal).
 //
+// long agent_forward_32(const KernelSigcontext* m, const ThreadBlock*)
+// The same by int $0x80, with the block's call_number.
+//
 // long agent_forward_clone(const KernelSigcontext* m, ThreadBlock* child)
 // The call's arguments name the end of the child's stack, which begins with its block's address.
     .macro forward suffix
@@ -110,6 +113,32 @@ agent_forward\suffix\()_end:
 1:
     mov $-512, %rax
     ret
+
+    .globl agent_forward_32\suffix, agent_forward_32\suffix\()_begin, agent_forward_32\suffix\()_end
+    .balign 16
+agent_forward_32\suffix:
+    push %rbx
+    push %rbp
+    mov %rsi, %r9
+    mov %rdi, %r11
+    mov ThreadBlock_call_number(%r9), %eax
+    mov M(rdi)(%r11), %ebx
+    mov M(rsi)(%r11), %ecx
+    mov M(rdx)(%r11), %edx
+    mov M(r10)(%r11), %esi
+    mov M(r8)(%r11), %edi
+    mov M(r9)(%r11), %ebp
+agent_forward_32\suffix\()_begin:
+    cmpl $0, ThreadBlock_has_signal(%r9)
+    jne 1f
+    int $0x80
+agent_forward_32\suffix\()_end:
+    pop %rbp
+    pop %rbx
+    ret
+1:
+    mov $-512, %rax
+    jmp agent_forward_32\suffix\()_end
 
     .globl agent_forward_clone\suffix
     .balign 16

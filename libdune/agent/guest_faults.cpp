@@ -41,12 +41,11 @@ uint64_t call_vsyscall(const VsyscallArguments* a) {
 backend::Exit as_without_guest(ThreadBlock* t, const backend::Exit& e, KernelSigcontext& m) {
   if (e.vector != kVectorGeneralProtection && e.vector != kVectorIllegal)
     return e;
-  // Not callable in the kernel's table either, the one of 32-bit system calls taken for absent. KVM
-  // takes it for illegal where it has to emulate it.
+  // Not callable in the kernel's table either, but for that of 32-bit system calls. KVM takes it
+  // for illegal where it has to emulate it.
   uint8_t code[kIntLength];
   if (read_user(t, code, m.rip, sizeof code) && code[0] == kInt) {
-    constexpr uint64_t kInTable = 2;
-    return {e.why, kVectorGeneralProtection, uint64_t{code[1]} << 3 | kInTable};
+    return {e.why, kVectorGeneralProtection, interrupt_error(code[1])};
   }
   // KVM has met the host's refusal to read the time stamp counter, and does not emulate it.
   if (e.vector == kVectorIllegal && reads_time_stamps(t, m.rip))

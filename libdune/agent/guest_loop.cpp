@@ -228,6 +228,11 @@ KernelSiginfo signal_of(ThreadBlock* t, const Exit& e) {
 void on_exception(ThreadBlock* t, const Exit& found) {
   KernelSigcontext& m = home_of(t)->mcontext;
   const Exit e = as_without_guest(t, found, m);
+  if (e.vector == kVectorGeneralProtection && e.error == kCallOf32Bits) {
+    take_trap_flag(t, home_of(t));
+    make_guest_call_32(t, home_of(t));
+    return set_trap_flag(t, home_of(t));
+  }
   KernelSiginfo info = signal_of(t, e);
   if (info.signal == kSigFpe && !info.code)
     return; // gone meanwhile; the instruction again
@@ -542,13 +547,18 @@ bool record_signal(ThreadBlock* t, const KernelSiginfo& info, KernelUcontext* fo
   found->sigmask |= agent_mask() | kKick;
   guest_slot(t).kernel_mask = ~SignalSet{0};
   t->attention = 1;
-  if (between(m.rip, agent_forward_begin, agent_forward_end)) {
-    m.rip = address_of(agent_forward_end);
+  const auto take_back = [&](const char* begin, const char* end) {
+    if (!between(m.rip, begin, end))
+      return false;
+    m.rip = address_of(end);
     m.rax = static_cast<uint64_t>(kNotMade);
-  } else if (between(m.rip, agent_forward_judged_begin, agent_forward_judged_end)) {
-    m.rip = address_of(agent_forward_judged_end);
-    m.rax = static_cast<uint64_t>(kNotMade);
-  } else if (info.signal == kSigSys && info.code > 0 && info.fault_address == m.rip) {
+    return true;
+  };
+  const bool taken_back = take_back(agent_forward_begin, agent_forward_end) ||
+                          take_back(agent_forward_judged_begin, agent_forward_judged_end) ||
+                          take_back(agent_forward_32_begin, agent_forward_32_end) ||
+                          take_back(agent_forward_32_judged_begin, agent_forward_32_judged_end);
+  if (!taken_back && info.signal == kSigSys && info.code > 0 && info.fault_address == m.rip) {
     constexpr long kEnosys = -38; // si_call_addr: to who has made the call it has failed
     m.rax = static_cast<uint64_t>(kEnosys);
     t->call_refused = 1;

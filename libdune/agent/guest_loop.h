@@ -129,6 +129,12 @@ inline void set_kernel_mask(SignalSet mask) {
 void fetch_vectors(ThreadBlock*);
 
 // guest_faults.cpp
+// The error code where an `int` is not callable.
+constexpr uint64_t interrupt_error(uint8_t vector) {
+  constexpr uint64_t kInTable = 2;
+  return uint64_t{vector} << 3 | kInTable;
+}
+inline constexpr uint64_t kCallOf32Bits = interrupt_error(0x80);
 // The exception that the same instruction raises without a guest; moves rip back to it.
 backend::Exit as_without_guest(ThreadBlock*, const backend::Exit&, KernelSigcontext&);
 // si_code; 0: there is no exception any more.
@@ -165,15 +171,17 @@ void close_counters(GuestSlot&);
 // guest_calls.cpp
 // The thread's `syscall` behind which it is.
 void make_guest_call(ThreadBlock*, KernelUcontext*);
+// The thread's int $0x80, at which it is.
+void make_guest_call_32(ThreadBlock*, KernelUcontext*);
 
 // calls_confine.cpp
 // What the program gave, of the filter that prepare_confining has made of it.
 std::span<const sock_filter> filter_being_installed(const ThreadBlock*);
 
 // guest_confine.cpp
-// What the program's seccomp filters say to its call, whose `syscall` is at uc's rip. True: that it
-// is not made; the program goes on with what it is answered.
-bool judge_call(ThreadBlock*, KernelUcontext*);
+// What the program's seccomp filters say to its call, whose instruction is at uc's rip, and its
+// arguments in `call`. True: that it is not made; the program goes on with what it is answered.
+bool judge_call(ThreadBlock*, KernelUcontext*, const KernelSigcontext& call);
 // A call that installs a filter, or any other of the same number.
 long make_confining_call(ThreadBlock*, const KernelSigcontext&);
 // A new thread has its parent's.
@@ -181,12 +189,18 @@ void inherit_filters(ThreadBlock* child, const ThreadBlock* parent);
 
 // guest_entry.S
 // Makes the call that m says, from where the program's filters judge it, or (_judged) where they
-// let it pass. kNotMade: a signal came first.
+// let it pass. kNotMade: a signal came first. _32: by int $0x80, with its arguments where those of
+// a native call are.
 extern "C" long agent_forward(const KernelSigcontext* m, const ThreadBlock*);
 extern "C" long agent_forward_judged(const KernelSigcontext* m, const ThreadBlock*);
+extern "C" long agent_forward_32(const KernelSigcontext* m, const ThreadBlock*);
+extern "C" long agent_forward_32_judged(const KernelSigcontext* m, const ThreadBlock*);
 extern "C" char agent_forward_begin[], agent_forward_end[], agent_forward_judged_begin[],
-    agent_forward_judged_end[];
+    agent_forward_judged_end[], agent_forward_32_begin[], agent_forward_32_end[],
+    agent_forward_32_judged_begin[], agent_forward_32_judged_end[];
 inline long forward_call(const KernelSigcontext& m, const ThreadBlock* t) {
+  if (t->call_32)
+    return t->call_judged ? agent_forward_32_judged(&m, t) : agent_forward_32(&m, t);
   return t->call_judged ? agent_forward_judged(&m, t) : agent_forward(&m, t);
 }
 // Makes a thread whose stack is its block's; it begins in agent_in_guest_thread.

@@ -19,4 +19,6 @@
     .quad agent_stepped_call
     .quad agent_forward_end
     .quad agent_forward_judged_end
+    .quad agent_forward_32_end
+    .quad agent_forward_32_judged_end
     .section .note.GNU-stack, "", @progbits

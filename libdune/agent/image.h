@@ -29,9 +29,9 @@ struct ImageHeader {
   uint64_t quick_call;   // where trampolines of jump sites lead
   uint64_t mask;         // SignalSet: what a thread blocks while it runs the agent
   uint64_t stepped_call; // `syscall; int3`: for a call of the program's that is to end in the agent
-  // Behind the `syscall` of a thread in a guest, whose block has the rest: of a call that the
-  // kernel judges by the program's filters, of one that has been judged.
-  uint64_t forward_end, forward_judged_end;
+  // Behind the instruction that makes a call for a thread in a guest, whose block has the rest: of
+  // a call that the kernel judges by the program's filters, of one that has been judged.
+  uint64_t forward_ends[2], forward_32_ends[2];
 };
 
 // The memory at AgentConfig::guest; guest_loop.h says what is in it. It holds the guest's tables,
@@ -180,6 +180,7 @@ struct alignas(64) ThreadBlock {
   uint32_t unknown_filters; // there are others, for which was no room
   uint32_t call_judged;     // they let pass the call in hand
   uint32_t call_refused;    // the kernel has answered it by SIGSYS
+  uint32_t call_32;         // it is an int $0x80, which leaves rcx and r11 alone
 
   // In a guest (guest_loop.cpp). While `home` is set the thread is in the host loop, and the
   // program's registers are there.

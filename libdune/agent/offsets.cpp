@@ -28,6 +28,7 @@ int main() {
   OFFSET(ThreadBlock, guard_rbp);
   OFFSET(ThreadBlock, attention);
   OFFSET(ThreadBlock, has_signal);
+  OFFSET(ThreadBlock, call_number);
 #define CONTEXT(name) OFFSET(KernelSigcontext, name)
   CONTEXT(rax);
   CONTEXT(rdi);

@@ -139,6 +139,8 @@ std::span<const Operation> all_operations();
 
 // Of a number without a row: passes, has no name and no arguments.
 const Row& policy_of(uint32_t number);
+// The native call whose row holds for one of 32 bits, too, if there is one.
+std::optional<uint32_t> native_of_32_bits(uint32_t number);
 inline bool is_known(const Row& row) { return row.name[0] != 0; }
 // Null: the row itself says all.
 const Operation* operation_of(const Row&, const long args[kMostArguments]);

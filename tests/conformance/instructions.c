@@ -12,6 +12,7 @@
 #include <setjmp.h>
 #include <sys/auxv.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 
 static volatile sig_atomic_t seen;
 
@@ -153,16 +154,72 @@ static void on_jump(int signal, siginfo_t* info, void* context) {
   (void)signal, (void)info, (void)context;
   siglongjmp(after_fault, signal);
 }
+// All that it changes is rax.
+static long call_of_32_bits(unsigned number, unsigned long a, unsigned long b, unsigned long c) {
+  unsigned long result = 0xabcd00000000 | number, in[5] = {a, b, c, 8, 11};
+  register unsigned long r8 __asm__("r8") = 8, r11 __asm__("r11") = 11;
+  unsigned long before = 0, after = 0;
+  __asm__ volatile("pushf; pop %[before]; int $0x80; pushf; pop %[after]"
+                   : "+a"(result), "+b"(a), "+c"(b), "+d"(c), "+r"(r8),
+                     "+r"(r11), [before] "+&r"(before), [after] "+&r"(after)
+                   :
+                   : "memory");
+  const unsigned long out[5] = {a, b, c, r8, r11};
+  CHECK(memcmp(in, out, sizeof in) == 0 && ((before ^ after) & ~0x8d5ul) == 0);
+  return (long)result;
+}
 static void calls_of_32_bits(void) {
   install(SIGSEGV, on_jump, 0);
   int signal = sigsetjmp(after_fault, 1);
-  if (signal == 0) {
-    int number = 20; // getpid
-    __asm__ volatile("int $0x80" : "+a"(number) : : "r8", "r9", "r10", "r11", "memory");
-    say("%s", number == getpid() ? "there" : strerror(-number));
-  } else {
+  if (signal != 0) {
     say("signal %d", signal);
+    return;
   }
+  char* page =
+      mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+  const unsigned long at = (unsigned long)page;
+  const unsigned long high = 0xdead00000000; // which nobody looks at
+  int ends[2];
+  CHECK(page != MAP_FAILED && pipe(ends) == 0);
+  CHECK(call_of_32_bits(20, 0, 0, 0) == getpid());
+  CHECK(call_of_32_bits(224, 0, 0, 0) == gettid());
+  strcpy(page, "thirty-two");
+  CHECK(call_of_32_bits(4, high | (unsigned)ends[1], high | at, 10) == 10);
+  CHECK(call_of_32_bits(3, (unsigned)ends[0], at + 100, 10) == 10 &&
+        memcmp(page, page + 100, 10) == 0);
+  CHECK(call_of_32_bits(3, 1000000, at, 1) == -EBADF);
+  CHECK(call_of_32_bits(4, (unsigned)ends[1], 1, 1) == -EFAULT);
+  CHECK(call_of_32_bits(19, (unsigned)ends[0], -1ul, 0) == -ESPIPE);
+  CHECK(call_of_32_bits(1000, 0, 0, 0) == -ENOSYS);
+  CHECK(call_of_32_bits(125, at, 4096, PROT_READ) == 0);
+  signal = sigsetjmp(after_fault, 1);
+  if (signal == 0) {
+    *(volatile char*)page = 1;
+    CHECK(!"read only");
+  }
+  CHECK(call_of_32_bits(91, at, 4096, 0) == 0 &&
+        call_of_32_bits(4, (unsigned)ends[1], at, 1) == -EFAULT);
+  CHECK(call_of_32_bits(6, (unsigned)ends[0], 0, 0) == 0 &&
+        call_of_32_bits(6, (unsigned)ends[0], 0, 0) == -EBADF);
+  close(ends[1]);
+  say("there");
+}
+// What they end.
+static void exit_of_32_bits(void) {
+  install(SIGSEGV, on_jump, 0);
+  if (sigsetjmp(after_fault, 1) != 0) {
+    say("signal");
+    return;
+  }
+  const pid_t child = fork();
+  if (child == 0) {
+    call_of_32_bits(252, 7, 0, 0);
+    _exit(1);
+  }
+  int status;
+  CHECK(waitpid(child, &status, 0) == child && WEXITSTATUS(status) == 7);
+  case_ends();
+  call_of_32_bits(1, 0, 0, 0);
 }
 static void vsyscall_page(void) {
   install(SIGSEGV, on_jump, 0);
@@ -457,6 +514,7 @@ const struct Case cases[] = {
     ROW(unknown_calls, syscall),
     ROW(upper_half_of_the_number, getpid),
     ROW(calls_of_32_bits, int80),
+    ALONE(exit_of_32_bits, int80),
     ROW(vsyscall_page, vsyscall),
     ROW(clocks_of_the_vdso, clock_gettime vdso),
     ROW(vectors_over_a_signal, rt_sigreturn),

@@ -146,7 +146,7 @@ class Confined(Debugged):
 class Judged(Debugged):
     """What filters see and answer."""
     program = program("judged")
-    CASES = ["by_address", "several", "threads", "synchronised", "supervised", "a_thread_killed", "blocked", "ignored",
+    CASES = ["by_address", "by_architecture", "several", "threads", "synchronised", "supervised", "a_thread_killed", "blocked", "ignored",
              "process_killed", "unknown_action", "inherited"]
     # Without a guest some calls are judged by nobody (docs/architecture.md).
     CASES_IN_A_GUEST = ["all_are_judged", "no_sigreturn"] if IN_A_GUEST else []

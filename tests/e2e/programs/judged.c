@@ -243,12 +243,30 @@ static void no_sigreturn(void) {
   say("not reached\n");
 }
 
+static long call_of_32_bits(int number) {
+  long result = number;
+  __asm__ volatile("int $0x80" : "+a"(result) : : "r8", "r9", "r10", "r11", "memory");
+  return result;
+}
 // By the next image, with handlers of its own.
 static void on_told(int signal, siginfo_t* info, void* context) {
   const greg_t* r = ((ucontext_t*)context)->uc_mcontext.gregs;
-  say("signal %d code %d errno %d call %d at %d rax %d rcx %d\n", signal, info->si_code, info->si_errno, info->si_syscall,
-      info->si_call_addr == (void*)r[REG_RIP], (int)r[REG_RAX], info->si_call_addr == (void*)r[REG_RCX]);
+  say("signal %d code %d errno %d call %d arch %x at %d rax %d rcx %d\n", signal, info->si_code, info->si_errno, info->si_syscall,
+      info->si_arch, info->si_call_addr == (void*)r[REG_RIP], (int)r[REG_RAX], info->si_call_addr == (void*)r[REG_RCX]);
 }
+// The same numbers mean other calls there.
+static void by_architecture(void) {
+  sigaction(SIGSYS, &(struct sigaction){.sa_sigaction = on_told, .sa_flags = SA_SIGINFO}, NULL);
+  INSTALL(LOAD(arch), EQUAL(AUDIT_ARCH_I386, 0, 5), LOAD(nr), EQUAL(64, 0, 1), RETURN(SECCOMP_RET_ERRNO | 33), EQUAL(24, 0, 1),
+          RETURN(SECCOMP_RET_TRAP | 6), RETURN(SECCOMP_RET_ALLOW));
+  TRY(call_of_32_bits(64) == -33);
+  TRY(call_of_32_bits(24) == 24);
+  TRY(call_of_32_bits(20) == getpid());
+  TRY(syscall(SYS_sched_yield));
+  ANSWER(SYS_sched_yield, SECCOMP_RET_KILL_PROCESS);
+  call_of_32_bits(24);
+}
+
 static void inherits(void) {
   sigaction(SIGSYS, &(struct sigaction){.sa_sigaction = on_told, .sa_flags = SA_SIGINFO}, NULL);
   TRY(getppid());
@@ -285,6 +303,7 @@ static const struct {
              {"process_killed", process_killed},
              {"unknown_action", unknown_action},
              {"no_sigreturn", no_sigreturn},
+             {"by_architecture", by_architecture},
              {"inherited", inherited},
              {"inherits", inherits}};
 

@@ -536,5 +536,22 @@ TEST(CallsDescriptors, FoldersThatShowWhatAProcessHas) {
     EXPECT_EQ(kind(other), std::nullopt) << other;
 }
 
+// They are made as they are: none may need more than its row's policy.
+TEST(Calls, ThoseOf32BitsNeedNothingOfTheirOwn) {
+  EXPECT_EQ(native_of_32_bits(20), SYS_getpid);
+  EXPECT_EQ(native_of_32_bits(174), std::nullopt); // rt_sigaction
+  for (uint32_t number = 0; number < 1000; ++number) {
+    const auto native = native_of_32_bits(number);
+    if (!native)
+      continue;
+    const Row& row = policy_of(*native);
+    EXPECT_TRUE(is_known(row));
+    EXPECT_NE(row.effect, Effect::kSignal) << row.name;
+    EXPECT_NE(row.effect, Effect::kIdentity) << row.name;
+    EXPECT_TRUE(row.effect != Effect::kThread || *native == SYS_exit || *native == SYS_exit_group)
+        << row.name;
+  }
+}
+
 } // namespace
 } // namespace dune::process
