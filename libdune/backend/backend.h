@@ -176,9 +176,6 @@ GuestOps kvm_guest();
 
 struct Backend {
   const char* name;
-  // What it cannot do yet that the others can: `auto` does not even probe such a row. Null:
-  // nothing.
-  const char* not_yet;
   // Takes milliseconds; has no lasting effect. Claims nothing that it has not seen happen.
   Result<Probe> (*probe)();
   // Null: threads run where the kernel runs them. A function, because a table of functions'

@@ -13,8 +13,8 @@ Result<Probe> probe_kvm();
 namespace {
 
 constexpr Backend kBackends[] = {
-    {"signal", nullptr, probe_signal, nullptr},
-    {"kvm", "on this backend programs that use seccomp cannot be debugged", probe_kvm, kvm_guest},
+    {"signal", probe_signal, nullptr},
+    {"kvm", probe_kvm, kvm_guest},
 };
 
 const Result<Probe>& probe_of(const Backend& b) {
@@ -50,19 +50,19 @@ Choice by_measurement() {
   uint32_t cheapest_call = UINT32_MAX;
   size_t present = 0;
   for (const Backend& b : kBackends)
-    if (!b.not_yet && probe_of(b)) {
+    if (probe_of(b)) {
       cheapest_call = std::min(cheapest_call, probe_of(b)->syscall_ns);
       ++present;
     }
   Choice best{nullptr, {}, "No backend works here."};
   for (const Backend& b : kBackends) {
-    if (b.not_yet || !probe_of(b))
+    if (!probe_of(b))
       continue;
     const Probe& probe = *probe_of(b);
     if (probe.syscall_ns / 10 <= cheapest_call &&
         (!best.backend || probe.trap_ns < best.probe.trap_ns))
       best = {&b, probe,
-              present == 1 ? "the only one that carries targets here"
+              present == 1 ? "the only one that is there"
                            : "the cheapest trap, as measured"};
   }
   return best;
