@@ -356,7 +356,7 @@ Checked<void> bring_up(Injected& in, const Tracee& thread, Detour& detour,
   c.detour_end = detour.mask_restored().value;
   c.target_pid = innermost_pid(in.pid);
   c.confined = read_status_field(thread.tid(), "Seccomp") != "0";
-  c.unknown_filters = has_more_filters(thread.tid());
+  c.unknown_filters = in.filters == Filters::kOthers || has_more_filters(thread.tid());
   c.xstate_size = xstate_format().extended_size;
   std::memcpy(c.xstate_features, &xstate_format().features, sizeof c.xstate_features);
   c.guest = in.map.guest;

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """ddbg itself in the machine of scripts/vm, with what its user has there."""
 import os
+import re
 import sys
 
 import machine
@@ -48,6 +49,19 @@ class Ddbg(machine.MachineTest):
         self.assertRegex(out, r"Hardware watchpoint 1: watched\n\nOld value = 6\nNew value = 7\n", msg=out)
         self.assertIn("evaluated in the target 7 times", out)
         self.assertIn("49\n[Inferior 1 (process ", out)
+
+    def test_filters_in_dune_mode(self):
+        cases = ("by_address", "by_architecture", "all_are_judged", "threads", "supervised", "inherited", "a_thread_killed", "blocked")
+        done = self.vm("--kernel", "6.12", "--smp", "2", "--", "ddbg", "-q", "-nx", "-batch", "--backend", "kvm",
+                       "-ex", "handle SIGSYS nostop noprint", "-ex", "break work if i < 0",
+                       *(word for case in cases for word in ("-ex", f"run {case}")), os.path.join(PROGRAMS, "judged"))
+        out = done.stdout.decode()
+        told = out + done.stderr.decode()
+        for line in ("first: 1 second: -33", "call_of_32_bits(64) == -33: 1 0", "munmap(page, 4096): -1 46", "inherited: 34",
+                     "asked for 110", "gone", "signal 31 code 1 errno 2 call 57 arch c000003e at 1 rax 57 rcx 1"):
+            self.assertIn(line + "\n", out, told)
+        self.assertEqual(len(re.findall("exited with code 03", out)), 6, told)
+        self.assertEqual(out.count("terminated with signal SIGSYS"), 2, told)
 
     def test_on_a_terminal(self):
         t = Terminal([*machine.VM, "qemu", "--", "ddbg", "-q", "-nx", os.path.join(PROGRAMS, "spin")], self.env,
