@@ -62,8 +62,7 @@ Choice by_measurement() {
     if (probe.syscall_ns / 10 <= cheapest_call &&
         (!best.backend || probe.trap_ns < best.probe.trap_ns))
       best = {&b, probe,
-              present == 1 ? "the only one that is there"
-                           : "the cheapest trap, as measured"};
+              present == 1 ? "the only one that is there" : "the cheapest trap, as measured"};
   }
   return best;
 }
