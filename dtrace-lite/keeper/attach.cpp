@@ -55,6 +55,13 @@ bool is_before_restart(const Injected& in, const user_regs_struct& regs) {
          code[1] == 0x05;
 }
 
+// The agent's `syscall` would make another call of its number.
+bool is_call_of_32_bits(const Injected& in, const user_regs_struct& regs) {
+  uint8_t code[2];
+  return in.memory->read(TargetAddr(regs.rip - sizeof code), code, sizeof code) &&
+         code[0] == 0xcd && code[1] == 0x80;
+}
+
 Checked<void> adopt_threads(Injected& in, const StoppedProcess& stopped) {
   uint32_t slot = 0;
   for (pid_t tid : stopped.threads()) {
@@ -63,8 +70,10 @@ Checked<void> adopt_threads(Injected& in, const StoppedProcess& stopped) {
     if (!regs)
       continue; // it ended
     bool in_call = in_system_call(*regs) || is_before_restart(in, *regs);
-    if (in_call && agent_makes(regs->orig_rax)) {
+    if (in_call && (agent_makes(regs->orig_rax) || is_call_of_32_bits(in, *regs))) {
+      const uint64_t number = regs->orig_rax;
       *regs = as_restarted(*regs);
+      regs->rax = number; // a timeout starts anew
       regs->orig_rax = ~0ull;
       if (auto ok = thread.set_registers(*regs); !ok)
         return to_diagnostic(ok.error());

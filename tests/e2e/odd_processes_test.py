@@ -414,6 +414,31 @@ class Rights(Odd):
         self.ends_well(target)
 
 
+class CallOf32Bits(Odd):
+    """Its number means another call in the native table."""
+
+    def test_attached_to_in_it(self):
+        for commands in [], ["info registers rip"]:
+            with self.subTest(commands):
+                target = self.start("int80")
+                wait_until(lambda: state(target.pid) == "S")
+                self.attach(target.pid, commands)
+                self.untouched(target.pid)
+                self.ends_well(target)
+
+    def test_stepped(self):
+        target = self.start("int80")
+        wait_until(lambda: state(target.pid) == "S")
+        terminal = self.attached(target)
+        terminal.type("stepi\n")
+        terminal.wait_for("stepi")
+        target.process.stdin.write("\n")
+        target.process.stdin.flush()
+        terminal.wait_for("(ddbg) ")
+        terminal.command("detach")
+        self.ends_well(target)
+
+
 class Confined(Odd):
     """By seccomp, before ddbg comes (confined_test.py: while it is there). Nothing may kill the program but its own doing."""
 
