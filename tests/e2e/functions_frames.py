@@ -6,13 +6,15 @@ from support import GDB
 
 # gdb makes up frames for calls that were jumps, from DWARF's call sites; ddbg shows what is on the stack. A word of the stack
 # that leads to no code ends a backtrace for ddbg; gdb calls it by the data symbol that it finds there, and goes on.
-LIST_TAIL_FRAMES = """python
+# So gdb is asked for more frames than are compared.
+MOST, MADE_UP = 40, 20
+LIST_TAIL_FRAMES = f"""python
 def tails():
     try: frame, level = gdb.newest_frame(), 0
     except gdb.error: return
     maps = [line.split() for line in open("/proc/%d/maps" % gdb.selected_inferior().pid)]
     code = [tuple(int(a, 16) for a in m[0].split("-")) for m in maps if "x" in m[1]]
-    while frame and level < 40:
+    while frame and level < {MOST + MADE_UP}:
         if frame.type() == gdb.TAILCALL_FRAME: print("TAIL %d" % level)
         if not any(begin <= frame.pc() < end for begin, end in code): print("DATA %d" % level)
         frame, level = frame.older(), level + 1
@@ -21,8 +23,9 @@ define list-tail-frames
 python tails()
 end"""
 
-BACKTRACE = ["echo BACKTRACE\\n", "bt 40"]
-GDB_BACKTRACE = [*BACKTRACE, "list-tail-frames"]
+HEADING = "echo BACKTRACE\\n"
+BACKTRACE = [HEADING, f"bt {MOST}"]
+GDB_BACKTRACE = [HEADING, f"bt {MOST + MADE_UP}", "list-tail-frames"]
 GAVE_UP = "(gdb gave up)"
 
 
@@ -44,7 +47,7 @@ def frames(text):
                 names.append(re.sub(r"::h[0-9a-f]{16}$|\[[0-9a-f]{16}\]", "", name))
         if "Backtrace stopped:" in block and names[-1:] != [GAVE_UP]:
             names.append(GAVE_UP)
-        result.append(names)
+        result.append(names[:MOST])
     return result
 
 
