@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
@@ -103,6 +104,7 @@ Diagnostic explain_refusal(pid_t pid, int error) {
 
 namespace {
 
+using Clock = std::chrono::steady_clock;
 constexpr timespec kSecond{1, 0}, kMoment{0, 10'000'000}, kGlance{0, 1'000'000};
 
 // The next change of the thread's state; nothing within that time. Every one of them comes with a
@@ -179,8 +181,8 @@ void call_again(const Tracee& thread) {
 // interrupted; PTRACE_SYSCALL: it is yet to be, should it not stop by itself.
 void StoppedProcess::wait_for(pid_t tid, int request) {
   const Tracee thread(tid);
-  const timespec* const first = request == PTRACE_CONT ? &kSecond : &kGlance;
-  const timespec* limit = first;
+  const auto begin = Clock::now();
+  const timespec* limit = request == PTRACE_CONT ? &kSecond : &kGlance;
   for (;;) {
     auto status = wait_status(tid, *limit);
     if (!status && limit != &kSecond) { // it runs on; behind kMoment: another thread got the signal
@@ -197,12 +199,15 @@ void StoppedProcess::wait_for(pid_t tid, int request) {
     if (stop.kind == Stop::Kind::kGone)
       return;
     if (stop.kind == Stop::Kind::kSignal) {
-      // A signal was on its way to the thread: it gets it, and is stopped right behind.
-      if (request == PTRACE_CONT)
+      // A signal was on its way to the thread: it gets it, and is stopped right behind, unless it
+      // has just begun to run. (They may come faster than a glance takes.)
+      const bool enough = request == PTRACE_CONT ||
+                          Clock::now() - begin > std::chrono::nanoseconds(kGlance.tv_nsec);
+      if (enough)
         ptrace(PTRACE_INTERRUPT, tid, nullptr, nullptr);
       if (ignored_signals(tid) & dune::signal_bit(stop.signal))
         call_again(thread);
-      limit = first;
+      limit = enough ? &kSecond : &kGlance;
       ptrace(static_cast<__ptrace_request>(request), tid, nullptr, stop.signal);
       continue;
     }
