@@ -28,7 +28,8 @@ std::map<std::string, Row> parse(const std::string& output) {
 
 TEST(BlockedThreads, DoNotNoticeStops) {
   const char* given = getenv("DDBG_TEST_BLOCKED_MS");
-  const std::string command = target_path("blocked") + " " + (given ? given : "4000");
+  const std::string limit = given ? given : "4000"; // of the calls, milliseconds
+  const std::string command = target_path("blocked") + " " + limit;
   const Outcome native = run_native(command);
   Traced traced(command);
   ASSERT_TRUE(traced.ok());
@@ -64,7 +65,8 @@ TEST(BlockedThreads, DoNotNoticeStops) {
   EXPECT_EQ(got.size(), expected.size()) << traced_outcome.output;
   for (auto& [name, row] : expected) {
     EXPECT_EQ(got[name].result, row.result) << name;
-    EXPECT_GE(got[name].milliseconds, row.milliseconds * 0.95) << name;
+    // The native run may have been late on a busy machine.
+    EXPECT_GE(got[name].milliseconds, std::min(row.milliseconds, std::stod(limit)) * 0.95) << name;
     EXPECT_LT(got[name].milliseconds, row.milliseconds * 1.10 + 200 + stopped * 1000) << name;
   }
   std::sort(times.begin(), times.end());
