@@ -1,6 +1,8 @@
 // A program for confined_test.py: confined WORD... confines itself to what it uses, and works. Its output and its end are the
 // same with and without a debugger.
 #define _GNU_SOURCE
+#include "say.h"
+
 #include <errno.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
@@ -40,16 +42,6 @@ static int has(const char* word) {
     if (strcmp(*w, word) == 0)
       return 1;
   return 0;
-}
-
-static void say(const char* format, ...) {
-  char text[256];
-  __builtin_va_list list;
-  __builtin_va_start(list, format);
-  int size = vsnprintf(text, sizeof text, format, list);
-  __builtin_va_end(list);
-  if (write(STDOUT_FILENO, text, (size_t)size) != size)
-    abort();
 }
 
 // Calls in the ways that a debugger deals with differently: by libc's wrapper, with the number not in sight, from a place that has

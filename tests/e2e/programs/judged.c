@@ -1,6 +1,8 @@
 // A program for confined_test.py: what a filter can see, and all that it can answer. Its output and its end are the same with and
 // without a debugger.
 #define _GNU_SOURCE
+#include "say.h"
+
 #include <errno.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
@@ -26,16 +28,6 @@
 #define EQUAL(value, yes, no) LINE(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)(value), yes, no))
 
 void work(int i) { (void)i; }
-
-static void say(const char* format, ...) {
-  char text[256];
-  __builtin_va_list list;
-  __builtin_va_start(list, format);
-  int size = vsnprintf(text, sizeof text, format, list);
-  __builtin_va_end(list);
-  if (write(STDOUT_FILENO, text, (size_t)size) != size)
-    abort();
-}
 
 static int install_with(unsigned flags, struct sock_filter* lines, size_t count) {
   prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
