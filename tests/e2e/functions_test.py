@@ -18,7 +18,7 @@ import functions_processor as processor
 from functions_frames import BACKTRACE, DESCRIBE_STOP, GDB_BACKTRACE, LIST_TAIL_FRAMES, agree, frames, gdb_at_stop
 from functions_programs import PROGRAMS, Missing
 from functions_session import LOOK, Session
-from support import DDBG, GDB, IN_A_GUEST
+from support import DDBG, GDB, IN_A_GUEST, skip_without_kvm
 
 FUNCTIONS = 50  # hit, per program
 UNHIT = 5       # not hit as ddbg sees it: gdb must agree
@@ -209,9 +209,7 @@ def main(names):
     if not GDB:
         print("skipped: gdb is not installed")
         return 77
-    if IN_A_GUEST and not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        print("skipped: kvm is not there: /dev/kvm cannot be opened")
-        return 77
+    skip_without_kvm()
     seed = int(os.environ.get("DDBG_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
     print(f"DDBG_TEST_SEED={seed}", flush=True)
     passed, missing = True, False

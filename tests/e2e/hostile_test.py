@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 
-from support import environment
+from support import environment, skip_without_kvm
 
 DDBG = os.environ["DDBG"]
 HOSTILE = os.environ["HOSTILE"]
@@ -140,6 +140,7 @@ def main():
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     parser.add_argument("modes", nargs="*", default=MODES)
     arguments = parser.parse_args()
+    skip_without_kvm()
     failed = 0
     endings = {}
     for number in range(arguments.rounds):

@@ -1,7 +1,8 @@
 """on_kvm.py SUITE: a suite of this folder with --backend kvm, less what cannot be there yet."""
-import os
 import sys
 import unittest
+
+from support import skip_without_kvm
 
 EXCEPTIONS = {
     "batch_test.Signals.test_the_program_inherits_what_ddbg_did":
@@ -18,9 +19,7 @@ def cases(suite):
         yield from cases(part) if isinstance(part, unittest.TestSuite) else [part]
 
 
-if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-    print("skipped: kvm is not there: /dev/kvm cannot be opened")
-    sys.exit(77)
+skip_without_kvm()
 found = list(cases(unittest.defaultTestLoader.loadTestsFromName(sys.argv[1])))
 wrong = [name for name in EXCEPTIONS if name.startswith(sys.argv[1] + ".") and name not in [case.id() for case in found]]
 if wrong:

@@ -3,6 +3,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 
 DDBG = os.environ["DDBG"]
 PROGRAMS = os.environ["E2E_PROGRAMS"]
@@ -11,6 +12,13 @@ ATTACHED = os.path.join(os.environ.get("DDBG_TEST_TARGETS", ""), "attached")
 GOROUTINES = os.path.join(os.environ.get("DDBG_TEST_TARGETS", ""), "goroutines_go")
 IN_A_GUEST = bool(os.environ.get("DDBG_TEST_IN_A_GUEST"))
 PATIENCE = 60  # seconds: a failure, not a pace
+
+
+def skip_without_kvm():
+    """Ends the test, if it is to run in a guest of /dev/kvm and cannot."""
+    if IN_A_GUEST and not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        print("skipped: kvm is not there: /dev/kvm cannot be opened")
+        sys.exit(77)
 
 
 def program(name):
