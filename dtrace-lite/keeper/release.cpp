@@ -199,51 +199,39 @@ bool translate(const Injected& in, pid_t tid, Program& program) {
   return original != 0;
 }
 
-enum class Way { kOut, kInside, kStuck };
-
 // One attempt to bring a stopped thread to where the program's registers can be told; it stays
-// there. One that has ended is out.
-Way bring_out(Injected& in, StoppedProcess& process, const Tracee& thread) {
+// there. False: not yet. One that has ended is out, and so is what has not stopped again.
+bool bring_out(Injected& in, StoppedProcess& process, const Tracee& thread) {
   auto regs = thread.registers();
   if (!regs)
-    return Way::kOut;
+    return true;
   if (!agent_is_wanted(in, thread)) {
     Program program{*regs, 0};
     const bool outside = translate(in, thread.tid(), program);
-    if (outside && !thread.enters_system_call())
-      return Way::kOut;
     if (outside)
-      return stay_before_call(thread, *regs) ? Way::kInside : Way::kOut;
+      return !thread.enters_system_call() || !stay_before_call(thread, *regs);
     if (!in_agent(in, *regs) && !is_stepped_out(in, thread.tid()))
       kick(in, thread.tid());
   }
-  if (process.run_briefly(thread.tid()))
-    return Way::kInside;
-  const auto& stragglers = process.stragglers();
-  const bool stuck =
-      std::find(stragglers.begin(), stragglers.end(), thread.tid()) != stragglers.end();
-  return stuck ? Way::kStuck : Way::kOut; // else it is ending
+  return !process.run_briefly(thread.tid());
 }
 
 // The threads that cannot be brought out. By turns: one may hold a lock of the agent's that another
-// spins on. The limit is for a target that has scribbled over the agent's own data.
+// spins on, or a vfork's child for which a straggler waits. The limit is for a target that has
+// scribbled over the agent's own data.
 std::vector<pid_t> bring_all_out(Injected& in, StoppedProcess& process) {
   using Clock = std::chrono::steady_clock;
   const auto limit = Clock::now() + std::chrono::seconds(10);
-  std::vector<pid_t> inside = process.threads(), stuck;
-  while (!inside.empty() && Clock::now() < limit) {
-    std::erase_if(inside, [&](pid_t tid) {
-      const Way way = bring_out(in, process, Tracee(tid));
-      if (way == Way::kStuck)
-        stuck.push_back(tid);
-      return way != Way::kInside;
-    });
+  std::vector<pid_t> inside = process.threads();
+  do {
+    std::erase_if(inside, [&](pid_t tid) { return bring_out(in, process, Tracee(tid)); });
     if (inside.empty()) // those that ran may have made others
       if (auto born = process.stop_new())
         inside = std::move(*born);
-  }
-  stuck.insert(stuck.end(), inside.begin(), inside.end());
-  return stuck;
+    if (inside.empty())
+      inside = process.stop_stragglers();
+  } while (!inside.empty() && Clock::now() < limit);
+  return inside;
 }
 
 struct Leaving {
@@ -368,8 +356,7 @@ std::vector<std::string> take_out(Injected& in, StoppedProcess& process, Detour&
   };
   const auto inside = bring_all_out(in, process);
   for (pid_t tid : process.stragglers())
-    if (std::find(inside.begin(), inside.end(), tid) == inside.end())
-      keep(tid, "does not come out of the kernel");
+    keep(tid, "does not come out of the kernel");
   for (pid_t tid : inside)
     keep(tid, "could not be brought out of the agent");
   // With a thread that needs the agent the others keep it, too: the handlers are the process's.

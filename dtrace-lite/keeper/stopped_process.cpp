@@ -15,6 +15,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <utility>
 
 namespace ddbg::keeper {
 
@@ -272,6 +273,13 @@ Checked<std::vector<pid_t>> StoppedProcess::stop_new() {
       return unseen.error();
     more = *unseen;
   }
+  return std::vector<pid_t>(threads_.begin() + before, threads_.end());
+}
+
+std::vector<pid_t> StoppedProcess::stop_stragglers() {
+  const auto before = static_cast<ptrdiff_t>(threads_.size());
+  for (pid_t tid : std::exchange(stragglers_, {}))
+    wait_for(tid, PTRACE_CONT);
   return std::vector<pid_t>(threads_.begin() + before, threads_.end());
 }
 

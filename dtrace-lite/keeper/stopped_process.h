@@ -21,6 +21,8 @@ public:
   // Seized, but did not stop within a second: they are in the kernel and cannot be interrupted
   // there (the parent of a vfork). Whoever reaps children has to detach them when they do stop.
   const std::vector<pid_t>& stragglers() const { return stragglers_; }
+  // Waits once more for those, after others have run. Returns the ones that have stopped.
+  std::vector<pid_t> stop_stragglers();
   // Stopped by SIGSTOP or its like: the threads do not run when they are let go.
   bool is_suspended() const { return is_suspended_; }
   // Lets one thread run for a moment, at most up to where a system call begins or ends; signals
