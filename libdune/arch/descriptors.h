@@ -8,7 +8,8 @@
 namespace dune {
 
 inline constexpr uint16_t kKernelCode = 0x10, kKernelData = 0x18, kUserCode32 = 0x23,
-                          kUserData = 0x2b, kUserCode = 0x33, kTaskSelector = 0x40;
+                          kUserData = 0x2b, kUserCode = 0x33, kTaskSelector = 0x40,
+                          kProcessorNumber = 0x7b; // whose limit it is
 
 // Exceptions by vector.
 inline constexpr uint32_t kVectorDebug = 1, kVectorBreakpoint = 3, kVectorOverflow = 4,
@@ -68,7 +69,13 @@ struct [[gnu::packed]] Tss {
 static_assert(offsetof(Tss, io_forbidden) == 104);
 
 struct Gdt {
-  uint64_t entries[10]; // by selector / 8; the task's takes the last two
+  uint64_t entries[16]; // by selector / 8; the task's takes two
+
+  void show_processor(uint32_t number) {
+    constexpr uint64_t kReadOnlyData = 0x0000f50000000000;
+    entries[kProcessorNumber / 8] =
+        kReadOnlyData | (number & 0xffff) | uint64_t{number >> 16 & 0xf} << 48;
+  }
 };
 
 // Accessed bits are set, and the task is busy: the processor has no reason to write here.

@@ -167,7 +167,8 @@ struct Cpu {
   int fd;
   void* shared;
   uint64_t shared_size;
-  uint32_t watches; // debug registers are in use
+  uint32_t watches;   // debug registers are in use
+  uint32_t processor; // as the guest has been told
 };
 
 // ---------------------------------------------------------------------------------------------

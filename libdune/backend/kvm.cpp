@@ -11,6 +11,7 @@
 //   page of registers is shared: what the child writes there before is the parent's.
 #include "libdune/arch/syscall.h"
 #include "libdune/backend/guest.h"
+#include "libdune/backend/guest_cpuid.h"
 
 #include <linux/fcntl.h>
 #include <linux/kvm.h>
@@ -61,6 +62,14 @@ const kvm_cpuid_entry2* find_leaf(const CpuidTable& t, uint32_t leaf) {
   return nullptr;
 }
 
+CpuidWords cpuid_of_processor(uint32_t leaf, uint32_t subleaf) {
+  CpuidWords w;
+  asm volatile("cpuid"
+               : "=a"(w.eax), "=b"(w.ebx), "=c"(w.ecx), "=d"(w.edx)
+               : "a"(leaf), "c"(subleaf));
+  return w;
+}
+
 CpuidTable& cpuid_of(const Guest& g) {
   return *reinterpret_cast<CpuidTable*>(
       reinterpret_cast<GuestMemory*>(g.memory.begin.value)->scratch);
@@ -98,6 +107,9 @@ Status open_kvm(Guest& g) {
   long result = control(g.device, kGetSupportedCpuid, &cpuid);
   const kvm_cpuid_entry2* widths = find_leaf(cpuid, 0x80000008);
   g.physical_bits = widths ? widths->eax & 0xff : 36; // what a processor has that does not say
+  if (!is_errno(result) &&
+      g.placement == Placement::kRing0) // else ring 3 asks the processor itself
+    cpuid.count = make_cpuid(cpuid.entries, cpuid.count, cpuid_of_processor);
   if (!is_errno(result))
     result = move_high(control(g.device, KVM_CREATE_VM, 0));
   if (is_errno(result)) {
@@ -154,6 +166,11 @@ kvm_segment data_segment(uint16_t selector) {
   s.db = 1;
   return s;
 }
+kvm_segment null_segment() {
+  kvm_segment s{};
+  s.unusable = 1;
+  return s;
+}
 
 void set_control_state(kvm_sregs& s, const Cpu& c) {
   const Guest& g = *c.guest;
@@ -174,7 +191,8 @@ void set_control_state(kvm_sregs& s, const Cpu& c) {
   s.tr.type = 0xb;
   s.tr.s = s.tr.db = s.tr.g = 0;
   s.cs = code_segment(kUserCode);
-  s.ss = s.ds = s.es = s.fs = s.gs = data_segment(kUserData);
+  s.ss = data_segment(kUserData);
+  s.ds = s.es = s.fs = s.gs = null_segment();
 }
 
 Status set_msrs(int fd, const Guest& g) {
@@ -260,6 +278,7 @@ Status add_cpu_kvm(Cpu& c) {
   ++g.cpu_count;
   c.fd = static_cast<int>(fd);
   c.shared = nullptr;
+  c.processor = ~0u;
   const long size = control(g.device, KVM_GET_VCPU_MMAP_SIZE, 0);
   const uint64_t place = c.memory.begin.value + offsetof(CpuMemory, shared);
   constexpr long kEnomem = -12;
@@ -357,8 +376,27 @@ void complete_access(Cpu& c) {
   control(c.fd, KVM_RUN, 0);
 }
 
+// Which processor it is, where the vDSO's getcpu looks. A thread that is moved while it is in the
+// guest finds out when it comes back the next time.
+void show_processor(Cpu& c) {
+  uint32_t number;
+  bool known;
+  asm("lsl %2, %0" : "=r"(number), "=@ccz"(known) : "r"(uint32_t{kProcessorNumber}));
+  if (!known || number == c.processor)
+    return;
+  c.processor = number;
+  reinterpret_cast<CpuMemory*>(c.memory.begin.value)->gdt.show_processor(number);
+  MsrTable msrs{};
+  msrs.count = 1;
+  msrs.entries[0].index = 0xc0000103; // TSC_AUX, for rdtscp and rdpid
+  msrs.entries[0].data = number;
+  control(c.fd, kSetMsrs, &msrs); // refused where the guest has neither
+}
+
 Exit run_kvm(Cpu& c) {
   kvm_run& run = run_of(c);
+  if (c.guest->placement == Placement::kRing0)
+    show_processor(c);
   load(run, c.regs);
   const long result = control(c.fd, KVM_RUN, 0);
   run.kvm_dirty_regs = 0;

@@ -35,6 +35,11 @@ bool readable(TargetAddr page) {
   return syscall_of(__NR_rt_sigprocmask, kNoSuchAction, page.value, 0, 8) != -EFAULT;
 }
 
+bool is_beyond_reach(long address, long size) {
+  const auto begin = static_cast<uint64_t>(address), length = static_cast<uint64_t>(size);
+  return begin > kUserEnd || length > kUserEnd - begin;
+}
+
 bool is_mapped(TargetAddr page) { return on_page(__NR_msync, page, MS_ASYNC) != -ENOMEM; }
 
 // 0: the kernel does not tell.
@@ -360,12 +365,18 @@ TargetAddr AddressSpace::unbacked(FaultHistory& history) {
   return page;
 }
 
+// The guest's tables have four levels: what is beyond their reach is so as on a processor that has
+// no more, where a hint is just ignored.
 long AddressSpace::map(const long a[6], Call call, void* context) {
-  if ((a[3] & (MAP_FIXED | MAP_FIXED_NOREPLACE)) == MAP_FIXED)
-    drop(huge_pages_of(a[0], a[1]));
-  const long result = call(context, __NR_mmap, a);
+  const bool fixed = a[3] & (MAP_FIXED | MAP_FIXED_NOREPLACE);
+  if (fixed && is_beyond_reach(a[0], a[1]))
+    return -ENOMEM;
+  const long b[6] = {is_beyond_reach(a[0], 0) ? 0 : a[0], a[1], a[2], a[3], a[4], a[5]};
+  if (fixed && !(b[3] & MAP_FIXED_NOREPLACE))
+    drop(huge_pages_of(b[0], b[1]));
+  const long result = call(context, __NR_mmap, b);
   if (!is_errno(result))
-    known_.assign(pages_of(result, a[1]), rights_of(a[2]));
+    known_.assign(pages_of(result, b[1]), rights_of(b[2]));
   return result;
 }
 
@@ -382,6 +393,8 @@ long AddressSpace::protect(long number, const long a[6], Call call, void* contex
 }
 
 long AddressSpace::move(const long a[6], Call call, void* context) {
+  if ((a[3] & MREMAP_FIXED) && is_beyond_reach(a[4], a[2]))
+    return -EINVAL;
   const TargetRange from = pages_of(a[0], a[1]);
   const Mapped* m = known_.find(from.begin);
   const bool known = m && !from.empty() && from.end <= m->range.end;

@@ -403,6 +403,33 @@ static void cpuid_and_the_auxiliary_vector(void) {
       CHECK(entries[i].a_un.a_val == d);
   CHECK(getauxval(AT_PAGESZ) == kPage && getauxval(AT_MINSIGSTKSZ) >= 1024);
 }
+// Of its name, its caches, and what ring 3 has of it. (Not which processor it is.)
+static void cpuid_is_the_processors(void) {
+  const unsigned kInstructions =
+      0xf18f0329; // of leaf 7's ebx: FSGSBASE, BMI, AVX2, ADX, SHA, AVX-512 ...
+  unsigned a = 0, b = 0, c = 0, d = 0, caches = 0;
+  __cpuid(1, a, b, c, d);
+  say("version %#x line %u features %#x %#x", a, b >> 8 & 0xff, c, d);
+  __cpuid_count(7, 0, a, b, c, d);
+  say("%#x", b & kInstructions);
+  __cpuid(0x80000001, a, b, c, d);
+  say("%#x %#x", c & 1, d);
+  const unsigned leaves[] = {4, 0x80000005, 0x80000006, 0x8000001d};
+  for (int i = 0; i < 4; ++i)
+    for (unsigned subleaf = 0;
+         subleaf < 4 && __get_cpuid_max(leaves[i] & 0x80000000, NULL) >= leaves[i]; ++subleaf) {
+      __cpuid_count(leaves[i], subleaf, a, b, c, d);
+      caches = (((caches * 31 + a) * 31 + b) * 31 + c) * 31 + d;
+    }
+  say("caches %#x", caches);
+  for (unsigned leaf = 0x80000002; leaf <= 0x80000004; ++leaf) {
+    unsigned words[5] = {0};
+    __cpuid(leaf, words[0], words[1], words[2], words[3]);
+    say("%s", (const char*)words);
+  }
+  __cpuid(0x40000000, a, b, c, d);
+  say("over it %#x %#x %#x %#x", a, b, c, d);
+}
 static void xgetbv_says_what_is_on(void) {
   unsigned a = 0, b = 0, c = 0, d = 0;
   CHECK(__get_cpuid(1, &a, &b, &c, &d) == 1);
@@ -524,6 +551,7 @@ const struct Case cases[] = {
     ROW(floats_under_a_timer, setitimer rt_sigreturn),
     ROW(registers_under_a_storm, tgkill rt_sigreturn),
     ROW(cpuid_and_the_auxiliary_vector, cpuid),
+    ROW(cpuid_is_the_processors, cpuid),
     ROW(xgetbv_says_what_is_on, xgetbv),
     ROW(segment_bases_by_instruction, wrgsbase rdfsbase arch_prctl),
     ROW(segment_base_by_call, arch_prctl),

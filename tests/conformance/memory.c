@@ -186,6 +186,12 @@ static void hint_above_47_bits(void) {
   char* p =
       mmap((void*)(1ul << 50), kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   CHECK(p != MAP_FAILED && access_raises(p, kWrite) == 0);
+  char* moved = mremap(p, kPage, kPage, MREMAP_MAYMOVE | MREMAP_FIXED, (void*)(1ul << 51));
+  if (moved == MAP_FAILED)
+    CHECK(errno == EINVAL);
+  else
+    p = moved;
+  CHECK(access_raises(p, kWrite) == 0);
   munmap(p, kPage);
 }
 static void grows_down(void) {

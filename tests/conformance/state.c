@@ -320,8 +320,16 @@ static void scheduling(void) {
   CHECK(sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) >= 1);
   CHECK(sched_setaffinity(0, sizeof set, &set) == 0);
   CHECK(sched_getscheduler(0) == SCHED_OTHER && sched_yield() == 0);
-  int processor = sched_getcpu();
-  CHECK(processor >= 0 && CPU_ISSET(processor, &set));
+  for (int processor = 0; processor < CPU_SETSIZE; ++processor)
+    if (CPU_ISSET(processor, &set)) {
+      cpu_set_t one;
+      CPU_ZERO(&one);
+      CPU_SET(processor, &one);
+      unsigned by_call = ~0u;
+      CHECK(sched_setaffinity(0, sizeof one, &one) == 0 && sched_getcpu() == processor);
+      CHECK(syscall(SYS_getcpu, &by_call, NULL, NULL) == 0 && by_call == (unsigned)processor);
+    }
+  CHECK(sched_setaffinity(0, sizeof set, &set) == 0);
   errno = 0;
   int nice_value = getpriority(PRIO_PROCESS, 0);
   CHECK(errno == 0 && setpriority(PRIO_PROCESS, 0, nice_value) == 0);
