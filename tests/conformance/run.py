@@ -97,10 +97,14 @@ def run(command):
 
 
 class Native:
+    """`execute` is run(), here or elsewhere."""
     name = "native"
 
+    def __init__(self, execute=run):
+        self.execute = execute
+
     def run(self, program, arguments):
-        out, status = run([program, *arguments])
+        out, status = self.execute([program, *arguments])
         if status is None:
             return out, "hung"
         return out, f"exit {status}" if status >= 0 else f"signal {-status}"
@@ -109,14 +113,14 @@ class Native:
 class Ddbg:
     HANDLE = ("handle all nostop noprint pass", "handle SIGINT nostop noprint pass", "handle SIGTRAP nostop noprint pass")
 
-    def __init__(self, ddbg, backend):
-        self.name, self.ddbg = backend, ddbg
+    def __init__(self, ddbg, backend, execute=run):
+        self.name, self.ddbg, self.execute = backend, ddbg, execute
 
     def run(self, program, arguments):
         command = [self.ddbg, "--backend", self.name, "-q", "-nx", "-batch"]
         for line in (*self.HANDLE, "run"):
             command += ["-ex", line]
-        out, status = run([*command, "--args", program, *arguments])
+        out, status = self.execute([*command, "--args", program, *arguments])
         if status is None:
             return out, "hung"
         if re.search(r"^\[Inferior 1 \(process \d+\) exited normally\]$", out, re.MULTILINE):
@@ -155,16 +159,19 @@ def results_of(runner, programs, cases):
     return results
 
 
-def failures_of(cases, native, other, backend, exceptions):
-    for case in cases:
-        if "FAILED" in native[case.name] or native[case.name].startswith(("hung", "signal")):
-            yield f"{case.name}: natively: {native[case.name]}"
-        if backend:
-            same = native[case.name] == other[case.name]
-            if not same and case.name not in exceptions:
-                yield f"{case.name}: {backend}: {other[case.name]}\n    natively: {native[case.name]}"
-            if same and case.name in exceptions and exceptions[case.name].everywhere:
-                yield f"{case.name}: {backend}: as natively, but in exceptions.txt: {exceptions[case.name].reason}"
+def native_failures(native):
+    for name, result in native.items():
+        if "FAILED" in result or result.startswith(("hung", "signal")):
+            yield f"{name}: natively: {result}"
+
+
+def differences(native, other, backend, exceptions):
+    for name in native:
+        same = native[name] == other[name]
+        if not same and name not in exceptions:
+            yield f"{name}: {backend}: {other[name]}\n    natively: {native[name]}"
+        if same and name in exceptions and exceptions[name].everywhere:
+            yield f"{name}: {backend}: as natively, but in exceptions.txt: {exceptions[name].reason}"
 
 
 def main():
@@ -193,8 +200,9 @@ def main():
     for _ in range(options.times):
         begin = time.monotonic()
         native = results_of(Native(), options.programs, cases)
-        other = results_of(Ddbg(options.ddbg, backend), options.programs, cases) if backend else {}
-        failures = list(failures_of(cases, native, other, backend, exceptions))
+        failures = list(native_failures(native))
+        if backend:
+            failures += differences(native, results_of(Ddbg(options.ddbg, backend), options.programs, cases), backend, exceptions)
         failed += len(failures)
         for failure in failures:
             print(failure)

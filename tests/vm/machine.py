@@ -1,8 +1,11 @@
 """Running things in the machine of scripts/vm, and looking for what it leaves behind."""
 import os
+import re
+import shlex
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 import uuid
 
@@ -47,6 +50,39 @@ class MachineTest(unittest.TestCase):
     def nothing_is_left(self):
         self.assertEqual(self.processes(""), [])
         self.assertEqual(os.listdir(self.scratch.name), [])
+
+
+class Shell:
+    """Runs commands in one start of the machine, one after the other."""
+
+    def __init__(self, test, *options):
+        self.process = subprocess.Popen([*VM, "qemu", *options, "--", "sh"], env=test.env, bufsize=0,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+    def run(self, command, patience=PATIENCE):
+        """Output, errors with it, and exit status (-N: killed by signal N; None: it did not end)."""
+        mark = uuid.uuid4().hex
+        begin = time.monotonic()
+        line = f"timeout -s KILL {patience} {shlex.join(map(str, command))} < /dev/null 2>&1; echo {mark} $?; echo\n"
+        self.process.stdin.write(line.encode())
+        out = b""
+        while not (end := re.search(mark.encode() + rb" (\d+)\n", out)):
+            more = os.read(self.process.stdout.fileno(), 65536)
+            if not more:
+                raise RuntimeError("the machine has ended: " + out[-2000:].decode(errors="replace"))
+            out += more
+        status = int(end[1])
+        if time.monotonic() - begin >= patience:
+            return out[:end.start()].decode(errors="replace"), None
+        return out[:end.start()].decode(errors="replace"), 128 - status if status > 128 else status
 
 
 def main(*kernels):

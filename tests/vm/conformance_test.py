@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+"""The conformance cases and storms (tests/conformance) where ring 0 is real: natively in the machine, and in Dune mode there."""
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import machine
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../conformance"))
+import run  # noqa: E402
+import storms  # noqa: E402
+
+PROGRAMS = Path(os.environ["CONFORMANCE_PROGRAMS"])
+DDBG = Path(os.environ["DDBG_BUILD"], "dtrace-lite/ddbg/ddbg")
+ADDED = [DDBG, DDBG.with_name("ddbg-keeper"), Path("/usr/lib/x86_64-linux-gnu/libcapstone.so.4"), *PROGRAMS.iterdir()]
+# Neither does the emulator as a processor does, nor has a shell on a pipe groups of processes.
+NOT_THERE = ("signals.stopped_by_the_terminals_signal",)
+
+
+class InTheMachine(machine.MachineTest):
+    def shell(self):
+        added = [word for path in ADDED if path.is_file() for word in ("--add", str(path))]
+        return machine.Shell(self, "--kernel", OPTIONS.kernel, "--la57", OPTIONS.la57, "--smp", str(OPTIONS.smp), "--timeout", "7000", *added)
+
+    def test_cases(self):
+        """What the emulator's own processor does otherwise than the manual says, a guest need not do better."""
+        cases = [case for case in run.read_cases(PROGRAMS, run.AREAS) if case.name not in NOT_THERE]
+        exceptions = {**run.read_exceptions(run.FOLDER / "exceptions.txt", "kvm"), **run.read_exceptions(run.FOLDER / "exceptions.txt", "kvm.vm")}
+        with self.shell() as shell:
+            native = run.results_of(run.Native(shell.run), PROGRAMS, cases)
+            guest = run.results_of(run.Ddbg(DDBG, "kvm", shell.run), PROGRAMS, cases)
+        self.assertGreater(len(cases), 0)
+        found = list(run.differences(native, guest, "kvm", exceptions))
+        self.assertFalse(found, "\n".join(found))
+        self.nothing_is_left()
+
+    def test_storms(self):
+        for name in storms.STORMS:
+            with self.subTest(name), self.shell() as shell:
+                count = storms.STORMS[name][1] if OPTIONS.full else storms.STORMS[name][0] // 10
+                out, end = run.Ddbg(DDBG, "kvm", lambda command: shell.run(command, 6000)).run(PROGRAMS / name, [str(count)])
+                self.assertEqual(end, "exit 0", out[-2000:])
+                self.assertEqual(out.count("\nerrors "), 1, out[-2000:])
+        self.nothing_is_left()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kernel", default="6.12")
+    parser.add_argument("--la57", default="on")
+    parser.add_argument("--smp", type=int, default=2)
+    parser.add_argument("--full", action="store_true", help="the storms as long as storms.py --full has them: an hour and a half")
+    OPTIONS, others = parser.parse_known_args()
+    sys.argv[1:] = others
+    machine.main(OPTIONS.kernel)
