@@ -246,7 +246,7 @@ void on_page_fault(ThreadBlock* t, const Exit& e, process::Outcome result) {
   using process::Outcome;
   constexpr int kMapErr = 1, kAccErr = 2, kBusAdrErr = 2;
   GuestSlot& g = guest_slot(t);
-  if (result == Outcome::kTablesFull || result == Outcome::kOutOfMemory)
+  if (result == Outcome::kOutOfMemory)
     broken(e, g.cpu.regs);
   KernelSigcontext& m = home_of(t)->mcontext;
   if (make_vsyscall(t, e, m))

@@ -105,9 +105,12 @@ struct GuestOps {
   // After every Cpu's close_cpu. No thread is in run().
   void (*close)(Guest&);
   // Makes the address part of the second level (and some of its surroundings, mapped or not), if it
-  // is not yet, and says where the guest finds it physically; that does not change afterwards.
-  // kExhausted: too many places.
+  // is not yet, and says where the guest finds it physically; that does not change while the tables
+  // map a page there. kExhausted: too many places.
   Result<GuestPhysAddr> (*cover)(Guest&, TargetAddr);
+  // Makes all processors forget what the tables do not say any more, of the tables themselves, too;
+  // what they do not map may be uncovered. Threads may be in run() meanwhile.
+  Status (*forget)(Guest&);
   // Writes the instruction by which stub `number` calls the host: at most kStubSize bytes.
   void (*write_call)(uint8_t* at, uint8_t number);
   // Pre: guest and memory are set. Gives it the tables, the descriptors and no vector state. Cpus
@@ -139,6 +142,7 @@ struct GuestOps {
 // The piece of address space in which the second level is extended; contiguous physically.
 inline constexpr uint64_t kChunkSize = 1ull << 30;
 inline constexpr uint32_t kMaxChunks = 512;
+inline constexpr uint32_t kNoChunk = ~0u;
 
 // A process's guest. The caller provides it, zeroed, and the memory; open_guest() fills it in.
 struct Guest {
@@ -152,7 +156,7 @@ struct Guest {
   int vm;
   uint32_t cpu_count;
   uint32_t physical_bits; // of a guest-physical address
-  // What the second level covers, in order of first use: addresses / kChunkSize.
+  // What the second level covers, in order of first use: addresses / kChunkSize, or kNoChunk.
   uint32_t chunk_count;
   uint32_t chunks[kMaxChunks];
 };

@@ -55,7 +55,8 @@ Status open_guest(Guest& g, const GuestOps& ops, TargetRange memory, Placement p
                   std::span<const Handler> handlers) {
   const bool crosses =
       memory.begin.align_down(kChunkSize) != (memory.end - 1).align_down(kChunkSize);
-  if (memory.size() < kLeastGuestMemory || crosses)
+  const bool too_large = memory.size() > sizeof(GuestMemory) + PageTables::kLargestPool;
+  if (memory.size() < kLeastGuestMemory || too_large || crosses)
     return Error{Errc::kInvalid, "memory that cannot be a guest's", int64_t(memory.size())};
   g.ops = ops;
   g.memory = memory;
@@ -97,10 +98,22 @@ Status open_cpu(Cpu& cpu, Guest& g, TargetRange memory, TargetAddr handler_stack
 Status map_page(Guest& g, TargetAddr page, uint64_t rights) {
   if (page >= TargetAddr(kUserEnd))
     return Error{Errc::kInvalid, "not an address of user space", int64_t(page.value)};
-  auto physical = g.ops.cover(g, page);
-  if (!physical)
-    return physical.error();
-  return g.tables.map(page, *physical, rights);
+  return map_with_room(g, [&]() -> Status {
+    auto physical = g.ops.cover(g, page);
+    if (!physical)
+      return physical.error();
+    return g.tables.map(page, *physical, rights);
+  });
+}
+
+// The order makes it safe while threads run. First nothing leads to a table any more; then whoever
+// has walked there before forgets what it found; only then the page becomes another table.
+Status renew_tables(Guest& g) {
+  g.tables.prune();
+  if (auto ok = g.ops.forget(g); !ok)
+    return ok;
+  g.tables.reuse();
+  return {};
 }
 
 void unmap_pages(Guest& g, TargetRange range) { g.tables.clear(range); }

@@ -52,6 +52,19 @@ Status open_cpu(Cpu& cpu, Guest&, TargetRange memory, TargetAddr handler_stack);
 // kInvalid: no address of user space (the vsyscall page, for one).
 Status map_page(Guest&, TargetAddr page, uint64_t rights);
 
+// Makes room when the tables are full: forgets what they say of the program's pages, which page
+// faults bring back.
+Status renew_tables(Guest&);
+
+// What map() makes of the tables, and again if there was no room.
+template <class F> Status map_with_room(Guest& g, F&& map) {
+  Status ok = map();
+  if (ok || ok.error().code != Errc::kExhausted)
+    return ok;
+  ok = renew_tables(g);
+  return ok ? map() : ok;
+}
+
 // Forgets what the tables say of the program's pages in the range. Comes before the host's munmap,
 // mprotect, mremap or mmap over something: that call is what makes the processor forget them, too.
 void unmap_pages(Guest&, TargetRange);

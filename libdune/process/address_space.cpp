@@ -246,18 +246,20 @@ Outcome AddressSpace::map_around(TargetAddr page, uint64_t error, const Mapped& 
         window = other.begin > page ? TargetRange{window.begin, other.begin}
                                     : TargetRange{other.end, window.end};
   }
-  Status ok;
-  if (auto physical = guest_->ops.cover(*guest_, window.begin); !physical)
-    ok = physical.error();
-  else
-    for (TargetAddr a = window.begin; a < window.end && ok; a += kPageSize) {
+  const Status ok = backend::map_with_room(*guest_, [&]() -> Status {
+    auto physical = guest_->ops.cover(*guest_, window.begin);
+    if (!physical)
+      return physical.error();
+    for (TargetAddr a = window.begin; a < window.end; a += kPageSize) {
       const uint64_t withheld = withheld_at(a);
       if (a == page || (!withheld && !guest_->tables.mapped(a)))
-        ok = guest_->tables.map(a, *physical + (a - window.begin), rights & ~withheld);
+        if (auto mapped = guest_->tables.map(a, *physical + (a - window.begin), rights & ~withheld);
+            !mapped)
+          return mapped;
     }
-  if (ok)
-    return Outcome::kServed;
-  return ok.error().code == Errc::kExhausted ? Outcome::kTablesFull : Outcome::kOutOfMemory;
+    return {};
+  });
+  return ok ? Outcome::kServed : Outcome::kOutOfMemory;
 }
 
 // The kernel has the page and allows to read it, or to write if that was wanted.

@@ -42,7 +42,6 @@ enum class Outcome : uint32_t {
   kNoRights,  // SIGSEGV, SEGV_ACCERR
   kNoPage,    // SIGBUS, BUS_ADRERR: beyond the end of a file, or lost
   kOutOfMemory, // what the kernel would answer with its killer
-  kTablesFull,  // this guest is spent: make another one, the tables are only a cache
 };
 
 // The error code with which the kernel refuses a fault that was refused here: its tables, not the

@@ -337,17 +337,30 @@ TEST_P(Guests, BrokenGuestSaysSo) {
   EXPECT_EQ(run_at(snippet_call).why, Why::kBroken);
 }
 
-TEST_P(Guests, FullPoolsAreErrors) {
+TEST_P(Guests, FullTablesForgetThePrograms) {
   auto small = MappedGuest::open(ops(), placement(), {}, 40);
   ASSERT_TRUE(small) << small.error().text;
+  Guest& guest = (*small)->guest;
+  constexpr uint64_t kRegion = 2 << 20;
+  const TargetAddr first(0x10000000);
+  for (uint64_t i = 0; i < 100; ++i) {
+    EXPECT_TRUE(map_page(guest, first + i * kRegion, kPageRead | kPageUser));
+    EXPECT_TRUE(guest.tables.mapped(first + i * kRegion));
+  }
+  EXPECT_FALSE(guest.tables.mapped(first));
+  EXPECT_TRUE(guest.tables.mapped(guest.memory.begin));
+  start_at((*small)->cpu, snippet_call, nullptr);
+  EXPECT_EQ(run_mapped(**small).why, Why::kSystemCall);
+  // What is ours stays until there is no room for more.
   Status ok;
   uint64_t pages = 0;
-  for (; ok && pages < 1000; ++pages)
-    ok = map_page((*small)->guest, TargetAddr(0x10000000 + pages * (2 << 20)), kPageRead);
+  for (; ok && pages < 100; ++pages)
+    ok = map_page(guest, first + pages * kRegion, kPageRead | kPageOwn);
   ASSERT_FALSE(ok);
   EXPECT_EQ(ok.error().code, Errc::kExhausted);
   EXPECT_LT(pages, 40u);
-  ok = map_page((*small)->guest, TargetAddr(kUserEnd), kPageRead);
+  EXPECT_TRUE(guest.tables.mapped(first));
+  ok = map_page(guest, TargetAddr(kUserEnd), kPageRead);
   ASSERT_FALSE(ok);
   EXPECT_EQ(ok.error().code, Errc::kInvalid);
 }

@@ -37,8 +37,11 @@ Seen access_natively(Access, uint64_t address, uint64_t value = 0);
 class MemoryTest : public backend::GuestTest {
 protected:
   void SetUp() override;
-  Result<std::unique_ptr<backend::MappedGuest>> open_guest(size_t known = 1024) {
-    return backend::MappedGuest::open(ops(), placement(), {}, 1024, known);
+  static constexpr uint64_t kLeastTables =
+      (backend::kLeastGuestMemory - sizeof(backend::GuestMemory)) / kPageSize;
+  Result<std::unique_ptr<backend::MappedGuest>> open_guest(size_t known = 1024,
+                                                           uint64_t table_pages = 1024) {
+    return backend::MappedGuest::open(ops(), placement(), {}, table_pages, known);
   }
 
   Seen read(const void* at) { return access(guest_->thread, Access::kRead, uint64_t(at)); }

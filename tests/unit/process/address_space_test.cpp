@@ -513,17 +513,45 @@ TEST_P(WatchedPages, AreFilesAndHugePagesToo) {
   unmap(at, 2 * kHuge);
 }
 
-TEST_P(AddressSpaces, FullTablesAreSaid) {
-  auto small = backend::MappedGuest::open(ops(), placement(), {}, 40);
+TEST_P(AddressSpaces, FullTablesAreRenewed) {
+  auto small = open_guest(1024, kLeastTables);
   ASSERT_TRUE(small) << small.error().text;
-  constexpr uint64_t kStep = 2 << 20;
-  uint8_t* at = map(64 * kStep, kReadWrite, kPrivate | MAP_NORESERVE);
-  FaultHistory history{};
-  Outcome last = Outcome::kServed;
-  for (uint64_t i = 0; i < 64 && last == Outcome::kServed; ++i)
-    last = (*small)->memory.serve(TargetAddr(uint64_t(at) + i * kStep), kFaultWrite, history);
-  EXPECT_EQ(last, Outcome::kTablesFull);
-  unmap(at, 64 * kStep);
+  constexpr uint64_t kRegion = 2 << 20, kRegions = 200;
+  uint8_t* at = map(kRegions * kRegion, kReadWrite, kPrivate | MAP_NORESERVE);
+  madvise(at, kRegions * kRegion, MADV_NOHUGEPAGE);
+  for (uint64_t round = 1; round <= 2; ++round)
+    for (uint64_t i = 0; i < kRegions; ++i) {
+      const uint64_t word = uint64_t(at) + i * kRegion + i % 3 * kPageSize;
+      EXPECT_EQ(access((*small)->thread, Access::kRead, word), value_seen(round == 1 ? 0 : i + 1));
+      EXPECT_EQ(access((*small)->thread, Access::kWrite, word, i + round), kWritten);
+      EXPECT_EQ(*reinterpret_cast<uint64_t*>(word), i + round);
+    }
+  unmap(at, kRegions * kRegion);
+}
+
+// As where addresses of the second level are few: 16 chunks of 1 GiB.
+TEST_P(AddressSpaces, GigabytesThatAreNotUsedAnyMoreMakeRoom) {
+  static backend::GuestOps whole;
+  whole = ops();
+  backend::GuestOps narrow = whole;
+  narrow.open = [](backend::Guest& g) {
+    Status ok = whole.open(g);
+    g.physical_bits = 34;
+    return ok;
+  };
+  auto guest = backend::MappedGuest::open(narrow, placement(), {}, 1024);
+  ASSERT_TRUE(guest) << guest.error().text;
+  constexpr uint64_t kChunks = 40;
+  uint8_t* at = map(kChunks * backend::kChunkSize, kReadWrite, kPrivate | MAP_NORESERVE);
+  madvise(at, kChunks * backend::kChunkSize, MADV_NOHUGEPAGE);
+  for (uint64_t round = 1; round <= 2; ++round)
+    for (uint64_t i = 0; i < kChunks; ++i) {
+      const uint64_t word = uint64_t(at) + i * backend::kChunkSize;
+      EXPECT_EQ(access((*guest)->thread, Access::kRead, word), value_seen(round == 1 ? 0 : i + 1));
+      EXPECT_EQ(access((*guest)->thread, Access::kWrite, word, i + round), kWritten);
+      EXPECT_EQ(*reinterpret_cast<uint64_t*>(word), i + round);
+    }
+  unmap(at, kChunks * backend::kChunkSize);
 }
 
 TEST_P(AddressSpaces, DescriptorLiesHighAndIsTheProcesssOwn) {

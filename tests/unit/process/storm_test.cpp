@@ -36,7 +36,7 @@ protected:
   };
 
   uint64_t* word(uint64_t page, uint32_t writer) const {
-    return reinterpret_cast<uint64_t*>(memory_ + page * kPageSize) + writer;
+    return reinterpret_cast<uint64_t*>(memory_ + page * stride_) + writer;
   }
 
   void write_on(Writer& w, const std::atomic<bool>& stop) {
@@ -65,6 +65,9 @@ protected:
     }
   }
 
+  void change_what_they_use();
+
+  uint64_t stride_ = kPageSize; // of the pages
   uint8_t* memory_ = nullptr;
   uint8_t* code_ = nullptr;
   alignas(4096) std::atomic<uint64_t> calls_ = 0;
@@ -72,9 +75,9 @@ protected:
 
 INSTANTIATE_TEST_SUITE_P(Guests, Storm, backend::each_guest(), backend::name_of_guest);
 
-TEST_P(Storm, NothingIsWrittenOrCalledWhenItMayNot) {
+void Storm::change_what_they_use() {
   constexpr int kRounds = 300;
-  memory_ = map(kPages * kPageSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
+  memory_ = map(kPages * stride_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
   code_ = map(kPageSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
   memcpy(code_, increment, size_t(increment_end - increment));
   ASSERT_EQ(change(__NR_mprotect, code_, kPageSize, PROT_READ | PROT_EXEC), 0);
@@ -118,7 +121,7 @@ TEST_P(Storm, NothingIsWrittenOrCalledWhenItMayNot) {
   std::mt19937 random(7);
   for (int round = 0; round < kRounds && !HasFailure(); ++round) {
     const uint64_t number = random() % kPages;
-    uint8_t* page = memory_ + number * kPageSize;
+    uint8_t* page = memory_ + number * stride_;
     switch (random() % 4) {
     case 0: { // No right to write.
       ASSERT_EQ(change(__NR_mprotect, page, kPageSize, PROT_READ), 0);
@@ -177,6 +180,17 @@ TEST_P(Storm, NothingIsWrittenOrCalledWhenItMayNot) {
   }
   for (backend::Cpu& cpu : cpus)
     guest_->guest.ops.close_cpu(cpu);
+}
+
+TEST_P(Storm, NothingIsWrittenOrCalledWhenItMayNot) { change_what_they_use(); }
+
+// Each page has a table of its own, and there are tables for half of them.
+TEST_P(Storm, NorWhileTheTablesAreRenewed) {
+  auto small = open_guest(1024, kLeastTables + kPages / 2);
+  ASSERT_TRUE(small) << small.error().text;
+  guest_ = std::move(*small);
+  stride_ = (2 << 20) + kPageSize;
+  change_what_they_use();
 }
 
 } // namespace
