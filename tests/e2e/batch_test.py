@@ -257,5 +257,21 @@ class Watchpoints(unittest.TestCase):
         self.assertRegex(outcome.out, f"(?m)^{self.WRITES}$")
 
 
+class SparseMemory(unittest.TestCase):
+    REGIONS = 17000
+
+    def whole(self, threads, place, seen):
+        outcome = ddbg([place, "run", "continue", "info breakpoints", "continue"], [program("sparse"), str(threads)], timeout=110)
+        for text in (*seen, f"kept {self.REGIONS}, came and went {self.REGIONS}\n", "exited normally"):
+            self.assertIn(text, outcome.out, msg=outcome.err)
+
+    def test_a_condition_all_the_way(self):
+        last = self.REGIONS - 1
+        self.whole(1, f"break use if i == {last}", [f"use (i={last})", f"evaluated in the target {2 * self.REGIONS} times"])
+
+    def test_threads_and_a_watchpoint(self):
+        self.whole(3, "watch rounds_of_main", ["Old value = 0\nNew value = 1\n", "Old value = 1\nNew value = 2\n"])
+
+
 if __name__ == "__main__":
     unittest.main()
