@@ -89,6 +89,7 @@ void default_action(ThreadBlock* t, KernelUcontext* uc, const KernelSiginfo* inf
     syscall_of(__NR_kill, syscall_of(__NR_getpid), kSigStop);
     return;
   }
+  hold_back(bit); // until the thread has left the agent, whose mask leaves some open
   KernelSigaction dfl{};
   set_kernel_action(signal, dfl);
   uc->sigmask &= ~bit;
