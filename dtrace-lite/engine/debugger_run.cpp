@@ -216,6 +216,7 @@ Checked<bool> Debugger::Impl::handle_stopped(const Event& event, Stepper* steppe
   case StopReason::kNone:
   case StopReason::kExec:
   case StopReason::kExecFailed:
+  case StopReason::kDying:
   case StopReason::kSyscall:
     return false;
   }

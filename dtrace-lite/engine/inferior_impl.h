@@ -99,7 +99,7 @@ struct Inferior::Impl {
   Event give_up(const Diagnostic& why);
   Diagnostic corrupted() const;
   Event describe(uint32_t slot_index, const StopWords&);
-  void handle_exec(uint32_t slot_index, StopReason);
+  void tell_keeper(uint32_t slot_index, StopReason);
 
   Checked<void> park_others();
   bool anybody_left();

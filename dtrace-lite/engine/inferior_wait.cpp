@@ -42,7 +42,7 @@ std::optional<Event> Inferior::Impl::take_news() {
       return give_up(ok.error());
     e.kind = Event::Kind::kExeced;
     return e;
-  case keeper::News::Kind::kExecUntraced:
+  case keeper::News::Kind::kUntraced:
     return lost(news->text + " The program runs on without the debugger.");
   case keeper::News::Kind::kKeeperLost:
     abandon();
@@ -138,12 +138,23 @@ Diagnostic interrupted_wait() {
   return {"Interrupted while waiting for the program's threads.", "The program is as it was.", {}};
 }
 
-// The thread is parked before its execve: the keeper has to be ready for the new image.
-void Inferior::Impl::handle_exec(uint32_t index, StopReason reason) {
+namespace {
+
+// The thread is parked before something that the keeper has to be ready for; the user is not told.
+bool is_for_keeper(StopReason reason) {
+  return reason == StopReason::kExec || reason == StopReason::kExecFailed ||
+         reason == StopReason::kDying;
+}
+
+} // namespace
+
+void Inferior::Impl::tell_keeper(uint32_t index, StopReason reason) {
   if (reason == StopReason::kExec)
     (void)!client.expect_exec(tid_of(index));
-  else
+  else if (reason == StopReason::kExecFailed)
     (void)!client.exec_failed();
+  else
+    (void)!client.expect_death(tid_of(index));
   let_go(nullptr);
 }
 
@@ -191,8 +202,8 @@ std::optional<Event> Inferior::Impl::check() {
   const StopWords stop = reader->stop(owner.slot);
   if (reader->damage())
     return give_up(corrupted());
-  if (stop.reason == StopReason::kExec || stop.reason == StopReason::kExecFailed) {
-    handle_exec(owner.slot, stop.reason);
+  if (is_for_keeper(stop.reason)) {
+    tell_keeper(owner.slot, stop.reason);
     return std::nullopt;
   }
   if (!reader->is_single_threaded())

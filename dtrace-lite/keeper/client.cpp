@@ -78,8 +78,8 @@ void Client::Impl::take_news(Message& message) {
     item.born = std::move(*born);
     break;
   }
-  case MessageType::kExecUntraced:
-    item.kind = News::Kind::kExecUntraced;
+  case MessageType::kUntraced:
+    item.kind = News::Kind::kUntraced;
     item.text = Reader(std::move(message.body)).string();
     break;
   default:
@@ -208,6 +208,9 @@ Checked<void> Client::expect_exec(pid_t tid) {
 }
 Checked<void> Client::exec_failed() {
   return nothing(impl_->request(MessageType::kExecFailed, {}));
+}
+Checked<void> Client::expect_death(pid_t tid) {
+  return nothing(impl_->request(MessageType::kExpectDeath, Writer().number<int32_t>(tid)));
 }
 Checked<void> Client::kill() { return nothing(impl_->request(MessageType::kKill, {})); }
 

@@ -61,10 +61,10 @@ struct Born {
 // What the keeper has to say without being asked.
 struct News {
   enum class Kind {
-    kExited,       // `status`
-    kExeced,       // `born`: a new image with a new agent and session; the old session is dead
-    kExecUntraced, // the new image could not be injected (`text` says why); the target runs free
-    kKeeperLost,   // the keeper died; the target runs on
+    kExited,     // `status`
+    kExeced,     // `born`: a new image with a new agent and session; the old session is dead
+    kUntraced,   // the target runs free (`text` says why: the new image could not be injected)
+    kKeeperLost, // the keeper died; the target runs on
   } kind;
   ExitStatus status{};
   Born born{};
@@ -87,6 +87,11 @@ public:
   // caught. exec_failed() lets it go again.
   Checked<void> expect_exec(pid_t tid);
   Checked<void> exec_failed();
+
+  // The thread `tid` is parked just before it dies of a signal. If there will be a core, it shows
+  // all threads as the program's: the agent is taken out, and they are held until the process is
+  // dead.
+  Checked<void> expect_death(pid_t tid);
 
   // Takes the agent out: every byte, mask, disposition and mapping as before; threads run on.
   // Returns what could not be restored, a sentence each (empty: nothing).

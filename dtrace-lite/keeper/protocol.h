@@ -21,6 +21,7 @@ enum class MessageType : uint32_t {
   kWriteText,
   kExpectExec,
   kExecFailed,
+  kExpectDeath,
   kDetach,
   kKill,
   kAddWatch,
@@ -33,7 +34,7 @@ enum class MessageType : uint32_t {
   // news
   kExited,
   kExeced,
-  kExecUntraced,
+  kUntraced, // why
 };
 
 class Writer {

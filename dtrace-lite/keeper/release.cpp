@@ -5,10 +5,13 @@
 #include <chrono>
 #include <climits>
 #include <csignal>
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/futex.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 namespace ddbg::keeper {
 
@@ -216,13 +219,15 @@ bool bring_out(Injected& in, StoppedProcess& process, const Tracee& thread) {
   return !process.run_briefly(thread.tid());
 }
 
-// The threads that cannot be brought out. By turns: one may hold a lock of the agent's that another
-// spins on, or a vfork's child for which a straggler waits. The limit is for a target that has
-// scribbled over the agent's own data.
-std::vector<pid_t> bring_all_out(Injected& in, StoppedProcess& process) {
-  using Clock = std::chrono::steady_clock;
-  const auto limit = Clock::now() + std::chrono::seconds(10);
-  std::vector<pid_t> inside = process.threads();
+// For a target that has scribbled over the agent's own data.
+using Clock = std::chrono::steady_clock;
+constexpr std::chrono::seconds kPatience(10);
+
+// Those of the threads, and of others that they make meanwhile, that cannot be brought out. By
+// turns: one may hold a lock of the agent's that another spins on, or a vfork's child for which a
+// straggler waits.
+std::vector<pid_t> bring_all_out(Injected& in, StoppedProcess& process, std::vector<pid_t> inside) {
+  const auto limit = Clock::now() + kPatience;
   do {
     std::erase_if(inside, [&](pid_t tid) { return bring_out(in, process, Tracee(tid)); });
     if (inside.empty()) // those that ran may have made others
@@ -250,7 +255,8 @@ std::vector<Leaving> send_out(const Injected& in, const StoppedProcess& process,
     if (!there || !mask)
       continue; // it has ended
     Program program{*there, *mask};
-    (void)translate(in, tid, program); // bring_out has seen that it can
+    if (!translate(in, tid, program)) // it could not be brought out
+      continue;
     const uint32_t slot = slot_of_thread(in, tid);
     if (slot == kNone) {
       (void)!thread.set_registers(program.registers);
@@ -348,20 +354,10 @@ void abandon(Injected& in) {
   let_threads_go(in);
 }
 
-std::vector<std::string> take_out(Injected& in, StoppedProcess& process, Detour& detour) {
-  std::vector<std::string> left;
-  tell_agent(in, &AgentConfig::guest_closed);
-  const auto keep = [&](pid_t tid, const char* why) {
-    left.push_back(fmt::format("Thread {} {}; the agent's code stays in the program.", tid, why));
-  };
-  const auto inside = bring_all_out(in, process);
-  for (pid_t tid : process.stragglers())
-    keep(tid, "does not come out of the kernel");
-  for (pid_t tid : inside)
-    keep(tid, "could not be brought out of the agent");
-  // With a thread that needs the agent the others keep it, too: the handlers are the process's.
-  if (!left.empty() || process.threads().empty())
-    return left;
+namespace {
+
+// Behind it the threads that have been brought out stand where they go on as the program.
+void make_native(Injected& in, const StoppedProcess& process, Detour& detour) {
   // KVM has a thread of the kernel's in the process, which has to run for its guest to be closed.
   if (in.map.guest && process.is_suspended()) {
     in.was_suspended = true;
@@ -374,9 +370,33 @@ std::vector<std::string> take_out(Injected& in, StoppedProcess& process, Detour&
   tell_agent(in, &AgentConfig::sites_removed);
   for (const Leaving& each : leaving)
     (void)!each.thread.fetch(detour, each.registers); // fails if it has ended
+}
+
+// No thread needs it any more.
+void remove_agent(const Injected& in, const StoppedProcess& process, Detour& detour) {
   const Tracee thread(process.threads().front());
   (void)!thread.run(detour, errand_of(in, 0, in.image.actions)); // nobody has that stack
   unmap_agent(in, thread, detour);
+}
+
+} // namespace
+
+std::vector<std::string> take_out(Injected& in, StoppedProcess& process, Detour& detour) {
+  std::vector<std::string> left;
+  tell_agent(in, &AgentConfig::guest_closed);
+  const auto keep = [&](pid_t tid, const char* why) {
+    left.push_back(fmt::format("Thread {} {}; the agent's code stays in the program.", tid, why));
+  };
+  const auto inside = bring_all_out(in, process, process.threads());
+  for (pid_t tid : process.stragglers())
+    keep(tid, "does not come out of the kernel");
+  for (pid_t tid : inside)
+    keep(tid, "could not be brought out of the agent");
+  // With a thread that needs the agent the others keep it, too: the handlers are the process's.
+  if (!left.empty() || process.threads().empty())
+    return left;
+  make_native(in, process, detour);
+  remove_agent(in, process, detour);
   return left;
 }
 
@@ -407,6 +427,57 @@ std::vector<std::string> release(Injected& in) {
   if (in.was_suspended) // nothing of the program runs before it: the threads are still stopped
     ::kill(in.pid, SIGSTOP);
   return left;
+}
+
+namespace {
+
+// core(5). The agent has asked whether the process may be dumped at all.
+bool writes_core(pid_t pid) {
+  const dune::Fd file(open("/proc/sys/kernel/core_pattern", O_RDONLY | O_CLOEXEC));
+  char first = 0;
+  const bool is_to_program =
+      file && read(file.get(), &first, 1) == 1 && (first == '|' || first == '@');
+  rlimit limit;
+  return is_to_program || prlimit(pid, RLIMIT_CORE, nullptr, &limit) != 0 || limit.rlim_cur != 0;
+}
+
+// The first process of a namespace does not die of its own signals.
+bool is_unkillable(pid_t pid) { return innermost_pid(pid) == 1; }
+
+// Up to the signal that it sends itself. False: it has not come there.
+bool run_to_death(StoppedProcess& process, pid_t tid) {
+  const auto limit = Clock::now() + kPatience;
+  const auto is_stopped = [&] {
+    const auto& threads = process.threads();
+    return std::find(threads.begin(), threads.end(), tid) != threads.end();
+  };
+  while (is_stopped() && Clock::now() < limit)
+    (void)process.run_briefly(tid);
+  return !is_stopped();
+}
+
+} // namespace
+
+std::optional<StoppedProcess> release_dying(Injected& in, pid_t tid) {
+  if (!writes_core(in.pid) || is_unkillable(in.pid))
+    return std::nullopt;
+  auto process = StoppedProcess::stop(in.pid, StoppedProcess::Deaths::kHeld);
+  if (!process || !has_agent(in))
+    return std::nullopt;
+  auto detour = Detour::build(in.pid);
+  if (!detour)
+    return std::nullopt;
+  abandon(in);
+  tell_agent(in, &AgentConfig::guest_closed);
+  // The dying one comes last: its signal has a handler as long as others may get one of the same.
+  std::vector<pid_t> others = process->threads();
+  std::erase(others, tid);
+  bool is_empty = bring_all_out(in, *process, others).empty();
+  is_empty &= run_to_death(*process, tid);
+  make_native(in, *process, *detour);
+  if (is_empty && process->stragglers().empty() && !process->threads().empty())
+    remove_agent(in, *process, *detour);
+  return std::move(*process);
 }
 
 } // namespace ddbg::keeper

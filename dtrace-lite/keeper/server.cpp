@@ -5,6 +5,8 @@
 #include "dtrace-lite/keeper/release.h"
 #include "dtrace-lite/keeper/watch.h"
 
+#include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -23,6 +25,8 @@ using namespace dune::session;
 
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 class Server {
 public:
   Server(int socket, pid_t frontend) : socket_(socket), frontend_(frontend) {}
@@ -39,6 +43,9 @@ private:
   void exec_stop();
   void ring_session();
   void forget_exec();
+  void begin_death(pid_t tid);
+  void see_to_death();
+  int death_timeout() const;
   void signal_target(int signal);
   void frontend_gone();
 
@@ -48,6 +55,13 @@ private:
   std::optional<Injected> target_;
   bool is_child_ = false;
   pid_t exec_tid_ = 0; // seized for an execve
+  // The target has got its signal, and its threads are held until it dies.
+  struct Death {
+    StoppedProcess process;
+    pid_t tid;                            // who has announced it
+    std::optional<Clock::time_point> due; // until it has begun; else they are let go
+  };
+  std::optional<Death> death_;
   WatchSet watches_;
   dune::backend::Choice backend_;
 };
@@ -167,11 +181,15 @@ void Server::handle(Message& message) {
   case MessageType::kExecFailed:
     forget_exec();
     return answer({});
+  case MessageType::kExpectDeath:
+    begin_death(in.number<int32_t>());
+    return answer({});
   case MessageType::kDetach: {
     Writer body;
     watches_.clear();
     forget_exec();
-    body.strings(target_ ? release(*target_) : std::vector<std::string>{});
+    body.strings(target_ && !death_ ? release(*target_) : std::vector<std::string>{});
+    death_.reset();
     target_.reset();
     pidfd_.reset();
     (void)!send_message(socket_.get(), MessageType::kOk, body);
@@ -225,6 +243,7 @@ void Server::target_exited(int status) {
   ring_session();
   watches_.clear();
   target_.reset();
+  death_.reset();
   exec_tid_ = 0;
 }
 
@@ -235,7 +254,7 @@ void Server::exec_stop() {
   if (!born) {
     Writer body;
     body.string(born.error().message);
-    (void)!send_message(socket_.get(), MessageType::kExecUntraced, body);
+    (void)!send_message(socket_.get(), MessageType::kUntraced, body);
     ring_session();
     target_.reset(); // there is nothing of ours in the new image to release
     return;
@@ -272,7 +291,7 @@ void Server::reap() {
       else // a signal or group stop of the seized thread: as if we were not there
         ptrace(event == PTRACE_EVENT_STOP ? PTRACE_LISTEN : PTRACE_CONT, pid, nullptr,
                event ? 0 : WSTOPSIG(status));
-    } else if (pid == target_->pid) {
+    } else if (pid == target_->pid && is_child_) { // of another's child the pidfd tells
       target_exited(status);
     }
   }
@@ -291,8 +310,42 @@ void Server::forget_exec() {
   exec_tid_ = 0;
 }
 
+void Server::begin_death(pid_t tid) {
+  if (!target_ || death_)
+    return;
+  watches_.clear();
+  forget_exec();
+  auto released = release_dying(*target_, tid);
+  if (!released)
+    return;
+  const bool dies = released->let_die();
+  death_.emplace(
+      Death{std::move(*released), tid, Clock::now() + std::chrono::seconds(dies ? 2 : 0)});
+}
+
+int Server::death_timeout() const {
+  if (!death_ || !death_->due)
+    return -1;
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(*death_->due - Clock::now());
+  return std::max<int>(0, static_cast<int>(left.count()));
+}
+
+// When it is due: a core may take long to write.
+void Server::see_to_death() {
+  death_->due.reset();
+  const pid_t tid = death_->tid;
+  if (is_ended(thread_state(tid)) || read_status_field(tid, "CoreDumping") == "1")
+    return;
+  death_.reset();
+  Writer body;
+  body.string("The program has not died of its signal.");
+  (void)!send_message(socket_.get(), MessageType::kUntraced, body);
+  ring_session();
+  target_.reset();
+}
+
 void Server::frontend_gone() {
-  if (!target_)
+  if (!target_ || death_)
     return;
   watches_.clear();
   forget_exec();
@@ -309,8 +362,10 @@ int Server::run() {
   for (;;) {
     pollfd wait[] = {
         {socket_.get(), POLLIN, 0}, {signals.get(), POLLIN, 0}, {pidfd_.get(), POLLIN, 0}};
-    if (poll(wait, pidfd_ && target_ ? 3 : 2, -1) < 0 && errno != EINTR)
+    if (poll(wait, pidfd_ && target_ ? 3 : 2, death_timeout()) < 0 && errno != EINTR)
       return 1;
+    if (death_timeout() == 0)
+      see_to_death();
     if (wait[1].revents) {
       signalfd_siginfo info;
       while (read(signals.get(), &info, sizeof info) > 0)

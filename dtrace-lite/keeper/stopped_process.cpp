@@ -132,6 +132,11 @@ uint64_t ignored_signals(pid_t tid) {
   return read_signal_set(tid, "SigIgn") | (dune::kDefaultIgnored & ~read_signal_set(tid, "SigCgt"));
 }
 
+bool dies_with_core(pid_t tid, int signal) {
+  const uint64_t others = read_signal_set(tid, "SigCgt") | read_signal_set(tid, "SigIgn");
+  return dune::kDefaultDumps & ~others & dune::signal_bit(signal);
+}
+
 // A signal of the program's own is about to be handled: then EINTR is its doing.
 bool has_signal_waiting(const Tracee& thread) {
   const pid_t tid = thread.tid();
@@ -199,6 +204,11 @@ void StoppedProcess::wait_for(pid_t tid, int request) {
     const Stop stop = thread.stop_of(*status);
     if (stop.kind == Stop::Kind::kGone)
       return;
+    if (stop.kind == Stop::Kind::kSignal && deaths_ == Deaths::kHeld &&
+        dies_with_core(tid, stop.signal)) {
+      dying_.push_back({tid, stop.signal});
+      return;
+    }
     if (stop.kind == Stop::Kind::kSignal) {
       // A signal was on its way to the thread: it gets it, and is stopped right behind, unless it
       // has just begun to run. (They may come faster than a glance takes.)
@@ -283,16 +293,25 @@ std::vector<pid_t> StoppedProcess::stop_stragglers() {
   return std::vector<pid_t>(threads_.begin() + before, threads_.end());
 }
 
-Checked<StoppedProcess> StoppedProcess::stop(pid_t pid) {
-  StoppedProcess result(pid);
+Checked<StoppedProcess> StoppedProcess::stop(pid_t pid, Deaths deaths) {
+  StoppedProcess result(pid, deaths);
   if (auto ok = result.stop_new(); !ok)
     return ok.error();
-  if (result.threads_.empty() && result.stragglers_.empty())
+  if (result.threads_.empty() && result.stragglers_.empty() && result.dying_.empty())
     return explain_refusal(pid, ESRCH);
   return result;
 }
 
+bool StoppedProcess::let_die() {
+  const bool any = !dying_.empty();
+  for (const Dying& each : dying_)
+    (void)!Tracee(each.tid).detach(each.signal);
+  dying_.clear();
+  return any;
+}
+
 StoppedProcess::~StoppedProcess() {
+  let_die();
   for (pid_t tid : threads_)
     ptrace(PTRACE_DETACH, tid, nullptr, nullptr);
 }

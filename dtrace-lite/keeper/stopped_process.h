@@ -8,10 +8,13 @@ namespace ddbg::keeper {
 
 class StoppedProcess {
 public:
+  // What becomes of a thread that gets a signal of which its process dies with a core. kHeld: it is
+  // stopped before that, and no more one of threads().
+  enum class Deaths { kLet, kHeld };
   // Seizes and interrupts every thread; repeats until no new one appears. A system call that the
   // interruption ended with EINTR will be made again. Errors: no such process, not ours, already
   // traced: each says what to do.
-  static Checked<StoppedProcess> stop(pid_t);
+  static Checked<StoppedProcess> stop(pid_t, Deaths = Deaths::kLet);
   // The same for threads born since, by others that ran briefly. Returns those that have stopped.
   Checked<std::vector<pid_t>> stop_new();
   StoppedProcess(StoppedProcess&&) = default;
@@ -29,15 +32,24 @@ public:
   // that wait for it are delivered. False: it did not stop again, and is not one of threads() any
   // more.
   bool run_briefly(pid_t tid);
+  // The held ones get their signals; all others stay stopped, until the kernel ends them. False:
+  // there is none.
+  bool let_die();
 
 private:
-  explicit StoppedProcess(pid_t pid) : pid_(pid) {}
+  StoppedProcess(pid_t pid, Deaths deaths) : pid_(pid), deaths_(deaths) {}
   Checked<bool> stop_unseen();
   void stop_all(const std::vector<pid_t>& seized);
   void wait_for(pid_t tid, int request);
 
+  struct Dying {
+    pid_t tid;
+    int signal;
+  };
   pid_t pid_;
+  Deaths deaths_;
   std::vector<pid_t> seen_, threads_, stragglers_;
+  std::vector<Dying> dying_;
   bool is_suspended_ = false;
 };
 

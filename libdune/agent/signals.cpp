@@ -1,10 +1,13 @@
-// The program's signals. The kernel's handlers are the agent's wherever the program has a handler
-// or the user wants a stop; the program's handlers run on frames that the agent builds, so that
-// they see the program's own instruction pointer, mask, alternate stack and return path.
+// The program's signals. The kernel's handlers are the agent's wherever the program has a handler,
+// the user wants a stop or there would be a core; the program's handlers run on frames that the
+// agent builds, so that they see the program's own instruction pointer, mask, alternate stack and
+// return path.
 //
 // Signals of AgentConfig::owned stay deliverable in the kernel whatever the program's mask says;
 // the difference is kept in block.blocked and block.pending.
 #include "libdune/agent/guest_loop.h"
+
+#include <linux/prctl.h>
 
 namespace dune::agent {
 
@@ -50,7 +53,9 @@ KernelSigaction kernel_action(int signal) {
     return our_action(signal, program.flags);
   const bool default_kills = !((kDefaultIgnored | kDefaultStop) & signal_bit(signal));
   const bool stops = policy_of(signal) & kSignalStop;
-  if (program.handler == kSigIgn || (program.handler == kSigDfl && !(stops && default_kills)))
+  const bool dumps = kDefaultDumps & signal_bit(signal); // the core is to show the program
+  if (program.handler == kSigIgn ||
+      (program.handler == kSigDfl && !(default_kills && (stops || dumps))))
     return program;
   return our_action(signal, program.flags);
 }
@@ -78,6 +83,17 @@ template <class F> void each_signal(F&& f) {
       f(signal);
 }
 
+// Of a signal whose core shows other threads, too: the keeper has to bring them out of the agent,
+// and to see that this one dies before they go on.
+void announce_death(ThreadBlock* t, KernelUcontext* uc) {
+  if (header().live_threads.load() == 1 || syscall_of(__NR_prctl, PR_GET_DUMPABLE) == 0)
+    return;
+  while (!claim_stop(t))
+    if (stop_wanted(t))
+      park(t, uc, StopReason::kRequested);
+  park(t, uc, StopReason::kDying);
+}
+
 } // namespace
 
 void default_action(ThreadBlock* t, KernelUcontext* uc, const KernelSiginfo* info) {
@@ -89,6 +105,8 @@ void default_action(ThreadBlock* t, KernelUcontext* uc, const KernelSiginfo* inf
     syscall_of(__NR_kill, syscall_of(__NR_getpid), kSigStop);
     return;
   }
+  if (takes_part(t) && (kDefaultDumps & bit))
+    announce_death(t, uc);
   hold_back(bit); // until the thread has left the agent, whose mask leaves some open
   KernelSigaction dfl{};
   set_kernel_action(signal, dfl);

@@ -11,10 +11,11 @@
 
 namespace dune {
 
-inline constexpr int kSigHup = 1, kSigInt = 2, kSigIll = 4, kSigTrap = 5, kSigAbrt = 6, kSigBus = 7,
-                     kSigFpe = 8, kSigKill = 9, kSigSegv = 11, kSigChld = 17, kSigCont = 18,
-                     kSigStop = 19, kSigTstp = 20, kSigTtin = 21, kSigTtou = 22, kSigUrg = 23,
-                     kSigWinch = 28, kSigSys = 31;
+inline constexpr int kSigHup = 1, kSigInt = 2, kSigQuit = 3, kSigIll = 4, kSigTrap = 5,
+                     kSigAbrt = 6, kSigBus = 7, kSigFpe = 8, kSigKill = 9, kSigSegv = 11,
+                     kSigChld = 17, kSigCont = 18, kSigStop = 19, kSigTstp = 20, kSigTtin = 21,
+                     kSigTtou = 22, kSigUrg = 23, kSigXcpu = 24, kSigXfsz = 25, kSigWinch = 28,
+                     kSigSys = 31;
 inline constexpr int kSignalCount = 64;
 
 // Set of signals: bit (n - 1) is signal n.
@@ -23,6 +24,11 @@ constexpr SignalSet signal_bit(int n) { return SignalSet{1} << (n - 1); }
 // Whose default action is to be ignored.
 inline constexpr SignalSet kDefaultIgnored =
     signal_bit(kSigChld) | signal_bit(kSigCont) | signal_bit(kSigUrg) | signal_bit(kSigWinch);
+// Whose default action is to die with a core.
+inline constexpr SignalSet kDefaultDumps =
+    signal_bit(kSigQuit) | signal_bit(kSigIll) | signal_bit(kSigTrap) | signal_bit(kSigAbrt) |
+    signal_bit(kSigBus) | signal_bit(kSigFpe) | signal_bit(kSigSegv) | signal_bit(kSigXcpu) |
+    signal_bit(kSigXfsz) | signal_bit(kSigSys);
 
 struct KernelSigaction {
   uint64_t handler;

@@ -204,6 +204,7 @@ enum class StopReason : uint32_t {
   kSignal,     // siginfo; the front end says in `signal` whether it is to be delivered
   kExec,       // about to call execve: the keeper has to be told first
   kExecFailed, // the execve returned with an error: the keeper can let go
+  kDying,      // about to die of a signal: the keeper sees to what the core shows
   kSyscall,    // reserved for catchpoints
 };
 

@@ -98,6 +98,7 @@ public:
     case StopReason::kStep:
     case StopReason::kExec:
     case StopReason::kExecFailed:
+    case StopReason::kDying:
       break;
     case StopReason::kBreakpoint:
     case StopReason::kWatchpoint: {
