@@ -182,7 +182,7 @@ bool is_stepped_out(const Injected& in, pid_t tid) {
   ThreadBlock block;
   return in.memory->read(TargetAddr(dune::agent::block_of_slot(in.map.agent_stacks, slot)), &block,
                          sizeof block) &&
-         (block.step_out || block.outside);
+         (block.step_out || block.past_watches);
 }
 
 // From what a stopped thread has to what is the program's, where that can be told.

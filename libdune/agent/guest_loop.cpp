@@ -371,6 +371,7 @@ void run_once(ThreadBlock* t) {
     g.cpu.regs.cs = kUserCode;
     g.cpu.regs.ss = kUserData;
     g.cpu.regs.eflags |= kEflagsInterrupts;
+    g.cpu.root = root_of(t);
   }
   Exit e = ops.run(g.cpu);
   if (e.why == Why::kBroken)
@@ -431,7 +432,7 @@ void run_once(ThreadBlock* t) {
     if (e.vector != kVectorPageFault)
       return on_exception(t, e);
     if (outcome == Outcome::kWatched)
-      (void)run_outside(t, uc, e);
+      run_access(t, uc, e);
     else if (outcome != Outcome::kServed)
       on_page_fault(t, e, outcome);
     return;
@@ -464,6 +465,7 @@ void settle(ThreadBlock* t) {
   do {
     if (stop_wanted(t)) {
       KernelUcontext* uc = home_of(t);
+      abandon_access(t, uc);
       take_trap_flag(t, uc);
       on_kick(t, uc, KickedBy::kPerfEvent);
       set_trap_flag(t, uc);
@@ -481,7 +483,7 @@ void stay(ThreadBlock* t) {
     heed_watches();
     show_mask(t);
     run_once(t);
-    if (t->outside)
+    if (t->past_watches && !is_protected())
       break;
   }
   move_out(t);
@@ -573,7 +575,7 @@ namespace {
 // Outside, without sites, the agent does not see a thread's calls: it must not need to, should the
 // keeper die now.
 void give_back_if_closed(ThreadBlock* t, KernelUcontext* uc) {
-  if (!agent_config.guest_closed || !takes_part(t) || t->step_out || t->outside)
+  if (!agent_config.guest_closed || !takes_part(t) || t->step_out || t->past_watches)
     return;
   take_trap_flag(t, uc);
   t->action = Action::kRun;

@@ -37,12 +37,13 @@ struct alignas(kPageSize) GuestSlot {
   // Watchpoints (guest_watch.cpp), by the index of GuestRoom::watched.
   int counters[session::kGuestWatches]; // perf events of the thread's, 0: not open, -1: refused
   uint64_t accesses[session::kGuestWatches]; // that a counter has shown so far
-  // Of the last instruction that ran outside.
+  // Of the last instruction that ran past watches.
   uint32_t watched_count;
   Watched watched[session::kGuestWatches];
   uint64_t values[session::kGuestWatches]; // before it
-  TargetAddr fault;
-  uint32_t counted; // those of `watched` whose counter was on, a bit each
+  uint32_t reached; // those of `watched` that it may access as far as faults tell, a bit each
+  uint32_t counted; // whose counter was on
+  uint32_t pages;   // that it accesses, by AddressSpace::watched_bit
 };
 
 // The seccomp filters that the program's threads have installed, as the program gave them: a
@@ -156,14 +157,18 @@ long hide_ours(ThreadBlock*, const KernelSigcontext&, long size);
 // guest_watch.cpp
 // Before a thread enters the guest: what is watched by now.
 void heed_watches();
-// Its next instruction accesses a watched page, as the fault says. True: it runs outside the guest
-// next, with a trap behind it. False: it was a system call, and is made.
-bool run_outside(ThreadBlock*, KernelUcontext*, const backend::Exit& fault);
-// First in the handlers of signals that come from outside: what the instruction has accessed, and
-// the program's own mask. True: it has been run. (In `info` is its trap then; another signal that
-// has taken that one's place comes again.)
-bool end_outside(ThreadBlock*, KernelUcontext*, KernelSiginfo* info);
-// Stops for what end_outside has found, at a place where the program's state can be named. True: it
+// Its next instruction accesses a watched page, as the fault says: it runs with a trap behind it
+// and that page as any other. (If it is a system call, it has been made.)
+void run_access(ThreadBlock*, KernelUcontext*, const backend::Exit& fault);
+// First in the handlers: what the instruction has accessed, and the program's own mask. True: it
+// has been run. (In `info` is its trap then; another signal that has taken that one's place comes
+// again.)
+bool end_access(ThreadBlock*, KernelUcontext*, KernelSiginfo* info);
+// It is put off; with its fault it begins anew.
+void abandon_access(ThreadBlock*, KernelUcontext*);
+// Of the thread's tables, for what it runs next.
+GuestPhysAddr root_of(const ThreadBlock*);
+// Stops for what end_access has found, at a place where the program's state can be named. True: it
 // has stopped, and goes on from there.
 bool stop_for_accesses(ThreadBlock*, KernelUcontext*);
 void close_counters(GuestSlot&);

@@ -1,12 +1,19 @@
 // Watchpoints in Dune mode. The page is withheld from the guest (process::AddressSpace). A thread
-// that accesses it executes that one instruction outside, where it has the page as the process has
-// it: with the trap flag set and every signal blocked but SIGTRAP and faults. So no access of
-// another thread is missed meanwhile, and the kernel's own (system calls) are not hindered.
+// that accesses it executes that one instruction past the watch, where it has the page as the
+// process has it, with the trap flag set. So no access of another thread is missed meanwhile, and
+// the kernel's own (system calls) are not hindered. There are two ways:
 //
-// Which of the page's bytes it was, the page fault says, or a perf event that counts accesses of
-// this thread and is on for just that instruction. It sends no signal: that would be lost beside
-// the trap flag's.
+// Where ring 0 is real, in the guest, with a view of the tables: so our own memory stays protected
+// from that instruction, too. A signal that comes before it puts it off.
+//
+// Else outside the guest, with every signal blocked but SIGTRAP and faults: what the host's mapping
+// does not change, KVM's shadow of the tables would not see.
+//
+// Which of the page's bytes it was, the page fault says. Outside, a perf event can, too, which
+// counts accesses of this thread and is on for just that instruction. It sends no signal: that
+// would be lost beside the trap flag's.
 #include "libdune/agent/guest_loop.h"
+#include "libdune/arch/access_size.h"
 
 #include <linux/hw_breakpoint.h>
 #include <linux/perf_event.h>
@@ -87,16 +94,51 @@ bool tells_enough(const Exit& fault, const Watched& w) {
          (!w.writes_only || fault.error & process::kFaultWrite);
 }
 
-// Turns the counters on, as the last thing: what the agent itself reads is not to be counted.
-void begin_counting(ThreadBlock* t, const Exit& fault) {
+uint32_t access_size_at(ThreadBlock* t, uint64_t rip) {
+  constexpr uint64_t kMostInstruction = 15;
+  uint8_t code[kMostInstruction];
+  const uint64_t in_page = kPageSize - rip % kPageSize;
+  if (read_user(t, code, rip, sizeof code))
+    return access_size(code);
+  const bool is_short = in_page < sizeof code && read_user(t, code, rip, in_page);
+  return is_short ? access_size({code, in_page}) : 0;
+}
+
+// What can be told without a counter, of an access of `size` bytes, 0: not known.
+bool may_reach(const Exit& fault, uint32_t size, const Watched& w) {
+  const TargetAddr first(fault.address);
+  if (first >= w.address)
+    return contains(w, first);
+  if (size)
+    return w.address - first < size;
+  // A write that changes nothing is none in the end.
+  return w.writes_only && w.address - first < kWidestAccess;
+}
+
+void note_access(ThreadBlock* t, const KernelUcontext* uc, const Exit& fault) {
+  GuestSlot& g = guest_slot(t);
+  g.pages |= guest_room().memory.watched_bit(TargetAddr(fault.address).align_down(kPageSize));
+  const bool is_fetch = fault.error & process::kFaultFetch;
+  const uint32_t size = is_fetch ? 0 : access_size_at(t, uc->mcontext.rip);
+  for (uint32_t i = 0; i < g.watched_count; ++i)
+    if (may_reach(fault, size, g.watched[i]))
+      g.reached |= 1u << i;
+}
+
+void remember_values(ThreadBlock* t) {
   const GuestRoom& room = guest_room();
   GuestSlot& g = guest_slot(t);
-  g.fault = TargetAddr(fault.address);
-  g.watched_count = room.watched_count;
-  g.counted = 0;
+  g.watched_count = takes_part(t) ? room.watched_count : 0; // a process of its own
   for (uint32_t i = 0; i < g.watched_count; ++i) {
     const Watched& w = g.watched[i] = room.watched[i];
     read_user(t, &(g.values[i] = 0), w.address.value, w.size);
+  }
+}
+
+// Turns the counters on, as the last thing: what the agent itself reads is not to be counted.
+void begin_counting(GuestSlot& g, const Exit& fault) {
+  for (uint32_t i = 0; i < g.watched_count; ++i) {
+    const Watched& w = g.watched[i];
     if (tells_enough(fault, w))
       continue;
     if (!g.counters[i]) {
@@ -126,11 +168,8 @@ void end_counting(ThreadBlock* t, bool was_run) {
       const uint64_t count = count_of(counter);
       accessed = count > g.accesses[i];
       g.accesses[i] = count;
-    } else { // as far as the page fault tells, which names the first byte
-      const Watched& w = g.watched[i];
-      const bool may_reach = // a write that changed nothing is none in the end
-          w.writes_only && g.fault < w.address && w.address - g.fault < kWidestAccess;
-      accessed = was_run && (contains(w, g.fault) || may_reach);
+    } else {
+      accessed = was_run && (g.reached & 1u << i);
     }
     if (accessed)
       t->accessed |= 1u << i;
@@ -165,37 +204,39 @@ void heed_watches() {
   room.watch_seq.store(seq);
 }
 
-bool run_outside(ThreadBlock* t, KernelUcontext* uc, const Exit& fault) {
+void run_access(ThreadBlock* t, KernelUcontext* uc, const Exit& fault) {
   KernelSigcontext& m = uc->mcontext;
+  GuestSlot& g = guest_slot(t);
+  if (t->past_watches) // another page of the same instruction's
+    return note_access(t, uc, fault);
   take_trap_flag(t, uc);
   if (const uint64_t behind = behind_system_call(t, m.rip)) { // fetched from such a page
     m.rip = m.rcx = behind;
     m.r11 = m.eflags;
     make_guest_call(t, uc);
-    set_trap_flag(t, uc);
-    return false;
+    return set_trap_flag(t, uc);
   }
-  t->outside = 1;
-  t->outside_mask = uc->sigmask;
-  uc->sigmask = (uc->sigmask | agent_mask()) & ~signal_bit(kSigTrap);
+  t->past_watches = 1;
+  t->past_watches_mask = uc->sigmask;
+  if (!is_protected())
+    uc->sigmask = (uc->sigmask | agent_mask()) & ~signal_bit(kSigTrap);
   set_trap_flag(t, uc);
-  if (takes_part(t))
-    begin_counting(t, fault);
-  else
-    guest_slot(t).watched_count = 0; // a process of its own
-  return true;
+  g.counted = g.reached = g.pages = 0;
+  remember_values(t);
+  note_access(t, uc, fault);
+  if (!is_protected())
+    begin_counting(g, fault);
 }
 
-bool end_outside(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
-  if (!t || !t->outside || runs_agent(uc))
+bool end_access(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
+  if (!t || !t->past_watches || runs_agent(uc))
     return false;
   const bool trapped =
       info->signal == kSigTrap && (info->code == kTrapTrace || info->code == kTrapBrkpt);
   const bool fault = info->code > 0 && !trapped; // int3 is one, too
   const bool was_run = trapped || (!fault && uc->mcontext.rip != t->armed_at);
   end_counting(t, was_run);
-  t->outside = 0;
-  uc->sigmask = t->outside_mask;
+  abandon_access(t, uc);
   if (was_run && !trapped) {
     send_to_self(*info);
     *info = {};
@@ -203,6 +244,17 @@ bool end_outside(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
     info->code = kTrapTrace;
   }
   return was_run;
+}
+
+void abandon_access(ThreadBlock* t, KernelUcontext* uc) {
+  if (!t->past_watches)
+    return;
+  t->past_watches = 0;
+  uc->sigmask = t->past_watches_mask;
+}
+
+GuestPhysAddr root_of(const ThreadBlock* t) {
+  return guest_room().memory.root_for(t->past_watches ? guest_slot(t).pages : 0);
 }
 
 bool stop_for_accesses(ThreadBlock* t, KernelUcontext* uc) {

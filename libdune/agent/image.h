@@ -195,10 +195,10 @@ struct alignas(64) ThreadBlock {
   uint32_t has_signal; // one that it has not looked at
   KernelSiginfo recorded[4];
 
-  // One instruction runs outside it for a watchpoint's sake (guest_watch.cpp).
-  uint32_t outside;
+  // One instruction runs past the watches on its pages (guest_watch.cpp).
+  uint32_t past_watches;
   uint32_t accessed; // what it has accessed (bit n: GuestSlot::watched[n]); nobody has looked yet
-  SignalSet outside_mask; // afterwards
+  SignalSet past_watches_mask; // afterwards
 
   // A signal that arrived where the program's state cannot be named; delivered a few steps later.
   uint32_t deferred;

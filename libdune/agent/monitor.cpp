@@ -62,7 +62,7 @@ extern "C" ThreadBlock* agent_on_monitor_trap(MonitorFrame* frame) {
   r.rip = frame->trap.rip;
   r.rsp = frame->trap.rsp;
   r.eflags = frame->trap.eflags;
-  if (!takes_part(t) || t->step_out || t->outside || stop_wanted(t))
+  if (!takes_part(t) || t->step_out || t->past_watches || stop_wanted(t))
     return nullptr;
   const bool passed =
       frame->vector == kVectorBreakpoint ? pass_site(t, *frame) : pass_step(t, *frame);

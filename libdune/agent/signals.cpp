@@ -467,7 +467,7 @@ extern "C" void agent_on_signal(int signal, KernelSiginfo* info, KernelUcontext*
   if (in_guest(t) && runs_agent(uc) &&
       ((fault && recover_guard(t, uc)) || record_signal(t, *info, uc)))
     return;
-  if (end_outside(t, uc, info)) // its trap, which the signal came in place of
+  if (end_access(t, uc, info)) // its trap, which the signal came in place of
     return agent_on_trap(info->signal, info, uc);
   take_trap_flag(t, uc);
   on_signal(t, uc, signal, info);

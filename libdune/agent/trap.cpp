@@ -8,7 +8,8 @@
 //             same frame; then stepping again
 //   stepping out  block.step_out: TF set only to leave a place where the program's state cannot be
 //             named; then whatever waited for it happens
-//   outside   block.outside: TF set to run one instruction outside the guest (guest_watch.cpp)
+//   past watches  block.past_watches: TF set to run one instruction with the watched pages that it
+//             accesses (guest_watch.cpp)
 #include "libdune/agent/guest_loop.h"
 
 namespace dune::agent {
@@ -285,7 +286,7 @@ void set_trap_flag(ThreadBlock* t, KernelUcontext* uc) {
   if (!t || found_agent(uc))
     return;
   t->program_trap_flag = m.eflags & kEflagsTrap;
-  if (t->step_out || t->outside || (steps(t) && !in_agent_text(m.rip))) {
+  if (t->step_out || t->past_watches || (steps(t) && !in_agent_text(m.rip))) {
     t->trap_flag = TrapFlag::kStepping;
     t->armed_at = m.rip;
     t->armed_use = flags_use(t, m.rip);
@@ -426,11 +427,11 @@ extern "C" void agent_on_trap(int, KernelSiginfo* info, KernelUcontext* uc) {
   ThreadBlock* t = current();
   if (record_signal(t, *info, uc))
     return;
-  const bool was_outside = end_outside(t, uc, info);
+  const bool was_access = end_access(t, uc, info);
   take_trap_flag(t, uc);
   // From where it is, in a copy, too: nobody else wanted this step.
   const bool goes_on =
-      was_outside && !t->accessed && !steps(t) && !t->step_out && !t->program_stepped;
+      was_access && !t->accessed && !steps(t) && !t->step_out && !t->program_stepped;
   if (!goes_on)
     on_trap(t, uc, info);
   set_trap_flag(t, uc);

@@ -22,9 +22,17 @@ inline constexpr uint64_t kUserEnd = 0x7ffffffff000;
 
 // Takes its tables from a fixed pool. They only cache what the process's own mappings say, so when
 // the pool is full the program's are forgotten (prune), and their pages used anew (reuse).
+//
+// A view is another root. It shows what the tables show, but for single pages that are mapped in
+// the view alone: on their paths it has tables of its own, which map() and clear() keep in step,
+// and it shares the rest. Whoever maps such a page again for all takes it from the view, too.
+//
 // Not thread-safe; the processor reads the tables all the time, entries change in one store each.
+// The roots stay where they are.
 class PageTables {
 public:
+  static constexpr uint32_t kViews = 5;
+
   PageTables() = default;
   // `pool` is page-aligned, reads as zero, is contiguous in guest-physical memory from `physical`
   // and at most kLargestPool.
@@ -35,28 +43,26 @@ public:
   static constexpr uint64_t kLargestPool = 8 * kPageSize * kPageSize;
 
   GuestPhysAddr root() const { return physical_; } // for CR3
+  // The same of a view: the tables themselves where nothing is mapped in it yet.
+  GuestPhysAddr root(uint32_t view) const {
+    return views_[view] ? physical_of(views_[view]) : physical_;
+  }
 
   // Replaces what was there. kExhausted: the pool is full.
   Status map(TargetAddr page, GuestPhysAddr to, uint64_t rights) {
-    DUNE_ASSERT(page < TargetAddr(kUserEnd));
-    Entry* table = table_at(pool_.begin);
-    for (int level = 3; level > 0; --level) {
-      Entry& e = table[index(page, level)];
-      if (!(e & kPageRead)) {
-        const TargetAddr taken = take();
-        if (!taken)
-          return Error{Errc::kExhausted, "no page table is left",
-                       int64_t(pool_.size() / kPageSize)};
-        store(e, physical_of(taken).value | kPageRead | kPageWrite | kPageUser);
-      }
-      table = next(e);
-    }
-    // Accessed and dirty from the start: nobody reads these bits, and setting them costs the
-    // processor (or a shadow of these tables) a second walk.
-    constexpr uint64_t kAccessedAndDirty = 0x60;
-    store(table[index(page, 0)],
-          (to.value | kAccessedAndDirty | (rights & ~kPageExecute)) | (~rights & kPageExecute));
+    if (auto ok = reach(page); !ok)
+      return ok;
+    set(page, 0, entry(to, rights));
     return {};
+  }
+
+  Status map_in(uint32_t view, TargetAddr page, GuestPhysAddr to, uint64_t rights) {
+    Status ok = reach(page);
+    if (ok)
+      ok = split(view, page);
+    if (ok)
+      store(*entry_at(views_[view], page, 0), entry(to, rights));
+    return ok;
   }
 
   bool mapped(TargetAddr page) const {
@@ -72,20 +78,33 @@ public:
 
   // Takes away every page in the range that is not our own. The processor may go on using what it
   // has cached: whoever takes rights away does the same to the host mapping afterwards.
-  void clear(TargetRange range) { clear(table_at(pool_.begin), 3, 0, range); }
+  void clear(TargetRange range) {
+    for (TargetAddr view : views_)
+      if (view)
+        clear(table_at(view), table_at(pool_.begin), 3, 0, range);
+    clear(table_at(pool_.begin), nullptr, 3, 0, range);
+  }
 
-  // Takes away all tables but those that lead to pages of our own; no page is free until reuse().
+  // Takes away all tables but those that lead to pages of our own, and what is in views alone; no
+  // page is free until reuse().
   void prune() {
     __builtin_memset(kept(), 0, kPageSize);
     keep(pool_.begin);
     keep(pool_.begin + kPageSize);
+    const Entry* root = table_at(pool_.begin);
     prune(table_at(pool_.begin), 3);
+    for (TargetAddr view : views_)
+      if (view) {
+        keep(view);
+        for (uint64_t i = 0; i < 512; ++i)
+          store(table_at(view)[i], root[i]);
+      }
     next_ = pool_.end;
   }
   // The pages of what was taken away are free. Pre: no processor has anything of them any more.
   void reuse() { next_ = pool_.begin; }
 
-  // Calls f with the address of every page that is mapped.
+  // Calls f with the address of every page that is mapped, but for those that only views have.
   template <class F> void each(F&& f) const { each(table_at(pool_.begin), 3, 0, f); }
 
 private:
@@ -95,6 +114,14 @@ private:
   static uint64_t index(TargetAddr a, int level) { return a.value >> (12 + 9 * level) & 511; }
   static void store(Entry& e, uint64_t value) { __atomic_store_n(&e, value, __ATOMIC_RELEASE); }
   static Entry* table_at(TargetAddr a) { return reinterpret_cast<Entry*>(a.value); }
+  static Entry entry(GuestPhysAddr to, uint64_t rights) {
+    // Accessed and dirty from the start: nobody reads these bits, and setting them costs the
+    // processor (or a shadow of these tables) a second walk.
+    constexpr uint64_t kAccessedAndDirty = 0x60;
+    return (to.value | kAccessedAndDirty | (rights & ~kPageExecute)) | (~rights & kPageExecute);
+  }
+  // The processor marks what it has used.
+  static bool same_table(Entry a, Entry b) { return !((a ^ b) & kAddressMask); }
   TargetAddr address_of(Entry e) const {
     return pool_.begin + (GuestPhysAddr(e & kAddressMask) - physical_);
   }
@@ -111,16 +138,85 @@ private:
     return kept()[n / 64] >> n % 64 & 1;
   }
 
-  // A page of zeroes; null: the pool is full.
-  TargetAddr take() {
+  // A page of zeroes.
+  Result<TargetAddr> take_table() {
     while (next_ < pool_.end && is_kept(next_))
       next_ += kPageSize;
     if (next_ >= pool_.end)
-      return {};
+      return Error{Errc::kExhausted, "no page table is left", int64_t(pool_.size() / kPageSize)};
     const TargetAddr taken = next_;
     next_ += kPageSize;
     __builtin_memset(table_at(taken), 0, kPageSize);
     return taken;
+  }
+  Entry entry_of_table(TargetAddr table) const {
+    return physical_of(table).value | kPageRead | kPageWrite | kPageUser;
+  }
+
+  // Pre: the tables above `level` are there.
+  Entry* entry_at(TargetAddr root, TargetAddr page, int level) const {
+    Entry* table = table_at(root);
+    for (int l = 3; l > level; --l)
+      table = next(table[index(page, l)]);
+    return &table[index(page, level)];
+  }
+
+  // In the tables, and in those that views have in their place.
+  void set(TargetAddr page, int level, Entry value) {
+    Entry* shared = entry_at(pool_.begin, page, level);
+    for (TargetAddr view : views_)
+      if (view)
+        if (Entry* own = entry_at(view, page, level); own != shared)
+          store(*own, value);
+    store(*shared, value);
+  }
+
+  // The tables on the way to the page.
+  Status reach(TargetAddr page) {
+    DUNE_ASSERT(page < TargetAddr(kUserEnd));
+    Entry* table = table_at(pool_.begin);
+    for (int level = 3; level > 0; --level) {
+      Entry& e = table[index(page, level)];
+      if (!(e & kPageRead)) {
+        auto taken = take_table();
+        if (!taken)
+          return taken.error();
+        set(page, level, entry_of_table(*taken));
+      }
+      table = next(e);
+    }
+    return {};
+  }
+
+  Result<TargetAddr> copy_of(const Entry* table) {
+    auto taken = take_table();
+    if (taken)
+      __builtin_memcpy(table_at(*taken), table, kPageSize);
+    return taken;
+  }
+
+  // The view's own tables on that way. Pre: reach()
+  Status split(uint32_t view, TargetAddr page) {
+    const Entry* shared = table_at(pool_.begin);
+    if (!views_[view]) {
+      auto root = copy_of(shared);
+      if (!root)
+        return root.error();
+      views_[view] = *root;
+    }
+    Entry* own = table_at(views_[view]);
+    for (int level = 3; level > 0; --level) {
+      Entry& e = own[index(page, level)];
+      shared = next(shared[index(page, level)]);
+      if (next(e) == shared) {
+        auto copy = copy_of(shared);
+        if (!copy)
+          return copy.error();
+        store(e, entry_of_table(*copy));
+      }
+      own = next(e);
+    }
+    return {};
   }
 
   // Whether it leads to a page of our own.
@@ -152,17 +248,18 @@ private:
         f(TargetAddr(base + i * span));
   }
 
-  void clear(Entry* table, int level, uint64_t base, TargetRange range) {
+  // `shared`: what stands at its place in the tables that all have, if it is not one of them.
+  void clear(Entry* table, const Entry* shared, int level, uint64_t base, TargetRange range) {
     const uint64_t span = kPageSize << (9 * level);
     for (uint64_t i = range.begin.value > base ? (range.begin.value - base) / span : 0; i < 512;
          ++i) {
       const uint64_t covered = base + i * span;
       if (covered >= range.end.value)
         break;
-      if (!(table[i] & kPageRead))
+      if (!(table[i] & kPageRead) || (shared && level > 0 && same_table(table[i], shared[i])))
         continue;
       if (level > 0)
-        clear(next(table[i]), level - 1, covered, range);
+        clear(next(table[i]), shared ? next(shared[i]) : nullptr, level - 1, covered, range);
       else if (!(table[i] & kPageOwn))
         store(table[i], 0);
     }
@@ -171,6 +268,7 @@ private:
   TargetRange pool_;
   TargetAddr next_; // pages before it are taken; the first is the root
   GuestPhysAddr physical_;
+  TargetAddr views_[kViews] = {}; // their roots, null: see root()
 };
 
 } // namespace dune

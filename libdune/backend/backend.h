@@ -166,6 +166,9 @@ struct Cpu {
   Guest* guest;
   TargetRange memory;
   Registers regs; // the thread's; the caller's between runs
+  // Of the tables with which the thread runs in ring 3, where ring 0 is real; the guest's unless
+  // the caller chooses one of their views. (A handler may change CR3 itself.)
+  GuestPhysAddr root;
 
   // The row's own.
   int fd;

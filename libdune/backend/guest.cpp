@@ -39,6 +39,10 @@ Status build_tables(Guest& g, std::span<const Handler> handlers) {
     m.idt.gates[v] = interrupt_gate(address_of(stub), kKernelCode, kHostCallStack, callable);
   }
   g.ops.write_call(m.stubs + kSystemCallStub * kStubSize, kSystemCallStub);
+  constexpr uint8_t kSwitchTables[] = {0x0f, 0x22, 0xd8, // mov %rax, %cr3
+                                       0x58,             // pop %rax
+                                       0x48, 0xcf};      // iretq
+  __builtin_memcpy(m.switch_tables, kSwitchTables, sizeof kSwitchTables);
   const uint16_t segment = g.placement == Placement::kRing3 ? kUserCode : kKernelCode;
   for (const Handler& h : handlers)
     m.idt.gates[h.vector] =
@@ -74,6 +78,7 @@ Status open_cpu(Cpu& cpu, Guest& g, TargetRange memory, TargetAddr handler_stack
     return Error{Errc::kInvalid, "too little memory for a processor", int64_t(memory.size())};
   cpu.guest = &g;
   cpu.memory = memory;
+  cpu.root = g.tables.root();
   CpuMemory& m = at<CpuMemory>(memory.begin);
   m.gdt = make_gdt(address_of(&m.tss));
   m.tss = {};
@@ -154,6 +159,32 @@ RaisedLimit::RaisedLimit(long high) {
 
 RaisedLimit::~RaisedLimit() { change_limit(soft_, hard_); }
 
+void begin_switch(Cpu& cpu) {
+  Registers& r = cpu.regs;
+  SwitchFrame& frame = at<CpuMemory>(cpu.memory.begin).switch_frame;
+  frame = {r.rax, {r.rip, r.cs, r.eflags, r.rsp, r.ss}};
+  r.rax = cpu.root.value;
+  r.rip = address_of(memory_of(*cpu.guest).switch_tables).value;
+  r.rsp = address_of(&frame).value;
+  r.eflags = kEflagsInterrupts;
+  r.cs = kKernelCode;
+  r.ss = kKernelData;
+}
+
+void end_switch(Cpu& cpu) {
+  Registers& r = cpu.regs;
+  constexpr uint64_t kSize = sizeof(GuestMemory::switch_tables);
+  if (r.rip - address_of(memory_of(*cpu.guest).switch_tables).value >= kSize)
+    return;
+  const SwitchFrame& frame = at<CpuMemory>(cpu.memory.begin).switch_frame;
+  r.rax = frame.rax;
+  r.rip = frame.trap.rip;
+  r.cs = frame.trap.cs;
+  r.eflags = frame.trap.eflags;
+  r.rsp = frame.trap.rsp;
+  r.ss = frame.trap.ss;
+}
+
 uint8_t stub_number(const Guest& g, uint64_t rip) {
   return static_cast<uint8_t>((rip - address_of(memory_of(g).stubs).value) / kStubSize);
 }
@@ -182,6 +213,7 @@ Exit host_call(Cpu& cpu, uint8_t number, uint64_t fault_address) {
   r.eflags = f.eflags;
   r.rsp = f.rsp;
   r.ss = f.ss;
+  end_switch(cpu); // whose iretq was refused
   return e;
 }
 

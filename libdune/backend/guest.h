@@ -15,13 +15,22 @@ inline constexpr uint8_t kSystemCallStub = 0x80; // below: exceptions, by vector
 struct GuestMemory {
   Idt idt;
   union {
-    uint8_t stubs[256 * kStubSize];
+    struct {
+      uint8_t stubs[256 * kStubSize];
+      uint8_t switch_tables[8]; // see begin_switch
+    };
     uint8_t stub_page[kPageSize];
   };
   uint8_t scratch[3 * kPageSize]; // the row's
   // Page tables from here to the end: one page for each 2 MiB of address space in use, and a few.
 };
 inline constexpr uint64_t kLeastGuestMemory = sizeof(GuestMemory) + 32 * kPageSize;
+
+// What the code takes that sets CR3 on the way into ring 3.
+struct SwitchFrame {
+  uint64_t rax;
+  TrapFrame trap;
+};
 
 // Layout of Cpu::memory.
 struct CpuMemory {
@@ -32,8 +41,12 @@ struct CpuMemory {
     };
     uint8_t page[kPageSize];
   };
-  // The processor's own frames, for exceptions that go to the host side.
-  uint8_t stack[kPageSize];
+  // The processor's own frames, for exceptions that go to the host side; at its lower end the one
+  // of a switch of tables.
+  union {
+    SwitchFrame switch_frame;
+    uint8_t stack[kPageSize];
+  };
   // Where a row maps what it shares with the kernel, so that it lies nowhere else in the process.
   uint8_t shared[4 * kPageSize];
 };
@@ -88,6 +101,13 @@ private:
 
 bool stubs_contain(const Guest&, uint64_t rip);
 uint8_t stub_number(const Guest&, uint64_t rip); // Pre: stubs_contain
+
+// For the rows, where ring 0 is real: how a thread comes to other tables. The guest itself loads
+// CR3, which is cheap and makes the processor forget; told by the host, KVM may begin its second
+// level anew. Before a run: cpu.regs become ring 0's, which sets CR3 and goes to where they were.
+// Behind it: should it have come back on the way, the registers are what they were before.
+void begin_switch(Cpu&);
+void end_switch(Cpu&);
 
 // For the rows: the thread has come out of a stub, or executed such an instruction by itself. `cpu`
 // has the registers as they are, `fault_address` is CR2.

@@ -441,10 +441,13 @@ Exit run_kvm(Cpu& c) {
   kvm_run& run = run_of(c);
   if (c.guest->placement == Placement::kRing0)
     show_processor(c);
+  if (c.regs.cs == kUserCode && run.s.regs.sregs.cr3 != c.root.value)
+    begin_switch(c);
   load(run, c.regs);
   const long result = control(c.fd, KVM_RUN, 0);
   run.kvm_dirty_regs = 0;
   store(c.regs, run);
+  end_switch(c);
   if (result == -kEintr) {
     // On its way out with something else: that comes first, the interruption with the next run().
     Exit e{Why::kInterrupted};

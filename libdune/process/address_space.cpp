@@ -224,12 +224,41 @@ void AddressSpace::watch_locked(std::span<const WatchedPage> pages) {
   }
 }
 
+static_assert(AddressSpace::kMostWatched < PageTables::kViews);
+constexpr uint32_t kViewOfAll = AddressSpace::kMostWatched;
+
+uint32_t AddressSpace::watched_bit(TargetAddr page) {
+  const Holder holder(mutex_);
+  for (uint32_t i = 0; i < watched_count_; ++i)
+    if (watched_[i].page == page)
+      return 1u << i;
+  return 0;
+}
+
+GuestPhysAddr AddressSpace::root_for(uint32_t watched) const {
+  if (!watched)
+    return guest_->tables.root();
+  const bool is_one = !(watched & (watched - 1));
+  return guest_->tables.root(is_one ? static_cast<uint32_t>(__builtin_ctz(watched)) : kViewOfAll);
+}
+
+Status AddressSpace::map_in_views(TargetAddr page, GuestPhysAddr to, uint64_t rights) {
+  Status ok;
+  if (guest_->placement != backend::Placement::kRing0)
+    return ok;
+  for (uint32_t i = 0; i < watched_count_ && ok; ++i)
+    if (watched_[i].page == page)
+      ok = guest_->tables.map_in(i, page, to, rights);
+  return ok ? guest_->tables.map_in(kViewOfAll, page, to, rights) : ok;
+}
+
 Outcome AddressSpace::map_around(TargetAddr page, uint64_t error, const Mapped& m) {
-  if (!allows((m.rights | kPageRead) & ~withheld_at(page), error))
-    return Outcome::kWatched;
+  const bool is_watched = !allows((m.rights | kPageRead) & ~withheld_at(page), error);
   const TargetAddr first = page.align_down(kAround);
   TargetRange window{page, page + kPageSize};
-  if (alone_ > 0)
+  if (is_watched)
+    window = {page, page};
+  else if (alone_ > 0)
     --alone_;
   else
     window = common({first, first + kAround}, m.range);
@@ -257,9 +286,13 @@ Outcome AddressSpace::map_around(TargetAddr page, uint64_t error, const Mapped& 
             !mapped)
           return mapped;
     }
+    if (withheld_at(page))
+      return map_in_views(page, *physical + (page - window.begin), rights);
     return {};
   });
-  return ok ? Outcome::kServed : Outcome::kOutOfMemory;
+  if (!ok)
+    return Outcome::kOutOfMemory;
+  return is_watched ? Outcome::kWatched : Outcome::kServed;
 }
 
 // The kernel has the page and allows to read it, or to write if that was wanted.

@@ -16,7 +16,10 @@
 //
 // Watched pages are the one exception to "as many rights as the mapping": the guest has them
 // without the right to write, or not at all, while the process's own mapping keeps its rights. So
-// whoever makes the access outside the guest makes it unhindered, and each access in it comes here.
+// each access in the guest comes here, and is made unhindered outside it; or, where ring 0 is real,
+// with a view of the tables in which the page is as any other. There is one view for each watched
+// page and one for all, to be used by any number of threads, and the rule from above holds for
+// them.
 //
 // Freestanding-clean.
 #pragma once
@@ -36,11 +39,11 @@ enum FaultError : uint64_t {
 };
 
 enum class Outcome : uint32_t {
-  kServed,    // run the thread again
-  kWatched,   // nothing but a watch stands in the way: the access has to be made outside the guest
-  kNoMapping, // SIGSEGV, SEGV_MAPERR. (The vsyscall page, too: it is nobody's mapping.)
-  kNoRights,  // SIGSEGV, SEGV_ACCERR
-  kNoPage,    // SIGBUS, BUS_ADRERR: beyond the end of a file, or lost
+  kServed,      // run the thread again
+  kWatched,     // nothing but a watch stands in the way: the access has to be made past it
+  kNoMapping,   // SIGSEGV, SEGV_MAPERR. (The vsyscall page, too: it is nobody's mapping.)
+  kNoRights,    // SIGSEGV, SEGV_ACCERR
+  kNoPage,      // SIGBUS, BUS_ADRERR: beyond the end of a file, or lost
   kOutOfMemory, // what the kernel would answer with its killer
 };
 
@@ -96,6 +99,11 @@ public:
   // What is watched from now on, at most kMostWatched pages; pages of ours cannot be. The lock is
   // held by the caller. Threads that are in the guest meanwhile see it at once.
   void watch_locked(std::span<const WatchedPage>);
+  // A bit for the page if it is watched.
+  uint32_t watched_bit(TargetAddr page);
+  // The tables for an instruction that accesses these of the watched pages (0: none), where ring 0
+  // is real: others stay withheld there, if it is one. What serve() has said kWatched of is there.
+  GuestPhysAddr root_for(uint32_t watched) const;
 
   // Guards the guest's tables: whoever else changes them (open_cpu) holds it meanwhile.
   Mutex& mutex() { return mutex_; }
@@ -111,6 +119,7 @@ private:
   Outcome map_special(TargetAddr page, uint64_t error);
   Outcome map_around(TargetAddr page, uint64_t error, const Mapped&);
   uint64_t withheld_at(TargetAddr page) const; // rights, from the guest, by watches
+  Status map_in_views(TargetAddr page, GuestPhysAddr to, uint64_t rights);
   void flush(TargetAddr page);
 
   long map(const long arguments[6], Call, void* context);

@@ -3,6 +3,8 @@
 // and by the other system calls on the first page of each mapping. Prints what it was let do. What
 // can be read is written back as it was, so that it gets to its end where nothing is protected.
 //   intruder        as said
+//   intruder watched  by an instruction that reads `bait` and stores it in the first and last page of
+//   each mapping
 //   intruder frame  a signal's frame in the first such mapping that is writable: the kernel kills
 //   for it
 #define _GNU_SOURCE
@@ -89,6 +91,19 @@ static void try_page(uintptr_t page) {
     unsigned char rest;
     if (errno != EFAULT || read(pipe_out, &rest, 1) != 1)
       exit(104);
+  }
+}
+
+unsigned char bait;
+
+static void try_past_watch(uintptr_t page) {
+  const void* from = &bait;
+  void* to = (void*)(page + kPage - 1);
+  bait = load(to);
+  pages++;
+  if (sigsetjmp(refused, 1) == 0) {
+    asm volatile("movsb" : "+S"(from), "+D"(to) : : "memory");
+    stored++;
   }
 }
 
@@ -182,6 +197,15 @@ int main(int argc, char** argv) {
     signal(SIGUSR1, on_fault);
     die_of_a_frame();
     return 107;
+  }
+  if (argc > 1 && strcmp(argv[1], "watched") == 0) {
+    for (int i = 0; i < count; i++) {
+      try_past_watch(foreign[i].begin);
+      try_past_watch(foreign[i].end - kPage);
+    }
+    attacked();
+    printf("%ld pages: %ld stored to\n", pages, stored);
+    return 0;
   }
   for (int i = 0; i < count; i++)
     for (uintptr_t page = foreign[i].begin; page < foreign[i].end; page += kPage)

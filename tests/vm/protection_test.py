@@ -9,10 +9,10 @@ INTRUDER = os.path.join(os.environ["DDBG_TEST_TARGETS"], "intruder")
 
 
 class Protection(machine.MachineTest):
-    def attack(self, backend, *arguments):
+    def attack(self, backend, *arguments, commands=("break attacked", "run", "continue")):
         """What it is let do, as far as it says."""
         done = self.vm("--kernel", "6.12", "--la57", "on", "--smp", "2", "--timeout", "250", "--", "ddbg", "-q", "-nx", "-batch", "--backend", backend,
-                       "-ex", "handle SIGSEGV SIGUSR1 nostop noprint", "-ex", "break attacked", "-ex", "run", "-ex", "continue",
+                       "-ex", "handle SIGSEGV SIGUSR1 nostop noprint", *(word for command in commands for word in ("-ex", command)),
                        "--args", INTRUDER, *arguments)
         self.out = done.stdout.decode(errors="replace")
         self.told = self.out + done.stderr.decode(errors="replace")
@@ -25,6 +25,20 @@ class Protection(machine.MachineTest):
         self.assertGreater(int(let[1]), 60000, self.told)
         self.assertEqual((let[2], let[3]), ("0", "0"), self.told)
         self.assertNotIn("let: ", self.out, self.told)
+
+    def attack_past_watch(self, backend):
+        self.attack(backend, "watched", commands=("awatch bait if bait == 300", "break attacked", "run", "info breakpoints", "continue"))
+        self.assertRegex(self.out, r"Breakpoint 2, attacked \(\)", self.told)
+        evaluated = re.search(r"condition evaluated in the target (\d+) times", self.out)
+        let = re.search(r"^(\d+) pages: (\d+) stored to$", self.out, re.M)
+        self.assertTrue(evaluated and let and int(evaluated[1]) > int(let[1]), self.told)  # they have met the watch
+        return int(let[2])
+
+    def test_instruction_past_a_watch(self):
+        self.assertEqual(self.attack_past_watch("kvm"), 0, self.told)
+
+    def test_instruction_past_a_watch_without_a_guest(self):
+        self.assertGreater(self.attack_past_watch("signal"), 0, self.told)
 
     def test_signal_frame(self):
         self.attack("kvm", "frame")

@@ -1,6 +1,7 @@
 // Every instruction of real programs: lengths against objdump's, and whether it can be displaced.
 #include "disasm/decode.h"
 #include "disasm/relocate.h"
+#include "libdune/arch/access_size.h"
 #include "objdump.h"
 
 #include <algorithm>
@@ -97,6 +98,25 @@ TEST_P(Corpus, LengthsAreObjdumps) {
   EXPECT_GT(count, 10000u) << "objdump listed too little";
   printf("%s: %zu instructions, %zu of them data or guesses of objdump's\n", GetParam().path, count,
          guesses);
+}
+
+// Those of rip-relative operands, which decode() knows; the way to name a place changes no size.
+TEST_P(Corpus, AccessSizesAreTheDecoders) {
+  size_t known = 0, unknown = 0, wrong = 0;
+  for_each_listed(GetParam().path, "", [&](const Listed& listed) {
+    if (!is_code(listed) || is_guess(listed))
+      return;
+    const auto one = decode(listed.bytes(), TargetAddr(listed.address));
+    if (!one || !one->rip_operand_size)
+      return;
+    const uint32_t size = access_size(listed.bytes());
+    size ? ++known : ++unknown;
+    if (size && size != one->rip_operand_size && ++wrong <= 20)
+      ADD_FAILURE() << listed.text << ": " << size << " instead of " << one->rip_operand_size;
+  });
+  EXPECT_EQ(wrong, 0u);
+  EXPECT_GT(known, 1000u);
+  printf("%s: %zu known, %zu not\n", GetParam().path, known, unknown);
 }
 
 TEST_P(Corpus, WhatCannotBeDisplacedIsOfAKnownReason) {

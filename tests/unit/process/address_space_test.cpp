@@ -513,6 +513,111 @@ TEST_P(WatchedPages, AreFilesAndHugePagesToo) {
   unmap(at, 2 * kHuge);
 }
 
+// As a thread has the program's pages whose instruction accesses these that are watched.
+class ViewsOfWatchedPages : public WatchedPages {
+protected:
+  void view(std::initializer_list<const uint8_t*> pages) {
+    uint32_t bits = 0;
+    for (const uint8_t* page : pages)
+      bits |= guest_->memory.watched_bit(page_at(page));
+    guest_->cpu.root = guest_->memory.root_for(bits);
+  }
+  void TearDown() override {
+    if (!guest_)
+      return;
+    watch({});
+    view({});
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Guests, ViewsOfWatchedPages, backend::each_guest(),
+                         backend::name_of_guest);
+
+TEST_P(ViewsOfWatchedPages, AreTheTablesWhereRing0IsEmulated) {
+  uint8_t* at = map(kPageSize, kReadWrite, kPrivate);
+  watch({{page_at(at), true}});
+  EXPECT_EQ(write(at, 1), kWatchedSeen);
+  view({at});
+  const bool is_the_same = guest_->cpu.root == guest_->guest.tables.root();
+  EXPECT_EQ(is_the_same, placement() == backend::Placement::kRing3);
+  EXPECT_EQ(write(at, 1), is_the_same ? kWatchedSeen : kWritten);
+  unmap(at, kPageSize);
+}
+
+TEST_P(ViewsOfWatchedPages, HaveThoseThatAreAskedFor) {
+  if (placement() == backend::Placement::kRing3)
+    return;
+  uint8_t* at = map(3 * kPageSize, kReadWrite | PROT_EXEC, kPrivate);
+  uint8_t *first = at, *second = at + kPageSize, *other = at + 2 * kPageSize;
+  EXPECT_EQ(write(second, returns(2)), kWritten);
+  watch({{page_at(first), true}, {page_at(second), false}});
+  EXPECT_EQ(write(first, 1), kWatchedSeen);
+  EXPECT_EQ(read(second), kWatchedSeen);
+  view({first});
+  EXPECT_EQ(write(first, 1), kWritten);
+  EXPECT_EQ(read(second), kWatchedSeen);
+  EXPECT_EQ(write(other, 5), kWritten);
+  view({second});
+  EXPECT_EQ(call(second), value_seen(2));
+  EXPECT_EQ(read(first), value_seen(1));
+  EXPECT_EQ(write(first, 2), kWatchedSeen);
+  view({first, second});
+  EXPECT_EQ(write(first, 3), kWritten);
+  EXPECT_EQ(write(second, 4), kWritten);
+  view({});
+  EXPECT_EQ(write(first, 5), kWatchedSeen);
+  EXPECT_EQ(read(second), kWatchedSeen);
+  // In another order, and one of them not any more.
+  watch({{page_at(second), true}});
+  EXPECT_EQ(write(second, 6), kWatchedSeen);
+  view({second});
+  EXPECT_EQ(write(second, 6), kWritten);
+  EXPECT_EQ(write(first, 7), kWritten);
+  unmap(at, 3 * kPageSize);
+}
+
+TEST_P(ViewsOfWatchedPages, FollowWhatIsMapped) {
+  if (placement() == backend::Placement::kRing3)
+    return;
+  uint8_t* at = map(2 * kPageSize, kReadWrite, kPrivate);
+  watch({{page_at(at), true}});
+  EXPECT_EQ(write(at, 1), kWatchedSeen);
+  view({at});
+  EXPECT_EQ(write(at, 1), kWritten);
+  EXPECT_EQ(call(at), kForbiddenSeen);
+  ASSERT_EQ(change(__NR_mprotect, at, kPageSize, PROT_READ), 0);
+  EXPECT_EQ(write(at, 2), kForbiddenSeen);
+  EXPECT_EQ(read(at), value_seen(1));
+  ASSERT_EQ(change(__NR_mprotect, at, kPageSize, kReadWrite | PROT_EXEC), 0);
+  EXPECT_EQ(write(at, returns(3)), kWatchedSeen); // to be told again
+  EXPECT_EQ(write(at, returns(3)), kWritten);
+  EXPECT_EQ(call(at), value_seen(3));
+  ASSERT_EQ(change(__NR_mprotect, at, kPageSize, kReadWrite), 0);
+  EXPECT_EQ(call(at), kForbiddenSeen);
+  unmap(at, kPageSize);
+  EXPECT_EQ(read(at), kUnmappedSeen);
+  ASSERT_EQ(
+      change(__NR_mremap, at + kPageSize, kPageSize, kPageSize, MREMAP_MAYMOVE | MREMAP_FIXED, at),
+      long(at));
+  EXPECT_EQ(read(at), value_seen(0));
+  EXPECT_EQ(write(at, 4), kWritten);
+  EXPECT_EQ(read(at + kPageSize), kUnmappedSeen);
+  // Elsewhere: what comes with the view, or with it gone, is there for both; so is what goes.
+  constexpr uint64_t kFar = 1ull << 30;
+  uint8_t* far = map(2 * kFar, kReadWrite, kPrivate | MAP_NORESERVE);
+  EXPECT_EQ(write(far, 5), kWritten);
+  view({});
+  EXPECT_EQ(write(far + kFar, 6), kWritten);
+  EXPECT_EQ(write(at + kPageSize, 7), kUnmappedSeen);
+  view({at});
+  EXPECT_EQ(read(far), value_seen(5));
+  EXPECT_EQ(read(far + kFar), value_seen(6));
+  unmap(far, 2 * kFar);
+  EXPECT_EQ(read(far), kUnmappedSeen);
+  EXPECT_EQ(read(far + kFar), kUnmappedSeen);
+  unmap(at, kPageSize);
+}
+
 TEST_P(AddressSpaces, FullTablesAreRenewed) {
   auto small = open_guest(1024, kLeastTables);
   ASSERT_TRUE(small) << small.error().text;
