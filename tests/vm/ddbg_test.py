@@ -50,6 +50,25 @@ class Ddbg(machine.MachineTest):
         self.assertIn("evaluated in the target 7 times", out)
         self.assertIn("49\n[Inferior 1 (process ", out)
 
+    def counted_watches(self, how, *commands):
+        done = self.vm("--kernel", "6.12", "--la57", "on", "--smp", "2", "--timeout", "200", "--", "ddbg", "-q", "-nx", "-batch", "--backend", "kvm",
+                       "-ex", "handle SIGALRM nostop noprint", "-ex", "break main", "-ex", "run", *(word for command in commands for word in ("-ex", command)),
+                       "-ex", "break printf", "-ex", "continue", "-ex", "info watchpoints", "-ex", "delete", "-ex", "continue",
+                       "--args", os.path.join(PROGRAMS, "watched"), how)
+        out = done.stdout.decode()
+        self.assertRegex(out, r"(?m)^800$", out + done.stderr.decode())
+        return [int(times) for times in re.findall(r"already hit (\d+) times", out)]
+
+    def test_watches_count_exactly_in_dune_mode(self):
+        for how in "free", "churn":
+            with self.subTest(how):
+                self.assertEqual(self.counted_watches(how, "watch page.watched", "ignore 2 100000"), [800])
+        self.assertEqual(self.counted_watches("free", "awatch page.watched", "ignore 2 100000"), [801])  # main reads it
+
+    def test_watched_pages_of_one_instruction(self):
+        counts = self.counted_watches("copied", "awatch page.watched", "ignore 2 100000", "awatch copied", "ignore 3 100000")
+        self.assertEqual(counts, [800 + 200 + 1, 200])
+
     def test_filters_in_dune_mode(self):
         cases = ("by_address", "by_architecture", "all_are_judged", "threads", "supervised", "inherited", "a_thread_killed", "blocked")
         done = self.vm("--kernel", "6.12", "--smp", "2", "--", "ddbg", "-q", "-nx", "-batch", "--backend", "kvm",
