@@ -166,6 +166,9 @@ void run_access(ThreadBlock*, KernelUcontext*, const backend::Exit& fault);
 bool end_access(ThreadBlock*, KernelUcontext*, KernelSiginfo* info);
 // It is put off; with its fault it begins anew.
 void abandon_access(ThreadBlock*, KernelUcontext*);
+// What end_access and stop_for_accesses come to, in the guest. False: it has to be done there, and
+// nothing has been done yet.
+bool pass_access(ThreadBlock*, const Registers&);
 // Of the thread's tables, for what it runs next.
 GuestPhysAddr root_of(const ThreadBlock*);
 // Stops for what end_access has found, at a place where the program's state can be named. True: it

@@ -253,6 +253,21 @@ void abandon_access(ThreadBlock* t, KernelUcontext* uc) {
   uc->sigmask = t->past_watches_mask;
 }
 
+bool pass_access(ThreadBlock* t, const Registers& r) {
+  const GuestSlot& g = guest_slot(t);
+  const uint32_t reached = g.reached;
+  if (reached & (reached - 1)) // of several none may have been counted if one wants something
+    return false;
+  if (reached) {
+    const int i = __builtin_ctz(reached);
+    if (in_arena(r.rip) || !pass_watch(t, g.watched[i].record, r, g.values[i]))
+      return false;
+  }
+  t->past_watches = 0;
+  asm volatile("mov %0, %%cr3" ::"r"(root_of(t).value) : "memory");
+  return true;
+}
+
 GuestPhysAddr root_of(const ThreadBlock* t) {
   return guest_room().memory.root_for(t->past_watches ? guest_slot(t).pages : 0);
 }

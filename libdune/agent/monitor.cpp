@@ -32,15 +32,18 @@ bool is_on_the_way(const ThreadBlock* t, const Registers& r) {
   return r.rip >= slot.range_begin && r.rip < slot.range_end && !may_be_call;
 }
 
+// The trap flag was ours for this instruction only, and nothing waits for its end.
+bool is_plain(const ThreadBlock* t) {
+  return t->trap_flag == TrapFlag::kStepping && t->armed_use == FlagsUse::kNone &&
+         !t->program_trap_flag && !t->stepped_call && !t->deferred && !t->accessed && !t->landing;
+}
+
 // What take_trap_flag, on_step, step_landed and set_trap_flag come to, from one place in the
 // program's own code to another.
 bool pass_step(ThreadBlock* t, const MonitorFrame& frame) {
   const Registers& r = frame.regs;
-  const bool is_plain = steps(t) && t->trap_flag == TrapFlag::kStepping &&
-                        t->armed_use == FlagsUse::kNone && !t->program_trap_flag &&
-                        !t->stepped_call && !t->deferred && !t->accessed && !t->landing;
-  if (!is_plain || in_arena(r.rip) || in_arena(t->armed_at) || in_agent_text(r.rip) ||
-      !is_on_the_way(t, r) || find_site(r.rip))
+  if (!steps(t) || !is_plain(t) || in_arena(r.rip) || in_arena(t->armed_at) ||
+      in_agent_text(r.rip) || !is_on_the_way(t, r) || find_site(r.rip))
     return false;
   const FlagsUse use = flags_use(t, r.rip); // the last that may end in the host side
   if (t->action == Action::kStep)
@@ -49,6 +52,16 @@ bool pass_step(ThreadBlock* t, const MonitorFrame& frame) {
   t->last_rsp = r.rsp;
   t->armed_at = r.rip;
   t->armed_use = use;
+  return true;
+}
+
+// Behind an instruction that ran past watches: the thread goes on from where it is.
+bool pass_watches(ThreadBlock* t, MonitorFrame& frame) {
+  if (frame.vector != kVectorDebug || steps(t) || !is_plain(t) || !pass_access(t, frame.regs))
+    return false;
+  t->trap_flag = TrapFlag::kProgram;
+  t->last_rsp = frame.regs.rsp;
+  frame.trap.eflags &= ~uint64_t{kEflagsTrap};
   return true;
 }
 
@@ -62,10 +75,11 @@ extern "C" ThreadBlock* agent_on_monitor_trap(MonitorFrame* frame) {
   r.rip = frame->trap.rip;
   r.rsp = frame->trap.rsp;
   r.eflags = frame->trap.eflags;
-  if (!takes_part(t) || t->step_out || t->past_watches || stop_wanted(t))
+  if (!takes_part(t) || t->step_out || stop_wanted(t))
     return nullptr;
-  const bool passed =
-      frame->vector == kVectorBreakpoint ? pass_site(t, *frame) : pass_step(t, *frame);
+  const bool passed = t->past_watches                      ? pass_watches(t, *frame)
+                      : frame->vector == kVectorBreakpoint ? pass_site(t, *frame)
+                                                           : pass_step(t, *frame);
   return passed ? t : nullptr;
 }
 

@@ -255,23 +255,36 @@ bool pass_records(ThreadBlock* t, const Site* site, const Registers& regs) {
   return true;
 }
 
+namespace {
+
+bool watches(const Record& r, uint32_t tid, uint64_t rsp) {
+  return applies(r, tid, rsp) && r.watch_size != 0 && r.watch_size <= 8;
+}
+
+// By whether the value has changed. `last`: at the last look; becomes what it was before.
+bool passes_unasked(const Record& r, uint64_t* last, uint64_t now, const uint64_t* before) {
+  const uint32_t flags = r.flags.load(std::memory_order_relaxed);
+  // Two threads may both have written before either comes here: the second has changed it, too.
+  if (*last == now && before && (flags & kRecordCompareValue))
+    *last = *before;
+  return flags & (*last == now ? kRecordCompareValue : kRecordUnchangedOnly);
+}
+
+} // namespace
+
 Verdict run_watch(ThreadBlock* t, uint32_t index, const KernelUcontext* uc,
                   const uint64_t* before) {
   if (index >= kRecords)
     return Verdict::kPass;
   Record& r = the_session().records[index];
   ThreadSlot& slot = slot_of(t);
-  if (!applies(r, slot.tid, uc->mcontext.rsp) || r.watch_size == 0 || r.watch_size > 8)
+  if (!watches(r, slot.tid, uc->mcontext.rsp))
     return Verdict::kPass;
   uint64_t now = 0;
   if (!read_user(t, &now, r.watch_address, r.watch_size))
     return Verdict::kPass;
   uint64_t last = r.watch_value.exchange(now, std::memory_order_relaxed);
-  // Two threads may both have written before either comes here: the second has changed it, too.
-  if (last == now && before && (r.flags.load(std::memory_order_relaxed) & kRecordCompareValue))
-    last = *before;
-  const uint32_t passed = last == now ? kRecordCompareValue : kRecordUnchangedOnly;
-  if (r.flags.load(std::memory_order_relaxed) & passed)
+  if (passes_unasked(r, &last, now, before))
     return Verdict::kPass;
   Registers regs;
   registers_from(regs, uc->mcontext);
@@ -293,6 +306,25 @@ Verdict run_watch(ThreadBlock* t, uint32_t index, const KernelUcontext* uc,
     return Verdict::kBusy;
   r.hits.fetch_add(1, std::memory_order_relaxed);
   return Verdict::kStop;
+}
+
+bool pass_watch(ThreadBlock* t, uint32_t index, const Registers& regs, uint64_t before) {
+  if (index >= kRecords)
+    return true;
+  Record& r = the_session().records[index];
+  if (!watches(r, slot_of(t).tid, regs.rsp))
+    return true;
+  uint64_t now = 0, seen = r.watch_value.load(std::memory_order_relaxed), last = seen;
+  if (!read_user(t, &now, r.watch_address, r.watch_size))
+    return false;
+  const bool unasked = passes_unasked(r, &last, now, &before);
+  bool faulted;
+  if ((!unasked && condition_holds(t, r, regs, &faulted)) ||
+      !r.watch_value.compare_exchange_strong(seen, now, std::memory_order_relaxed))
+    return false;
+  if (!unasked)
+    count_evaluation(r, false);
+  return true;
 }
 
 } // namespace dune::agent
