@@ -31,7 +31,7 @@ class Protection(machine.MachineTest):
         self.assertRegex(self.out, r"Breakpoint 2, attacked \(\)", self.told)
         evaluated = re.search(r"condition evaluated in the target (\d+) times", self.out)
         let = re.search(r"^(\d+) pages: (\d+) stored to$", self.out, re.M)
-        self.assertTrue(evaluated and let and int(evaluated[1]) > int(let[1]), self.told)  # they have met the watch
+        self.assertTrue(evaluated and let and int(evaluated[1]) >= int(let[1]), self.told)  # `bait` is written before each
         return int(let[2])
 
     def test_instruction_past_a_watch(self):
