@@ -196,7 +196,13 @@ long make_limit_call(ThreadBlock* t, const KernelSigcontext& m) {
   return forward_call(m, t);
 }
 
-long forward_plain(ThreadBlock* t, const KernelSigcontext& m) {
+long set_time_stamps(ThreadBlock* t, const KernelSigcontext& m) {
+  const long result = forward_call(m, t);
+  show_time_stamps(t);
+  return result;
+}
+
+long make_descriptor_call(ThreadBlock* t, const KernelSigcontext& m) {
   switch (m.rax) {
   case __NR_getdents:
   case __NR_getdents64:
@@ -205,9 +211,30 @@ long forward_plain(ThreadBlock* t, const KernelSigcontext& m) {
   case __NR_setrlimit:
   case __NR_prlimit64:
     return is_about_descriptors(m) ? make_limit_call(t, m) : forward_call(m, t);
+  default:
+    return forward_call(m, t);
+  }
+}
+
+long make_identity_call(ThreadBlock* t, const KernelSigcontext& m) {
+  switch (m.rax) {
   case __NR_prctl:
+    if (static_cast<int>(m.rdi) == PR_SET_TSC)
+      return set_time_stamps(t, m);
+    [[fallthrough]];
   case __NR_seccomp:
     return make_confining_call(t, m);
+  default:
+    return forward_call(m, t);
+  }
+}
+
+long forward_plain(ThreadBlock* t, const KernelSigcontext& m, process::Effect effect) {
+  switch (effect) {
+  case process::Effect::kDescriptor:
+    return make_descriptor_call(t, m);
+  case process::Effect::kIdentity:
+    return make_identity_call(t, m);
   default:
     return forward_call(m, t);
   }
@@ -244,12 +271,6 @@ long keep_if_harmless(long fd) {
   return kEacces;
 }
 
-long set_time_stamps(ThreadBlock* t, const KernelSigcontext& m) {
-  const long result = forward_plain(t, m);
-  show_time_stamps(t);
-  return result;
-}
-
 // --- All others ----------------------------------------------------------------------------------
 
 long forward(ThreadBlock* t, const KernelSigcontext& m, const process::CallCopy& copy) {
@@ -274,14 +295,12 @@ long forward(ThreadBlock* t, const KernelSigcontext& m, const process::CallCopy&
     return -long{process::error_of(row, args)};
   if (effect == Effect::kMemory)
     return change_mappings(t, m, row, args);
-  if (m.rax == __NR_arch_prctl)
+  if (effect == Effect::kIdentity && m.rax == __NR_arch_prctl)
     return change_base(t, m);
-  if (m.rax == __NR_prctl && static_cast<int>(m.rdi) == PR_SET_TSC)
-    return set_time_stamps(t, m);
   if (!is_protected())
-    return forward_plain(t, m);
+    return forward_plain(t, m, effect);
   const Call call = call_with(t, m, copy.arguments());
-  const long result = copy.finish(forward_plain(t, call.context), {write_for_call, t});
+  const long result = copy.finish(forward_plain(t, call.context, effect), {write_for_call, t});
   return effect == Effect::kOpen && !is_errno(result) ? keep_if_harmless(result) : result;
 }
 
@@ -487,18 +506,16 @@ void make_guest_call(ThreadBlock* t, KernelUcontext* uc) {
   process::CallCopy copy(room);
   if (is_protected() && names_our_memory(t, m, copy))
     return answer(t, uc, kEfault);
-  if (answer_signal_call(t, uc))
-    return;
-  switch (m.rax) {
-  case __NR_clone:
-  case __NR_clone3:
-  case __NR_fork:
-  case __NR_vfork:
-  case __NR_execve:
-  case __NR_execveat:
-  case __NR_exit:
-  case __NR_exit_group:
+  switch (process::effect_of(process::policy_of(static_cast<uint32_t>(m.rax)),
+                             Arguments(m).values)) {
+  case process::Effect::kThread:
     return make_process_call(t, uc);
+  case process::Effect::kSignal:
+    if (answer_signal_call(t, uc))
+      return;
+    break;
+  default:
+    break;
   }
   make_plain_call(t, uc, m, copy);
 }

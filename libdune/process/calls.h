@@ -46,7 +46,8 @@ enum class Effect : uint8_t {
   kThread,
   // Handlers, masks, the alternate stack, waits with a mask: goes to the agent, as without a guest.
   kSignal,
-  // Closes, duplicates or renumbers descriptors: descriptor_policy() says for which to make it.
+  // Closes, duplicates, renumbers, lists or limits descriptors: descriptor_policy() says for which
+  // to make it, and its own code keeps ours out of what it says.
   kDescriptor,
   // Opens a file by name. One that is open for writing afterwards and is a thread of ours' memory
   // (memory_file_of()) is closed again, and the answer is EACCES, as where ptrace is not allowed.

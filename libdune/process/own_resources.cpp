@@ -147,7 +147,7 @@ std::optional<DescriptorRange> next_piece(DescriptorRange whole, Descriptor from
 
 Policy descriptor_policy(const Row& row, const long args[kMostArguments],
                          std::span<const DescriptorRange> ours) {
-  if (row.number == __NR_close_range)
+  if (row.effect == Effect::kDescriptor && row.number == __NR_close_range)
     return close_range_policy(args, ours);
   if (row.number == __NR_mmap && (args[3] & MAP_ANONYMOUS))
     return {};
