@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <sys/resource.h>
 #include <sys/time.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 
 const size_t kPage = 4096;
@@ -14,6 +15,24 @@ static size_t length;
 static atomic_flag failed_already = ATOMIC_FLAG_INIT;
 static atomic_int failure_written;
 static const struct Case* current;
+void (*clean_up)(void);
+static pid_t stops_at_failure; // the process, if it was told to
+
+enum { kStoppedAtFailure = 102 };
+
+// One write, so that lines of others do not come in between. By another call where that is what
+// has failed (broken_rows.py).
+static void print_result(void) {
+  char line[3000];
+  int n = snprintf(line, sizeof line, "%s: %s%s%s\n", current->name, failure_written ? failure : "",
+                   failure_written && length ? "; " : "",
+                   length            ? result
+                   : failure_written ? ""
+                                     : "ok");
+  struct iovec all = {line, (size_t)n};
+  if (write(STDOUT_FILENO, line, (size_t)n) != n && writev(STDOUT_FILENO, &all, 1) != n)
+    _exit(101);
+}
 
 void check_failed(const char* file, int line, const char* what, int error) {
   if (atomic_flag_test_and_set(&failed_already))
@@ -22,6 +41,14 @@ void check_failed(const char* file, int line, const char* what, int error) {
   snprintf(failure, sizeof failure, "FAILED %s:%d: %s (%s)", name ? name + 1 : file, line, what,
            strerror(error));
   failure_written = 1;
+  if (stops_at_failure && stops_at_failure == getpid()) {
+    print_result();
+    if (clean_up && fork() == 0) { // the system calls of a child are not the broken ones
+      clean_up();
+      _exit(0);
+    }
+    _exit(kStoppedAtFailure);
+  }
 }
 
 void say(const char* format, ...) {
@@ -35,18 +62,6 @@ void say(const char* format, ...) {
     length += (size_t)n;
   if (length >= sizeof result)
     length = sizeof result - 1;
-}
-
-// One write, so that lines of others do not come in between.
-static void print_result(void) {
-  char line[3000];
-  int n = snprintf(line, sizeof line, "%s: %s%s%s\n", current->name, failure_written ? failure : "",
-                   failure_written && length ? "; " : "",
-                   length            ? result
-                   : failure_written ? ""
-                                     : "ok");
-  if (write(STDOUT_FILENO, line, (size_t)n) != n)
-    _exit(101);
 }
 
 void case_ends(void) { print_result(); }
@@ -192,6 +207,7 @@ static int run_case(const struct Case* it) {
   atomic_flag_clear(&failed_already);
   as_at_start();
   it->run();
+  clean_up = NULL;
   as_at_start();
   print_result();
   return failure_written;
@@ -212,6 +228,11 @@ int main(int argc, char** argv) {
       printf("%s\t%s\t%s\n", cases[i].name, cases[i].kind == kAlone ? "alone" : "shared",
              cases[i].about);
     return 0;
+  }
+  if (argc > 1 && strcmp(argv[1], "--stop-at-failure") == 0) {
+    stops_at_failure = getpid();
+    --argc;
+    ++argv;
   }
   if (argc == 1)
     for (size_t i = 0; i < case_count; ++i)

@@ -45,6 +45,8 @@ __attribute__((format(printf, 1, 2))) void say(const char* format, ...);
 // Says the case's result now: it is about to end the process. The exit status is the rest of the
 // result.
 void case_ends(void);
+// What removes things from the system that would outlive a process which stops at a failure.
+extern void (*clean_up)(void);
 int role(const char* name); // see processes.c
 
 #define CHECK(holds)                                                                               \

@@ -368,7 +368,7 @@ static void a_step_over_a_system_call(void) {
                    :
                    : "rcx", "r11", "memory", "cc");
   say("%d steps, the first at %ld", steps, (long)(stepped[0] - (uint64_t)step_call));
-  CHECK(result == getpid());
+  CHECK(result == own_tid());
 }
 // A handler begins with AC as it was, and C code is not for that.
 void on_unaligned(int signal, siginfo_t* info, void* context);
@@ -479,7 +479,9 @@ static void dies_of_a_blocked_fault(void) {
   *(volatile char*)8 = 1;
 }
 static void dies_of_an_ignored_fault(void) {
-  signal(SIGFPE, SIG_IGN);
+  struct sigaction action;
+  CHECK(signal(SIGFPE, SIG_IGN) == SIG_DFL);
+  CHECK(sigaction(SIGFPE, NULL, &action) == 0 && action.sa_handler == SIG_IGN);
   case_ends();
   __asm__ volatile("idivl %%ecx" : : "a"(1), "d"(0), "c"(0) : "cc");
 }

@@ -421,6 +421,7 @@ static void brk_moves_the_end(void) {
 }
 static void brk_refuses_with_the_old_end(void) {
   char* end = (char*)syscall(SYS_brk, 0);
+  CHECK(end == sbrk(0));
   CHECK((char*)syscall(SYS_brk, (char*)1) == end);
   CHECK((char*)syscall(SYS_brk, (char*)(1ul << 46)) == end);
   struct rlimit old, small;
@@ -545,9 +546,16 @@ static void huge_tlb(void) {
 }
 
 // --- System V -----------------------------------------------------------------------------------
+static int segment;
+static void remove_segment(void) { shmctl(segment, IPC_RMID, NULL); }
+static int new_segment(size_t size) {
+  segment = shmget(IPC_PRIVATE, size, IPC_CREAT | 0600);
+  CHECK(segment >= 0);
+  clean_up = remove_segment;
+  return segment;
+}
 static void attached_segment(void) {
-  int id = shmget(IPC_PRIVATE, 3 * kPage, IPC_CREAT | 0600);
-  CHECK(id >= 0);
+  int id = new_segment(3 * kPage);
   char* p = shmat(id, NULL, 0);
   char* q = shmat(id, NULL, SHM_RDONLY);
   CHECK(shmctl(id, IPC_RMID, NULL) == 0);
@@ -562,7 +570,7 @@ static void attached_segment(void) {
   CHECK_FAILS((long)shmat(id, NULL, 0), EINVAL); // the last one is gone, and so is it
 }
 static void segment_over_a_mapping(void) {
-  int id = shmget(IPC_PRIVATE, kPage, IPC_CREAT | 0600);
+  int id = new_segment(kPage);
   char* p = new_pages(2);
   p[0] = 1, p[kPage] = 2;
   CHECK_FAILS((long)shmat(id, p, 0), EINVAL);
@@ -571,6 +579,33 @@ static void segment_over_a_mapping(void) {
   CHECK(shmctl(id, IPC_RMID, NULL) == 0 && shmdt(p) == 0);
   CHECK(access_raises(p, kRead) == SIGSEGV);
   munmap(p, 2 * kPage);
+}
+
+// --- Where nothing is ---------------------------------------------------------------------------
+// Between the heap and what mmap gives is a hole, wherever the kernel has put them.
+static const uintptr_t kHoleBegin = 0x6e0000000000, kHoleEnd = 0x700000000000;
+static void a_hole_is_one_to_every_call(void) {
+  unsigned char in_core;
+  for (uintptr_t at = kHoleBegin; at < kHoleEnd; at += 1ul << 32) {
+    void* p = (void*)at;
+    CHECK_FAILS(mincore(p, kPage, &in_core), ENOMEM);
+    CHECK_FAILS(msync(p, kPage, MS_ASYNC), ENOMEM);
+    CHECK_FAILS(mlock(p, kPage), ENOMEM);
+    CHECK_FAILS(mlock2(p, kPage, MLOCK_ONFAULT), ENOMEM);
+    CHECK_FAILS(munlock(p, kPage), ENOMEM);
+    CHECK_FAILS(madvise(p, kPage, MADV_NORMAL), ENOMEM);
+    CHECK_FAILS(mremap(p, kPage, 2 * kPage, MREMAP_MAYMOVE), EFAULT);
+    CHECK_FAILS(remap_file_pages(p, kPage, 0, 0, 0), EINVAL);
+    CHECK_FAILS(syscall(SYS_mbind, p, kPage, 1 /* MPOL_PREFERRED */, NULL, 0, 0), EFAULT);
+    CHECK_FAILS(pkey_mprotect(p, kPage, PROT_READ, -1), ENOMEM);
+    CHECK_FAILS(mprotect(p, kPage, PROT_READ), ENOMEM);
+  }
+}
+static void a_hole_can_be_unmapped(void) {
+  void* hole = (void*)kHoleBegin;
+  CHECK_FAILS(madvise(hole, kHoleEnd - kHoleBegin, MADV_DONTNEED), ENOMEM);
+  CHECK(munmap(hole, kHoleEnd - kHoleBegin) == 0);
+  CHECK(getppid() > 0); // and on it goes
 }
 
 // --- What else looks at mappings ----------------------------------------------------------------
@@ -697,7 +732,7 @@ const struct Case cases[] = {
     ROW(mmap_errors, mmap),
     ROW(private_file_is_copied, mmap pread64),
     ROW(shared_file_is_shared, mmap msync pwrite64),
-    ROW(shared_with_a_child, mmap fork clone),
+    ROW(shared_with_a_child, mmap clone),
     ROW(beyond_the_end_of_a_file, mmap ftruncate #PF),
     ROW(truncated_while_mapped, ftruncate fallocate),
     ROW(populated, mmap mincore),
@@ -705,7 +740,7 @@ const struct Case cases[] = {
     ROW(hint_above_47_bits, mmap),
     ROW(grows_down, mmap #PF),
     ROW(the_stack_grows, #PF),
-    ROW(the_kernel_writes_into_the_grown_stack, read #PF),
+    ROW(the_kernel_writes_into_the_grown_stack, read),
     ROW(unmapped_faults, munmap #PF),
     ROW(munmap_errors, munmap),
     ROW(moved_over_while_read, mremap),
@@ -721,24 +756,27 @@ const struct Case cases[] = {
     ROW(doubles_a_shared_one, mremap),
     ROW(mremap_errors, mremap),
     ROW(brk_moves_the_end, brk),
-    ROW(brk_refuses_with_the_old_end, brk setrlimit),
+    ROW(brk_refuses_with_the_old_end, brk prlimit64),
     ROW(dontneed_zeroes, madvise),
     ROW(dontneed_shows_the_file, madvise),
     ROW(dontneed_by_another_thread, madvise),
     ROW(remove_punches, madvise),
-    ROW(dontfork, madvise fork clone),
-    ROW(wiped_on_fork, madvise fork clone),
+    ROW(dontfork, madvise clone),
+    ROW(wiped_on_fork, madvise clone),
     ROW(populate_answers, madvise),
     ROW(madvise_errors, madvise),
-    ROW(huge_page_is_asked_for, madvise mprotect fork),
+    ROW(huge_page_is_asked_for, madvise mprotect clone),
     ROW(huge_tlb, mmap),
     ROW(attached_segment, shmat shmdt shmctl #PF),
     ROW(segment_over_a_mapping, shmat shmdt),
+    ROW(a_hole_is_one_to_every_call, mincore msync mlock mlock2 munlock madvise mremap
+                                         remap_file_pages mbind pkey_mprotect mprotect),
+    ROW(a_hole_can_be_unmapped, madvise munmap),
     ROW(mincore_answers, mincore),
     ROW(locked_memory, mlock munlock),
-    ROW(address_space_limit, setrlimit prlimit64 mmap),
-    ROW(copied_on_write_in_both, fork clone),
-    ROW(zero_page_is_read_then_written, mmap #PF),
+    ROW(address_space_limit, prlimit64 mmap),
+    ROW(copied_on_write_in_both, clone),
+    ROW(zero_page_is_read_then_written, mmap),
     ROW(the_kernel_faults_pages_in, read write),
     ROW(other_process_memory, process_vm_readv process_vm_writev),
     ROW(proc_self_mem, pread64 pwrite64),

@@ -186,6 +186,7 @@ static void a_path_up_to_the_hole(void) {
   open_all();
   memcpy(area + kPage - 4, "/tmp", 4); // no end within the page
   CHECK_FAILS(open(area + kPage - 4, O_RDONLY), EFAULT);
+  CHECK_FAILS(syscall(SYS_open, area + kPage - 4, O_RDONLY), EFAULT);
   memcpy(area + kPage - 5, "/tmp", 5);
   int fd = open(area + kPage - 5, O_RDONLY | O_CLOEXEC);
   CHECK(fd >= 0);

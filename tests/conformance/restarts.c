@@ -224,8 +224,8 @@ static void sleep_once(long (*call)(void), long number, void (*release)(void), i
   errno = 0;
   long result = call();
   int error = errno;
+  CHECK(seen == 1); // first: without it the thread does not end
   finish(thread);
-  CHECK(seen == 1);
   errno = error;
   if (release)
     CHECK(result == 1);
@@ -304,6 +304,7 @@ static void reap(void) {
 
 #define SLEEP(name, ends, number, call, before, release, after)                                    \
   static void name(void) {                                                                         \
+    clean_up = after;                                                                              \
     open_all();                                                                                    \
     before();                                                                                      \
     sleep_once(call, number, NULL, 0);                                                             \
@@ -381,8 +382,8 @@ static void a_write_that_has_begun_is_short(void) {
   struct Sleep sleep = {own_tid(), SYS_write, NULL};
   pthread_t thread = start(interrupts_a_write, &sleep);
   ssize_t n = write(pipe_ends[1], big, sizeof big);
-  finish(thread);
   CHECK(n > 0 && n < (ssize_t)sizeof big && seen == 1);
+  finish(thread);
   say("%zd", n);
   close_all();
 }

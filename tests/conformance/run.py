@@ -16,12 +16,16 @@ from pathlib import Path
 
 AREAS = ("faults", "instructions", "memory", "pointers", "processes", "restarts", "signals", "state", "threads")
 PATIENCE = 30  # seconds for the cases of an area: a hang, not a pace
+STOPPED_AT_FAILURE = "exit 102"  # of programs that were told to (--stop-at-failure)
 FOLDER = Path(__file__).resolve().parent
 
 
 class Case:
     def __init__(self, area, name, alone, about):
         self.area, self.name, self.alone, self.about = area, name, alone, about
+
+    def of(self, about):
+        return Case(self.area, self.name, self.alone, about)
 
 
 def read_cases(programs, areas):
@@ -57,7 +61,7 @@ def skip_if_absent(backend):
 
 def kill_all_of(first, mark):
     """Everything that was started with a command: its descendants, and what has its mark in the environment. A ddbg that is killed lets its
-    target go, and a target may have written over its environment. No session of their own: orphaned, they would not be stopped by SIGTSTP."""
+    target go, and a target may have written over its environment. First may be None. No session of their own: orphaned, they would not be stopped by SIGTSTP."""
     parents, marked = {}, {first}
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
@@ -78,17 +82,17 @@ def kill_all_of(first, mark):
                 pass  # gone meanwhile
 
 
-def run(command):
-    """Output and exit status of a command; the status is None if it did not end."""
+def run(command, more=None, patience=PATIENCE):
+    """Output and exit status of a command, with more in its environment; the status is None if it did not end."""
     mark = f"CONFORMANCE_RUN={uuid.uuid4().hex}"
     environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C", "HOME": os.environ.get("HOME", "/"),
-                   "TMPDIR": os.environ.get("TMPDIR", "/tmp"), "DEBUGINFOD_URLS": ""}
+                   "TMPDIR": os.environ.get("TMPDIR", "/tmp"), "DEBUGINFOD_URLS": "", **(more or {})}
     environment.update([mark.split("=")])
     # A group of its own, with a parent outside: in an orphaned one SIGTSTP stops nobody.
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                env=environment, process_group=0)
     try:
-        out, _ = process.communicate(timeout=PATIENCE)
+        out, _ = process.communicate(timeout=patience)
         return out.decode(errors="replace"), process.returncode
     except subprocess.TimeoutExpired:
         kill_all_of(process.pid, mark)
@@ -147,7 +151,8 @@ def results_of(runner, programs, cases):
             said = dict(re.findall(r"^(\w+\.\w+): (.*)$", out, re.MULTILINE))
             for name in rest:
                 if name not in said:
-                    results[name] = end
+                    if not said or end != STOPPED_AT_FAILURE:
+                        results[name] = end
                     break
                 results[name] = said[name]
             rest = [name for name in rest if name not in results]

@@ -104,6 +104,50 @@ static void close_range_closes_all_above(void) {
   CHECK_FAILS(syscall(SYS_close_range, 3, ~0u, 128), EINVAL);
   CHECK(kill(getpid(), 0) == 0); // and on it goes
 }
+// Among them those that something else in the process might have taken.
+static void numbers_that_are_not_open(void) {
+  struct rlimit limit;
+  CHECK(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+  int self = (int)syscall(SYS_pidfd_open, getpid(), 0);
+  CHECK(self >= 0);
+  const int commands[] = {F_GETFD,
+                          F_GETFL,
+                          F_GETLK,
+                          F_SETLK,
+                          F_SETLKW,
+                          F_OFD_GETLK,
+                          F_OFD_SETLK,
+                          F_OFD_SETLKW,
+                          F_SETOWN_EX,
+                          F_GETOWN_EX,
+                          17 /* F_GETOWNER_UIDS */,
+                          F_GET_RW_HINT,
+                          F_SET_RW_HINT,
+                          F_GET_FILE_RW_HINT,
+                          F_SET_FILE_RW_HINT};
+  const int first = (int)(limit.rlim_cur / 4 * 3);
+  for (int fd = first; fd < first + 50; ++fd) {
+    uint64_t room[8] = {0};
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; ++i)
+      CHECK_FAILS(fcntl(fd, commands[i], room), EBADF);
+    CHECK_FAILS(dup(fd), EBADF);
+    CHECK_FAILS(dup2(fd, fd), EBADF);
+    CHECK_FAILS(dup3(fd, 70, 0), EBADF);
+    CHECK_FAILS(syscall(SYS_pidfd_getfd, self, fd, 0), EBADF);
+  }
+  close(self);
+}
+// Of what a processor in a guest does not have, each asked for in the way that anybody may.
+static void descriptor_table_of_the_process(void) {
+  uint64_t entry = 0;
+  say("%ld", syscall(SYS_modify_ldt, 0, &entry, sizeof entry));
+}
+static void io_ports(void) {
+  say("%ld %ld", syscall(SYS_iopl, 0), syscall(SYS_ioperm, 0x80, 1, 0));
+}
+static void system_call_dispatch(void) {
+  say("%d", prctl(59 /* PR_SET_SYSCALL_USER_DISPATCH */, 0, 0, 0, 0));
+}
 static void close_one_by_one(void) {
   int highest;
   for (int fd = 3; fd < 20000; ++fd)
@@ -197,7 +241,7 @@ static void pidfd_of_itself(void) {
 // --- Who it is ----------------------------------------------------------------------------------
 static void ids_agree(void) {
   CHECK(syscall(SYS_getpid) == getpid() && own_tid() == getpid());
-  CHECK(getpgid(0) == getpgrp() && getsid(0) == getsid(getpid()));
+  CHECK(getpgid(0) == getpgrp() && getsid(0) == getsid(getpid()) && getsid(0) >= 0);
   uid_t real, effective, saved;
   CHECK(getresuid(&real, &effective, &saved) == 0 && real == getuid() && effective == geteuid());
   char link[64];
@@ -208,7 +252,7 @@ static void ids_agree(void) {
   CHECK_FAILS(setpgid(-1, 0), EINVAL);
 }
 static void groups_and_sessions(void) {
-  pid_t child = fork();
+  pid_t child = vfork();
   if (child == 0) {
     int wrong = setsid() != getpid();
     wrong |= (getpgrp() != getpid() || getsid(0) != getpid()) << 1;
@@ -298,13 +342,13 @@ static void persona(void) {
 static void limits(void) {
   struct rlimit a, b;
   for (int i = 0; i < RLIM_NLIMITS; ++i) {
-    CHECK(getrlimit(i, &a) == 0 && prlimit(0, i, NULL, &b) == 0);
+    CHECK(syscall(SYS_getrlimit, i, &a) == 0 && prlimit(0, i, NULL, &b) == 0);
     CHECK(a.rlim_cur == b.rlim_cur && a.rlim_max == b.rlim_max);
-    CHECK(setrlimit(i, &a) == 0);
+    CHECK(syscall(SYS_setrlimit, i, &a) == 0);
   }
   CHECK_FAILS(getrlimit(99, &a), EINVAL);
   a.rlim_cur = 2, a.rlim_max = 1;
-  CHECK_FAILS(setrlimit(RLIMIT_CORE, &a), EINVAL);
+  CHECK_FAILS(syscall(SYS_setrlimit, RLIMIT_CORE, &a), EINVAL);
 }
 static void working_directory_and_umask(void) {
   char before[4096], inside[4096];
@@ -382,31 +426,39 @@ static void seccomp_filter(void) {
   CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
   CHECK(prctl(PR_SET_SECCOMP, 2, &filter) == 0);
   CHECK_FAILS(syscall(SYS_getppid), 33);
+  lines[1].k = SYS_getpgrp;
+  CHECK(syscall(SYS_seccomp, 1 /* SECCOMP_SET_MODE_FILTER */, 0, &filter) == 0);
+  CHECK_FAILS(syscall(SYS_getppid), 33);
+  CHECK_FAILS(syscall(SYS_getpgrp), 33);
   CHECK(getpid() > 0 && prctl(PR_GET_SECCOMP) == 2);
 }
 
 #define AREA "state"
 const struct Case cases[] = {
-    ALONE(descriptors_at_the_start, open fcntl getdents64),
+    ALONE(descriptors_at_the_start, openat fcntl getdents64),
     ALONE(descriptors_in_small_parts, getdents),
-    ROW(the_lowest_is_taken, open openat close fcntl),
+    ROW(the_lowest_is_taken, openat close fcntl),
     ROW(dup2_takes_any, dup2 close),
     ALONE(close_range_closes_all_above, close_range),
     ALONE(close_one_by_one, close),
-    ALONE(threads_after_all_is_closed, close_range clone clone3 fork),
-    ROW(small_limit_of_descriptors, setrlimit prlimit64),
-    ROW(threads_and_children_without_descriptors, setrlimit prlimit64 clone clone3 fork),
+    ALONE(threads_after_all_is_closed, close_range clone clone3),
+    ROW(small_limit_of_descriptors, prlimit64),
+    ROW(threads_and_children_without_descriptors, prlimit64 clone clone3),
     ROW(descriptors_are_passed, sendmsg recvmsg),
     ROW(pidfd_of_itself, pidfd_open pidfd_getfd),
     ROW(ids_agree, getpid gettid getpgid getsid getresuid),
     ROW(groups_and_sessions, setsid),
-    ROW(not_traced, open read),
-    ROW(one_thread, open read),
+    ROW(not_traced, openat read),
+    ROW(one_thread, openat read),
     ROW(own_executable, readlink prctl),
-    ROW(command_line_and_auxiliary_vector, open read),
+    ROW(command_line_and_auxiliary_vector, openat read),
     ROW(names, prctl),
     ROW(prctl_answers, prctl),
     ALONE(no_new_privileges, prctl),
+    ROW(numbers_that_are_not_open, fcntl dup dup2 dup3 pidfd_getfd),
+    ROW(descriptor_table_of_the_process, modify_ldt),
+    ROW(io_ports, iopl ioperm),
+    ROW(system_call_dispatch, prctl),
     ROW(persona, personality),
     ROW(limits, getrlimit setrlimit prlimit64),
     ROW(working_directory_and_umask, chdir getcwd umask),
