@@ -506,8 +506,8 @@ void make_guest_call(ThreadBlock* t, KernelUcontext* uc) {
   process::CallCopy copy(room);
   if (is_protected() && names_our_memory(t, m, copy))
     return answer(t, uc, kEfault);
-  switch (process::effect_of(process::policy_of(static_cast<uint32_t>(m.rax)),
-                             Arguments(m).values)) {
+  const process::Row& row = process::policy_of(static_cast<uint32_t>(m.rax));
+  switch (process::effect_of(row, Arguments(m).values)) {
   case process::Effect::kThread:
     return make_process_call(t, uc);
   case process::Effect::kSignal:

@@ -598,6 +598,7 @@ static void a_hole_is_one_to_every_call(void) {
     CHECK_FAILS(remap_file_pages(p, kPage, 0, 0, 0), EINVAL);
     CHECK_FAILS(syscall(SYS_mbind, p, kPage, 1 /* MPOL_PREFERRED */, NULL, 0, 0), EFAULT);
     CHECK_FAILS(pkey_mprotect(p, kPage, PROT_READ, -1), ENOMEM);
+    CHECK(syscall(462 /* mseal */, p, kPage, 0) == -1 && (errno == ENOMEM || errno == ENOSYS));
     CHECK_FAILS(mprotect(p, kPage, PROT_READ), ENOMEM);
   }
 }
@@ -606,6 +607,29 @@ static void a_hole_can_be_unmapped(void) {
   CHECK_FAILS(madvise(hole, kHoleEnd - kHoleBegin, MADV_DONTNEED), ENOMEM);
   CHECK(munmap(hole, kHoleEnd - kHoleBegin) == 0);
   CHECK(getppid() > 0); // and on it goes
+}
+
+// --- Code that is replaced by what cannot be executed --------------------------------------------
+static void a_mapping_replaces_code(void) {
+  int fd = new_file(kPage);
+  CHECK(pwrite(fd, "\xc3", 1, 0) == 1); // ret
+  char* p = mmap(NULL, kPage, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0);
+  CHECK(p != MAP_FAILED && access_raises(p, kExecute) == 0);
+  CHECK(mmap(p, kPage, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, 0) == p);
+  CHECK(raises_at(p, kExecute, SIGSEGV, SEGV_ACCERR));
+  munmap(p, kPage);
+  close(fd);
+}
+static void a_segment_replaces_code(void) {
+  int id = new_segment(kPage);
+  char* p = shmat(id, NULL, SHM_EXEC);
+  CHECK(p != (void*)-1);
+  p[0] = (char)0xc3; // ret
+  CHECK(access_raises(p, kExecute) == 0);
+  CHECK(shmat(id, p, SHM_REMAP) == p);
+  CHECK(raises_at(p, kExecute, SIGSEGV, SEGV_ACCERR));
+  CHECK(shmdt(p) == 0);
+  remove_segment();
 }
 
 // --- What else looks at mappings ----------------------------------------------------------------
@@ -772,6 +796,8 @@ const struct Case cases[] = {
     ROW(a_hole_is_one_to_every_call, mincore msync mlock mlock2 munlock madvise mremap
                                          remap_file_pages mbind pkey_mprotect mprotect),
     ROW(a_hole_can_be_unmapped, madvise munmap),
+    ROW(a_mapping_replaces_code, mmap),
+    ROW(a_segment_replaces_code, shmat),
     ROW(mincore_answers, mincore),
     ROW(locked_memory, mlock munlock),
     ROW(address_space_limit, prlimit64 mmap),

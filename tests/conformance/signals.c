@@ -791,6 +791,44 @@ static void masks_of_polls(void) {
   close(epoll);
 }
 
+// Those that faults raise wait like any other if they are sent.
+static const int kOfFaults[] = {SIGTRAP, SIGSEGV, SIGBUS, SIGFPE, SIGILL};
+static void timedwait_takes_those_of_faults(void) {
+  struct timespec none = {0, 0};
+  for (size_t i = 0; i < sizeof kOfFaults / sizeof *kOfFaults; ++i) {
+    sigset_t set = set_of(kOfFaults[i]);
+    siginfo_t info;
+    block(kOfFaults[i]);
+    CHECK(send_to_self(kOfFaults[i]) == 0);
+    CHECK(sigtimedwait(&set, &info, &none) == kOfFaults[i]);
+    CHECK_FAILS(sigtimedwait(&set, &info, &none), EAGAIN);
+  }
+}
+static void waits_let_in_those_of_faults(void) {
+  sigset_t nothing;
+  sigemptyset(&nothing);
+  struct timespec second = {1, 0};
+  int epoll = epoll_create1(EPOLL_CLOEXEC);
+  struct epoll_event event;
+  for (size_t i = 0; i < sizeof kOfFaults / sizeof *kOfFaults; ++i) {
+    const int signal = kOfFaults[i];
+    expect(signal, 0);
+    block(signal);
+    CHECK(send_to_self(signal) == 0);
+    CHECK_FAILS(ppoll(NULL, 0, &second, &nothing), EINTR);
+    CHECK(send_to_self(signal) == 0);
+    CHECK_FAILS(pselect(0, NULL, NULL, NULL, &second, &nothing), EINTR);
+    CHECK(send_to_self(signal) == 0);
+    CHECK_FAILS(epoll_pwait(epoll, &event, 1, 1000, &nothing), EINTR);
+    CHECK(send_to_self(signal) == 0);
+    CHECK_FAILS(syscall(441 /* epoll_pwait2 */, epoll, &event, 1, &second, &nothing, 8), EINTR);
+    CHECK(send_to_self(signal) == 0);
+    CHECK_FAILS(sigsuspend(&nothing), EINTR);
+    CHECK(seen == 5 && blocked(signal));
+  }
+  close(epoll);
+}
+
 // --- signalfd -----------------------------------------------------------------------------------
 static void signalfd_reads(void) {
   sigset_t set = set_of(SIGUSR1);
@@ -1085,6 +1123,8 @@ const struct Case cases[] = {
     ROW(suspend_replaces_the_mask, rt_sigsuspend),
     ROW(pause_ends, pause),
     ROW(masks_of_polls, ppoll pselect6 epoll_pwait),
+    ROW(timedwait_takes_those_of_faults, rt_sigtimedwait),
+    ROW(waits_let_in_those_of_faults, ppoll pselect6 epoll_pwait epoll_pwait2 rt_sigsuspend),
     ROW(signalfd_reads, signalfd4 read),
     ROW(signalfd_errors, signalfd4),
     ROW(signalfd_wakes_a_reader, signalfd4 read),
