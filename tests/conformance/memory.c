@@ -1,5 +1,5 @@
 // Memory: mappings and what they allow, from the manual pages of mmap, mprotect, mremap, brk,
-// madvise, shmat, mincore, mlock.
+// madvise, shmat, mincore, mlock. Long because it is one table of many small cases.
 #include "conformance.h"
 
 #include <fcntl.h>
