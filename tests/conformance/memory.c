@@ -597,7 +597,7 @@ static void a_hole_is_one_to_every_call(void) {
     CHECK_FAILS(mremap(p, kPage, 2 * kPage, MREMAP_MAYMOVE), EFAULT);
     CHECK_FAILS(remap_file_pages(p, kPage, 0, 0, 0), EINVAL);
     CHECK_FAILS(syscall(SYS_mbind, p, kPage, 1 /* MPOL_PREFERRED */, NULL, 0, 0), EFAULT);
-    CHECK_FAILS(pkey_mprotect(p, kPage, PROT_READ, -1), ENOMEM);
+    CHECK_FAILS(syscall(SYS_pkey_mprotect, p, kPage, PROT_READ, -1), ENOMEM); // libc has mprotect
     CHECK(syscall(462 /* mseal */, p, kPage, 0) == -1 && (errno == ENOMEM || errno == ENOSYS));
     CHECK_FAILS(mprotect(p, kPage, PROT_READ), ENOMEM);
   }
