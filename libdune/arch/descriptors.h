@@ -36,12 +36,17 @@ struct [[gnu::packed]] Gate {
   uint32_t reserved;
 };
 
-// An interrupt gate. `callable`: ring 3 may raise it by INT n, not only the processor.
-constexpr Gate interrupt_gate(TargetAddr to, uint16_t selector, uint8_t stack, bool callable) {
+enum class GateType : uint8_t {
+  kInterrupt = 0xe, // IF is 0 in the handler
+  kTrap = 0xf,      // and there as it was
+};
+// `callable`: ring 3 may raise it by INT n, not only the processor.
+constexpr Gate make_gate(GateType type, TargetAddr to, uint16_t selector, uint8_t stack,
+                         bool callable) {
   return {static_cast<uint16_t>(to.value),
           selector,
           stack,
-          static_cast<uint8_t>(0x8e | (callable ? 0x60 : 0)),
+          static_cast<uint8_t>(0x80 | static_cast<uint8_t>(type) | (callable ? 0x60 : 0)),
           static_cast<uint16_t>(to.value >> 16),
           static_cast<uint32_t>(to.value >> 32),
           0};

@@ -36,17 +36,21 @@ Status build_tables(Guest& g, std::span<const Handler> handlers) {
     uint8_t* stub = m.stubs + v * kStubSize;
     g.ops.write_call(stub, static_cast<uint8_t>(v));
     const bool callable = v == kVectorBreakpoint || v == kVectorOverflow;
-    m.idt.gates[v] = interrupt_gate(address_of(stub), kKernelCode, kHostCallStack, callable);
+    m.idt.gates[v] =
+        make_gate(GateType::kInterrupt, address_of(stub), kKernelCode, kHostCallStack, callable);
   }
   g.ops.write_call(m.stubs + kSystemCallStub * kStubSize, kSystemCallStub);
   constexpr uint8_t kSwitchTables[] = {0x0f, 0x22, 0xd8, // mov %rax, %cr3
                                        0x58,             // pop %rax
                                        0x48, 0xcf};      // iretq
   __builtin_memcpy(m.switch_tables, kSwitchTables, sizeof kSwitchTables);
-  const uint16_t segment = g.placement == Placement::kRing3 ? kUserCode : kKernelCode;
+  // In ring 3 an iretq leaves IF as it is: the program would go on with interrupts off, and then
+  // nobody could tell that an exception is held by that none can be delivered (kvm.cpp).
+  const bool in_ring3 = g.placement == Placement::kRing3;
   for (const Handler& h : handlers)
     m.idt.gates[h.vector] =
-        interrupt_gate(h.entry, segment, kHandlerStack, h.vector == kVectorBreakpoint);
+        make_gate(in_ring3 ? GateType::kTrap : GateType::kInterrupt, h.entry,
+                  in_ring3 ? kUserCode : kKernelCode, kHandlerStack, h.vector == kVectorBreakpoint);
 
   if (auto ok = map_own(g, &m.idt, kPageRead); !ok)
     return ok;

@@ -387,9 +387,11 @@ void store(Registers& r, const kvm_run& run) {
 }
 
 // An exception on its way into the guest when the run was interrupted: KVM would deliver it with
-// whatever registers the next run has. It is taken back, and told as one without a handler. (For
-// int3 and into, whose rip is behind them already, KVM does not say that it holds one; but then no
-// interrupt could be delivered, though they are allowed.)
+// whatever registers the next run has. It is taken back, and told as one without a handler.
+//
+// Of int3 and into KVM does not say that it holds one; but then no interrupt could be delivered,
+// though they are allowed. Where ring 0 is emulated, rip is behind the instruction already. Where
+// it is hardware, rip is still at it, and it comes again.
 bool take_held_exception(Cpu& c, Exit& e) {
   kvm_run& run = run_of(c);
   kvm_vcpu_events events{};
@@ -400,14 +402,16 @@ bool take_held_exception(Cpu& c, Exit& e) {
   const bool silent = soft && (c.regs.eflags & kEflagsInterrupts) && !events.interrupt.shadow;
   if (!events.exception.injected && !silent)
     return false;
-  e = {Why::kTrap, vector};
+  const bool comes_again = silent && c.guest->placement == Placement::kRing0;
+  if (!comes_again)
+    e = {Why::kTrap, vector};
   if (events.exception.has_error_code)
     e.error = events.exception.error_code;
   if (vector == kVectorPageFault)
     e.address = run.s.regs.sregs.cr2;
   events.exception = {};
   events.flags = 0;
-  return control(c.fd, KVM_SET_VCPU_EVENTS, &events) == 0;
+  return control(c.fd, KVM_SET_VCPU_EVENTS, &events) == 0 && !comes_again;
 }
 
 void interrupt_kvm(Cpu& c) { __atomic_store_n(&run_of(c).immediate_exit, 1, __ATOMIC_RELAXED); }
@@ -456,8 +460,11 @@ Exit run_kvm(Cpu& c) {
     __atomic_store_n(&run.immediate_exit, first, __ATOMIC_RELAXED);
     return leaving ? host_call(c, stub_number(*c.guest, c.regs.rip), run.s.regs.sregs.cr2) : e;
   }
-  if (result == -kEfault)
-    return {Why::kUnbacked};
+  if (result == -kEfault) { // perhaps of a page that the delivery of an exception needs
+    Exit e{Why::kUnbacked};
+    take_held_exception(c, e);
+    return e;
+  }
   if (is_errno(result))
     return {Why::kBroken, 0, static_cast<uint64_t>(-result)};
   if (run.exit_reason == KVM_EXIT_IO) {

@@ -4,6 +4,7 @@
 #include "libdune/arch/syscall.h"
 
 #include <atomic>
+#include <chrono>
 #include <csignal>
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -283,6 +284,54 @@ TEST_P(Guests, SignalInterruptsASpinningThread) {
     rounds.wait(round);
   }
   spinner.join();
+  sigaction(SIGUSR1, &before, nullptr);
+}
+
+// A trap that is on its way when the run is interrupted belongs to the program, not to what the
+// thread does next: as for a signal whose handler begins then.
+TEST_P(Guests, InterruptedTrapIsTheProgramsAndComesOnce) {
+  g_interrupted = &handling_->cpu;
+  g_guest = &handling_->guest;
+  struct sigaction action {
+  }, before;
+  action.sa_handler = [](int) { g_guest.load()->ops.interrupt(*g_interrupted); };
+  sigaction(SIGUSR1, &action, &before);
+  std::atomic<bool> done = false;
+  std::thread sender([&, tid = gettid()] {
+    while (!done) {
+      tgkill(getpid(), tid, SIGUSR1);
+      std::this_thread::sleep_for(std::chrono::microseconds(20));
+    }
+  });
+  constexpr uint64_t kTraps = 200'000;
+  Registers& r = handling_->cpu.regs;
+  start_at(handling_->cpu, snippet_traps, stack_ + sizeof stack_);
+  r.rbx = kTraps;
+  uint64_t told = 0, interrupted = 0;
+  for (Exit e{Why::kInterrupted}; e.why != Why::kSystemCall && !HasFailure();) {
+    e = run_mapped(*handling_);
+    if (e.why == Why::kTrap) {
+      EXPECT_EQ(e.vector, kVectorBreakpoint);
+      EXPECT_EQ(r.rip, reinterpret_cast<uint64_t>(snippet_traps) + 1);
+      ++told;
+    }
+    constexpr uint64_t kPage = 4096;
+    const bool handles = r.rip - reinterpret_cast<uint64_t>(snippet_handler) < kPage;
+    if (e.why != Why::kInterrupted || handles)
+      continue;
+    ++interrupted;
+    const Registers program = r;
+    start_at(handling_->cpu, snippet_call, stack_ + sizeof stack_);
+    Exit other{Why::kInterrupted};
+    while (other.why == Why::kInterrupted)
+      other = run_mapped(*handling_);
+    EXPECT_EQ(other.why, Why::kSystemCall);
+    r = program;
+  }
+  EXPECT_EQ(r.r15 + told, kTraps);
+  EXPECT_GT(interrupted, 0u);
+  done = true;
+  sender.join();
   sigaction(SIGUSR1, &before, nullptr);
 }
 
