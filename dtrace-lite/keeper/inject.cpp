@@ -78,9 +78,10 @@ ImageHeader image_header() {
   return header;
 }
 
-// The guest's room may lie anywhere, so it is far from where the kernel puts what has no place yet.
+// The guest's room may lie anywhere, so it is far from where the kernel puts what has no place yet;
+// but within what the sanitizers leave to the program (ThreadSanitizer ends it otherwise).
 uint64_t place_of_guest(const std::vector<MapEntry>& maps, uint64_t size) {
-  constexpr uint64_t kHighest = 0x6f00'0000'0000, kStep = 1ull << 36;
+  constexpr uint64_t kHighest = 0x7e90'0000'0000, kStep = 1ull << 36;
   uint64_t at = kHighest;
   const auto taken = [&](const MapEntry& m) {
     return m.range.begin.value < at + size && at < m.range.end.value;

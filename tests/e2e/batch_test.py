@@ -223,6 +223,14 @@ class Counts(unittest.TestCase):
         self.assertIn("condition evaluated in the target 4000 times", outcome.out, msg=outcome.err)
 
 
+    def test_nor_does_a_sanitizer_change_that(self):
+        for sanitizer in "thread", "address":
+            with self.subTest(sanitizer):
+                outcome = ddbg(["break add_one if total < 0", "run", "info breakpoints"], [program(f"threads_{sanitizer}")])
+                self.assertIn("condition evaluated in the target 4000 times", outcome.out, msg=outcome.out + outcome.err)
+                self.assertIn("total=4000\n", outcome.out)
+
+
 class Damage(unittest.TestCase):
     def test_a_value_larger_than_memory_is_an_error(self):
         ours = ddbg(["break f", "run", "print h", "info locals", "continue"], [program("huge")])
