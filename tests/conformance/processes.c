@@ -313,7 +313,8 @@ static void exec_of_a_script(void) {
 }
 static void fexec(void) {
   int fd = open(self, O_RDONLY | O_CLOEXEC);
-  char* arguments[] = {self, (char*)"--as", (char*)"exit7", NULL};
+  char* arguments[] = {self, (char*)"--as", (char*)"faults", NULL};
+  block(SIGTRAP), block(SIGSEGV);
   case_ends();
   syscall(SYS_execveat, fd, "", arguments, environ, 0x1000 /* AT_EMPTY_PATH */);
 }

@@ -432,6 +432,23 @@ static void seccomp_filter(void) {
   CHECK_FAILS(syscall(SYS_getpgrp), 33);
   CHECK(getpid() > 0 && prctl(PR_GET_SECCOMP) == 2);
 }
+static void seccomp_filter_on_masks(void) {
+  struct {
+    uint16_t code;
+    uint8_t jt, jf;
+    uint32_t k;
+  } lines[] = {{0x20, 0, 0, 0},
+               {0x15, 0, 1, SYS_rt_sigprocmask},
+               {0x06, 0, 0, 0x00050000 | 33},
+               {0x06, 0, 0, 0x7fff0000}};
+  struct {
+    unsigned short length;
+    void* lines;
+  } filter = {4, lines};
+  CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+  CHECK(prctl(PR_SET_SECCOMP, 2, &filter) == 0);
+  CHECK_FAILS(syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, NULL, 8), 33);
+}
 
 #define AREA "state"
 const struct Case cases[] = {
@@ -467,5 +484,6 @@ const struct Case cases[] = {
     ROW(machine, uname getrandom),
     ROW(capabilities, capget),
     ALONE(seccomp_filter, prctl seccomp),
+    ALONE(seccomp_filter_on_masks, prctl),
 };
 const size_t case_count = sizeof cases / sizeof *cases;
