@@ -241,7 +241,9 @@ inline void hold_back(SignalSet signals) {
 void handle_kick_signal();       // by us, whatever the program has for it
 void install_action(int signal); // the kernel's disposition from the program's and the policy
 void refresh_policy();
-KernelSiginfo chosen_signal(uint32_t signal); // what the front end has a thread resumed with
+// What the front end has a thread resumed with; 0: nothing, also if the program has written there.
+uint32_t signal_to_deliver(const ThreadBlock*);
+KernelSiginfo chosen_signal(uint32_t signal);
 // Runs the program's handler, or does what the default is. uc is the program's context.
 void deliver(ThreadBlock*, KernelUcontext*, KernelSiginfo*, uint64_t counted);
 void deliver_pending(ThreadBlock*, KernelUcontext*);

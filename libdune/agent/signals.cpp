@@ -321,6 +321,11 @@ void deliver_pending(ThreadBlock* t, KernelUcontext* uc) {
     signal_at_program(t, uc, &info, 0);
 }
 
+uint32_t signal_to_deliver(const ThreadBlock* t) {
+  const uint32_t signal = *const_cast<const volatile uint32_t*>(&slot_of(t).signal);
+  return signal <= kSignalCount ? signal : 0;
+}
+
 KernelSiginfo chosen_signal(uint32_t signal) {
   KernelSiginfo info{};
   info.signal = static_cast<int32_t>(signal);
@@ -373,9 +378,10 @@ void signal_at_program(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info, 
     park(t, uc, StopReason::kSignal);
     if (!counted && uc->mcontext.rip == rip)
       counted = rip; // the stop was reported here: a site at this address is stepped over
-    pass = slot.signal != 0;
-    if (pass && static_cast<int>(slot.signal) != signal)
-      *info = chosen_signal(slot.signal);
+    const uint32_t chosen = signal_to_deliver(t);
+    pass = chosen != 0;
+    if (pass && static_cast<int>(chosen) != signal)
+      *info = chosen_signal(chosen);
   } else if (takes_part(t) && (policy & kSignalPrint)) {
     notice(NoticeKind::kSignal, slot_of(t).tid, static_cast<uint32_t>(signal));
   }

@@ -349,7 +349,7 @@ void go_on(ThreadBlock* t, KernelUcontext* uc, uint64_t counted) {
 }
 
 void go_on_after_stop(ThreadBlock* t, KernelUcontext* uc, uint64_t counted) {
-  const uint32_t wanted = slot_of(t).signal;
+  const uint32_t wanted = signal_to_deliver(t);
   // The user has seen the thread here: a site at this address, even one set meanwhile, is behind
   // it.
   if (uc->mcontext.rip == t->stop_rip)
