@@ -296,7 +296,7 @@ static void detached_threads(void) {
     pthread_t thread;
     CHECK(pthread_create(&thread, &attributes, sleeps_in_futex, &word) == 0);
   }
-  while (tasks() != before)
+  while (tasks() > before) // one of the case before may have been ending then
     sched_yield();
   pthread_attr_destroy(&attributes);
 }
@@ -508,7 +508,7 @@ const struct Case cases[] = {
     ROW(child_with_another_signal, clone wait4),
     ROW(thread_local_values, clone3),
     ROW(ids_of_threads, gettid getpid clone3),
-    ROW(count_of_threads, clone3 exit),
+    ALONE(count_of_threads, clone3 exit),
     ROW(list_of_threads, getdents64 clone3),
     ROW(threads_beside_own_descriptors, unshare clone3),
     ROW(set_tid_address_answers, set_tid_address prctl),

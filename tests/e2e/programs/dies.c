@@ -105,7 +105,6 @@ int main(int count, char** arguments) {
     pthread_create(&thread, NULL, crash, NULL);
     while (!ready[kThreads])
       sched_yield();
-    go = 1;
   }
   printf("ready %d\n", getpid());
   fflush(stdout);
@@ -116,6 +115,5 @@ int main(int count, char** arguments) {
   }
   if (!strcmp(how, "abort"))
     abort();
-  atomic_int now = 1;
-  crash_with(base_of(kThreads + 1), &now, &now);
+  crash_with(base_of(kThreads + 1), &go, &go); // and so does the other one, if there is one
 }
