@@ -539,7 +539,7 @@ const struct Case cases[] = {
     ROW(red_zone_over_a_breakpoint, #BP rt_sigreturn),
     ROW(red_zone_over_system_calls, getpid sched_yield gettid rt_sigpending),
     ROW(registers_over_plain_calls, getpid gettid read),
-    ROW(registers_over_memory_calls, mprotect madvise munmap brk),
+    ROW(registers_over_memory_calls, mprotect madvise munmap),
     ROW(registers_over_signal_calls, rt_sigprocmask rt_sigpending rt_sigaction sigaltstack),
     ROW(registers_over_waits, rt_sigtimedwait nanosleep ppoll sched_yield),
     ROW(unknown_calls, syscall),

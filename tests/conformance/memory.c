@@ -582,8 +582,9 @@ static void segment_over_a_mapping(void) {
 }
 
 // --- Where nothing is ---------------------------------------------------------------------------
-// Between the heap and what mmap gives is a hole, wherever the kernel has put them.
-static const uintptr_t kHoleBegin = 0x6e0000000000, kHoleEnd = 0x700000000000;
+// Between the heap and what mmap gives is a hole, wherever the kernel has put them. (In Dune mode
+// it is where the agent has its room.)
+static const uintptr_t kHoleBegin = 0x7e0000000000, kHoleEnd = 0x7ec000000000;
 static void a_hole_is_one_to_every_call(void) {
   unsigned char in_core;
   for (uintptr_t at = kHoleBegin; at < kHoleEnd; at += 1ul << 32) {

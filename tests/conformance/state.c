@@ -432,7 +432,7 @@ static void seccomp_filter(void) {
   CHECK_FAILS(syscall(SYS_getpgrp), 33);
   CHECK(getpid() > 0 && prctl(PR_GET_SECCOMP) == 2);
 }
-static void seccomp_filter_on_masks(void) {
+static void seccomp_filter_on_signals(void) {
   struct {
     uint16_t code;
     uint8_t jt, jf;
@@ -448,6 +448,9 @@ static void seccomp_filter_on_masks(void) {
   CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
   CHECK(prctl(PR_SET_SECCOMP, 2, &filter) == 0);
   CHECK_FAILS(syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, NULL, 8), 33);
+  lines[1].k = SYS_sigaltstack;
+  CHECK(syscall(SYS_seccomp, 1 /* SECCOMP_SET_MODE_FILTER */, 0, &filter) == 0);
+  CHECK_FAILS(syscall(SYS_sigaltstack, NULL, NULL), 33);
 }
 
 #define AREA "state"
@@ -484,6 +487,6 @@ const struct Case cases[] = {
     ROW(machine, uname getrandom),
     ROW(capabilities, capget),
     ALONE(seccomp_filter, prctl seccomp),
-    ALONE(seccomp_filter_on_masks, prctl),
+    ALONE(seccomp_filter_on_signals, prctl seccomp),
 };
 const size_t case_count = sizeof cases / sizeof *cases;

@@ -268,8 +268,10 @@ static void names_of_threads(void) {
   finish(start(names_itself, NULL));
   CHECK(prctl(PR_GET_NAME, after) == 0 && strcmp(before, after) == 0);
 }
+static atomic_int cancelled;
 static void* is_cancelled(void* fd) {
   char byte;
+  cancelled = gettid();
   while (read(*(int*)fd, &byte, 1) == 1)
     ;
   return NULL;
@@ -278,7 +280,11 @@ static void cancelled_in_a_call(void) {
   int ends[2];
   CHECK(pipe2(ends, O_CLOEXEC) == 0);
   for (int i = 0; i < 20; ++i) {
+    cancelled = 0;
     pthread_t thread = start(is_cancelled, &ends[0]);
+    while (!cancelled)
+      sched_yield();
+    wait_until_in_call(cancelled, SYS_read);
     CHECK(pthread_cancel(thread) == 0);
     void* result;
     CHECK(pthread_join(thread, &result) == 0 && result == PTHREAD_CANCELED);
