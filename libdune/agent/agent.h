@@ -18,6 +18,10 @@ namespace dune::agent {
 
 extern "C" AgentConfig agent_config;
 
+// What the monitor (monitor.cpp) runs for a breakpoint lies together, on a page: every trap goes
+// that way.
+#define DUNE_OF_MONITOR [[gnu::section(".text.monitor")]]
+
 // A signal that waits for a thread of this slot, or, with kNone, for any.
 struct Waiting {
   KernelSiginfo info;
@@ -145,7 +149,7 @@ bool read_user(ThreadBlock*, void* to, uint64_t from, uint64_t size);
 bool write_user(ThreadBlock*, uint64_t to, const void* from, uint64_t size);
 
 // sites.cpp
-session::Site* find_site(uint64_t address);
+DUNE_OF_MONITOR session::Site* find_site(uint64_t address);
 enum class Place {
   kProgram, // outside our code, or translated to the program's own address
   kUnclear, // inside a copy or the agent, where the program's state cannot be named
@@ -162,7 +166,7 @@ enum class Verdict { kPass, kStop, kBusy };
 Verdict run_records(ThreadBlock*, session::Site*, const KernelUcontext*);
 // True: no record of the site wants anything of the hit, and that has been counted. Else nothing
 // has been.
-bool pass_records(ThreadBlock*, const session::Site*, const Registers&);
+DUNE_OF_MONITOR bool pass_records(ThreadBlock*, const session::Site*, const Registers&);
 // Behind an access to what the record watches. `before`: the value that the thread has seen just
 // before it; null: not known.
 Verdict run_watch(ThreadBlock*, uint32_t record, const KernelUcontext*, const uint64_t* before);

@@ -49,6 +49,7 @@ agent_enter_call:
 
 // Guarded agent_guarded_call(uint64_t function, const void* argument, ThreadBlock*)
 // Calls function(argument). A fault inside it arrives at 1: (see recover_guard in signals.cpp).
+    .pushsection .text.monitor, "ax"
     .globl agent_guarded_call
     .balign 16
 agent_guarded_call:
@@ -80,6 +81,7 @@ agent_guarded_call:
     pop %rbx
     pop %rbp
     ret
+    .popsection
 
 // long agent_set_altstack(const KernelStack*, KernelStack* before)
     .globl agent_set_altstack

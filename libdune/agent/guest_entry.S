@@ -8,6 +8,7 @@
 // stack. Ring 0 where ring 0 is hardware, else ring 3. A signal may take the thread out of the
 // guest at any instruction: guest_loop.cpp (leave_monitor) knows where the program's registers are
 // then, and by which entry it came.
+    .pushsection .text.monitor, "ax"
     .globl agent_monitor_step, agent_monitor_breakpoint
     .balign 16
 agent_monitor_step:
@@ -68,6 +69,7 @@ agent_monitor_pass:
     ud2
 agent_monitor_attention:
     ud2
+    .popsection
 
 // void agent_resume(const KernelUcontext*)
     .globl agent_resume

@@ -69,7 +69,7 @@ bool pass_watches(ThreadBlock* t, MonitorFrame& frame) {
 
 // Null: the host side has to look. Else the trap is dealt with, and frame->trap says where to go
 // on.
-extern "C" ThreadBlock* agent_on_monitor_trap(MonitorFrame* frame) {
+extern "C" DUNE_OF_MONITOR ThreadBlock* agent_on_monitor_trap(MonitorFrame* frame) {
   ThreadBlock* t = current();
   Registers& r = frame->regs;
   r.rip = frame->trap.rip;
