@@ -549,7 +549,7 @@ static void huge_tlb(void) {
 static int segment;
 static void remove_segment(void) { shmctl(segment, IPC_RMID, NULL); }
 static int new_segment(size_t size) {
-  segment = shmget(IPC_PRIVATE, size, IPC_CREAT | 0600);
+  segment = shmget(IPC_PRIVATE, size, IPC_CREAT | 0700);
   CHECK(segment >= 0);
   clean_up = remove_segment;
   return segment;
