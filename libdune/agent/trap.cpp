@@ -11,6 +11,7 @@
 //   past watches  block.past_watches: TF set to run one instruction with the watched pages that it
 //             accesses (guest_watch.cpp)
 #include "libdune/agent/guest_loop.h"
+#include "libdune/arch/prefixes.h"
 
 namespace dune::agent {
 
@@ -214,22 +215,8 @@ uint64_t opcode_at(ThreadBlock* t, uint64_t rip) {
   constexpr uint64_t kMaxInstruction = 15;
   uint8_t byte;
   for (uint64_t i = 0; i < kMaxInstruction && read_user(t, &byte, rip + i, 1); ++i)
-    switch (byte) {
-    case 0x26: // segments
-    case 0x2e:
-    case 0x36:
-    case 0x3e:
-    case 0x64:
-    case 0x65:
-    case 0x66: // operand and address size
-    case 0x67:
-    case 0xf2:
-    case 0xf3:
-      continue;
-    default:
-      if ((byte & 0xf0) != 0x40) // REX
-        return rip + i;
-    }
+    if (!is_legacy_prefix(byte) && !is_rex(byte))
+      return rip + i;
   return 0;
 }
 

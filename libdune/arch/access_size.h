@@ -3,6 +3,8 @@
 // move their data with, not for all. Freestanding-clean.
 #pragma once
 
+#include "libdune/arch/prefixes.h"
+
 #include <cstdint>
 #include <span>
 
@@ -153,29 +155,14 @@ constexpr uint32_t access_size(std::span<const uint8_t> code) {
   Opcode o;
   uint64_t at = 0;
   const auto left = [&](uint64_t n) { return code.size() - at >= n; };
-  for (bool more = true; more && left(1); at += more) {
-    switch (code[at]) {
-    case 0x66:
-      o.has_66 = true;
-      if (!o.mandatory)
-        o.mandatory = 0x66;
-      break;
-    case 0xf2:
-    case 0xf3:
+  for (; left(1) && (is_legacy_prefix(code[at]) || code[at] == kPrefixLock); ++at) {
+    if (code[at] == kPrefixRepne || code[at] == kPrefixRep)
       o.mandatory = code[at];
-      break;
-    case 0x26:
-    case 0x2e:
-    case 0x36:
-    case 0x3e:
-    case 0x64:
-    case 0x65:
-    case 0x67:
-    case 0xf0:
-      break;
-    default:
-      more = false;
-    }
+    if (code[at] != kPrefixOperandSize)
+      continue;
+    o.has_66 = true;
+    if (!o.mandatory)
+      o.mandatory = kPrefixOperandSize;
   }
   constexpr uint8_t kMandatory[] = {0, 0x66, 0xf3, 0xf2};
   if (left(4) && code[at] == 0xc5) { // VEX of two bytes
@@ -191,7 +178,7 @@ constexpr uint32_t access_size(std::span<const uint8_t> code) {
     o.code = code[at + 3];
     return (code[at + 1] & 0x1f) == 1 ? of_two_bytes(o, true) : 0;
   }
-  if (left(1) && (code[at] & 0xf0) == 0x40) { // REX
+  if (left(1) && is_rex(code[at])) {
     o.w = code[at] & 8;
     ++at;
   }
