@@ -70,25 +70,16 @@ uint32_t merge(Source source, uint32_t kvm, uint32_t host) {
   return source == kKvm ? kvm : source == kHost ? host : kvm & host;
 }
 
-// How many subleaves there are; 0: the leaf has none.
-uint32_t subleaf_count(uint32_t leaf, Cpuid host) {
-  constexpr uint32_t kMost = 16;
-  // Lists that end with an entry of no type (leaf 0x18 says how many it has).
-  const bool caches = leaf == 4 || leaf == kExtended + 0x1d;
-  const bool topology = leaf == 0xb || leaf == 0x1f || leaf == kExtended + 0x26;
-  if (leaf == 0x18) {
-    const uint32_t last = host(leaf, 0).eax;
-    return (last < kMost ? last : kMost - 1) + 1;
-  }
-  if (!caches && !topology)
-    return 0;
-  uint32_t count = 0;
-  for (; count < kMost; ++count) {
-    const CpuidWords w = host(leaf, count);
-    if (!(caches ? w.eax & 0x1f : w.ecx & 0xff00))
-      break;
-  }
-  return count + 1; // the one that ends it, too
+bool is_of_caches(uint32_t leaf) { return leaf == 4 || leaf == kExtended + 0x1d; }
+bool is_of_topology(uint32_t leaf) {
+  return leaf == 0xb || leaf == 0x1f || leaf == kExtended + 0x26;
+}
+bool has_subleaves(uint32_t leaf) {
+  return is_of_caches(leaf) || is_of_topology(leaf) || leaf == 0x18;
+}
+// The entry without a type that ends such a list.
+bool ends_list(uint32_t leaf, const CpuidWords& w) {
+  return (is_of_caches(leaf) && !(w.eax & 0x1f)) || (is_of_topology(leaf) && !(w.ecx & 0xff00));
 }
 
 class Table {
@@ -124,9 +115,17 @@ private:
 };
 
 void add_leaf(Table& table, uint32_t leaf, Cpuid host) {
-  const uint32_t subleaves = subleaf_count(leaf, host);
-  for (uint32_t i = 0; i == 0 || i < subleaves; ++i)
-    table.add(leaf, i, subleaves != 0, host(leaf, i));
+  constexpr uint32_t kMost = 16;
+  CpuidWords w = host(leaf, 0);
+  table.add(leaf, 0, has_subleaves(leaf), w);
+  if (!has_subleaves(leaf))
+    return;
+  // That one leaf says how many more there are.
+  const uint32_t last = leaf != 0x18 ? kMost : w.eax < kMost ? w.eax : kMost - 1;
+  for (uint32_t i = 1; i <= last && !ends_list(leaf, w); ++i) {
+    w = host(leaf, i);
+    table.add(leaf, i, true, w);
+  }
 }
 
 } // namespace
