@@ -410,48 +410,42 @@ static void capabilities(void) {
   CHECK_FAILS(syscall(SYS_capget, &header, data), EINVAL);
   CHECK(header.version == 0x20080522);
 }
-static void seccomp_filter(void) {
+// Lets a call fail with 33, all others pass.
+struct RefusingFilter {
   struct {
     uint16_t code;
     uint8_t jt, jf;
     uint32_t k;
-  } lines[] = {{0x20, 0, 0, 0},
-               {0x15, 0, 1, SYS_getppid},
-               {0x06, 0, 0, 0x00050000 | 33},
-               {0x06, 0, 0, 0x7fff0000}};
+  } lines[4];
   struct {
     unsigned short length;
     void* lines;
-  } filter = {4, lines};
+  } program;
+};
+static void* refuse(struct RefusingFilter* f, uint32_t number) {
+  *f = (struct RefusingFilter){{{0x20, 0, 0, 0},
+                                {0x15, 0, 1, number},
+                                {0x06, 0, 0, 0x00050000 | 33},
+                                {0x06, 0, 0, 0x7fff0000}},
+                               {4, f->lines}};
+  return &f->program;
+}
+// One filter by each of the calls that install one.
+static void confine(uint32_t refused_first, uint32_t refused_then) {
+  struct RefusingFilter filter;
   CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-  CHECK(prctl(PR_SET_SECCOMP, 2, &filter) == 0);
-  CHECK_FAILS(syscall(SYS_getppid), 33);
-  lines[1].k = SYS_getpgrp;
-  CHECK(syscall(SYS_seccomp, 1 /* SECCOMP_SET_MODE_FILTER */, 0, &filter) == 0);
-  CHECK_FAILS(syscall(SYS_getppid), 33);
-  CHECK_FAILS(syscall(SYS_getpgrp), 33);
+  CHECK(prctl(PR_SET_SECCOMP, 2, refuse(&filter, refused_first)) == 0);
+  CHECK_FAILS(syscall(refused_first, 0, NULL, NULL, 8), 33);
+  CHECK(syscall(SYS_seccomp, 1 /* SECCOMP_SET_MODE_FILTER */, 0, refuse(&filter, refused_then)) ==
+        0);
+  CHECK_FAILS(syscall(refused_first, 0, NULL, NULL, 8), 33);
+  CHECK_FAILS(syscall(refused_then, NULL, NULL), 33);
+}
+static void seccomp_filter(void) {
+  confine(SYS_getppid, SYS_getpgrp);
   CHECK(getpid() > 0 && prctl(PR_GET_SECCOMP) == 2);
 }
-static void seccomp_filter_on_signals(void) {
-  struct {
-    uint16_t code;
-    uint8_t jt, jf;
-    uint32_t k;
-  } lines[] = {{0x20, 0, 0, 0},
-               {0x15, 0, 1, SYS_rt_sigprocmask},
-               {0x06, 0, 0, 0x00050000 | 33},
-               {0x06, 0, 0, 0x7fff0000}};
-  struct {
-    unsigned short length;
-    void* lines;
-  } filter = {4, lines};
-  CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-  CHECK(prctl(PR_SET_SECCOMP, 2, &filter) == 0);
-  CHECK_FAILS(syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, NULL, 8), 33);
-  lines[1].k = SYS_sigaltstack;
-  CHECK(syscall(SYS_seccomp, 1 /* SECCOMP_SET_MODE_FILTER */, 0, &filter) == 0);
-  CHECK_FAILS(syscall(SYS_sigaltstack, NULL, NULL), 33);
-}
+static void seccomp_filter_on_signals(void) { confine(SYS_rt_sigprocmask, SYS_sigaltstack); }
 
 #define AREA "state"
 const struct Case cases[] = {

@@ -12,15 +12,13 @@ import run  # noqa: E402
 import storms  # noqa: E402
 
 PROGRAMS = Path(os.environ["CONFORMANCE_PROGRAMS"])
-DDBG = Path(os.environ["DDBG_BUILD"], "dtrace-lite/ddbg/ddbg")
-ADDED = [DDBG, DDBG.with_name("ddbg-keeper"), Path("/usr/lib/x86_64-linux-gnu/libcapstone.so.4"), *PROGRAMS.iterdir()]
-# Neither does the emulator as a processor does, nor has a shell on a pipe groups of processes.
+# A shell on a pipe has no groups of processes for it.
 NOT_THERE = ("signals.stopped_by_the_terminals_signal",)
 
 
 class InTheMachine(machine.MachineTest):
     def shell(self):
-        added = [word for path in ADDED if path.is_file() for word in ("--add", str(path))]
+        added = machine.adding(machine.DDBG, machine.KEEPER, machine.CAPSTONE, *filter(Path.is_file, PROGRAMS.iterdir()))
         return machine.Shell(self, "--kernel", OPTIONS.kernel, "--la57", OPTIONS.la57, "--smp", str(OPTIONS.smp), "--timeout", "7000", *added)
 
     def test_cases(self):
@@ -29,7 +27,7 @@ class InTheMachine(machine.MachineTest):
         exceptions = {**run.read_exceptions(run.FOLDER / "exceptions.txt", "kvm"), **run.read_exceptions(run.FOLDER / "exceptions.txt", "kvm.vm")}
         with self.shell() as shell:
             native = run.results_of(run.Native(shell.run), PROGRAMS, cases)
-            guest = run.results_of(run.Ddbg(DDBG, "kvm", shell.run), PROGRAMS, cases)
+            guest = run.results_of(run.Ddbg(machine.DDBG, "kvm", shell.run), PROGRAMS, cases)
         self.assertGreater(len(cases), 0)
         found = list(run.differences(native, guest, "kvm", exceptions))
         self.assertFalse(found, "\n".join(found))
@@ -39,7 +37,7 @@ class InTheMachine(machine.MachineTest):
         for name in storms.STORMS:
             with self.subTest(name), self.shell() as shell:
                 count = storms.STORMS[name][1] if OPTIONS.full else storms.STORMS[name][0] // 10
-                out, end = run.Ddbg(DDBG, "kvm", lambda command: shell.run(command, 6000)).run(PROGRAMS / name, [str(count)])
+                out, end = run.Ddbg(machine.DDBG, "kvm", lambda command: shell.run(command, 6000)).run(PROGRAMS / name, [str(count)])
                 self.assertEqual(end, "exit 0", out[-2000:])
                 self.assertEqual(out.count("\nerrors "), 1, out[-2000:])
         self.nothing_is_left()

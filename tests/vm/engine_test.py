@@ -14,22 +14,18 @@ from terminal import PROMPT, Terminal  # noqa: E402
 ENGINE_TEST = os.environ["ENGINE_TEST"]
 TARGETS = os.environ["DDBG_TEST_TARGETS"]
 SPIN = os.path.join(os.environ["E2E_PROGRAMS"], "spin")
-FOLDER = os.path.join(os.environ["DDBG_BUILD"], "dtrace-lite/ddbg")
-DDBG, KEEPER = os.path.join(FOLDER, "ddbg"), os.path.join(FOLDER, "ddbg-keeper")
-CAPSTONE = "/usr/lib/x86_64-linux-gnu/libcapstone.so.4"  # loaded when it is needed
 PYTHON = "/usr/bin/python3"  # stepped only up to where it would need more than its libraries
 # The emulated processor takes some 500 us for a signal of a program in a guest, and 200 us for a breakpoint that the host side sees.
 SCALE = "DDBG_TEST_STORM_US=2000 DDBG_TEST_HITS=2000"
-TESTS = f"{SCALE} DDBG_TEST_BACKEND=kvm DDBG_KEEPER={KEEPER} {ENGINE_TEST} --gtest_filter='%s'"
-STARTED = f"{DDBG} -q -nx -iex 'set confirm off' -iex 'set pagination off' -iex 'handle SIGUSR1 nostop noprint' --backend kvm"
+TESTS = f"{SCALE} DDBG_TEST_BACKEND=kvm DDBG_KEEPER={machine.KEEPER} {ENGINE_TEST} --gtest_filter='%s'"
+STARTED = f"{machine.DDBG} -q -nx -iex 'set confirm off' -iex 'set pagination off' -iex 'handle SIGUSR1 nostop noprint' --backend kvm"
 
 
 class Engine(machine.MachineTest):
     def setUp(self):
         super().setUp()
         targets = [entry.path for entry in os.scandir(TARGETS) if entry.is_file() and os.access(entry.path, os.X_OK)]
-        added = [word for path in (ENGINE_TEST, DDBG, KEEPER, CAPSTONE, PYTHON, SPIN, *targets) if os.path.exists(path)
-                 for word in ("--add", path)]
+        added = machine.adding(ENGINE_TEST, machine.DDBG, machine.KEEPER, machine.CAPSTONE, PYTHON, SPIN, *targets)
         command = [*machine.VM, "qemu", "--smap", "off", "--kernel", OPTIONS.kernel, "--la57", OPTIONS.la57, "--smp", str(OPTIONS.smp),
                    *added, "--", "sh"]
         self.terminal = Terminal(command, self.env, patience=machine.PATIENCE)

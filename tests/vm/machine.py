@@ -10,9 +10,17 @@ import unittest
 import uuid
 
 VM = [sys.executable, "-B", os.environ["DDBG_VM"], "--build", os.environ["DDBG_BUILD"]]
+DDBG = os.path.join(os.environ["DDBG_BUILD"], "dtrace-lite/ddbg/ddbg")
+KEEPER = DDBG + "-keeper"
+CAPSTONE = "/usr/lib/x86_64-linux-gnu/libcapstone.so.4"  # loaded when it is needed
 PATIENCE = 280  # seconds, for a start on a busy machine too: a failure, not a pace
 NOT_AVAILABLE = 77
 CACHE = None  # main() sets it
+
+
+def adding(*paths):
+    """scripts/vm's options for files that the command opens, as far as they are there."""
+    return [word for path in paths if os.path.exists(path) for word in ("--add", str(path))]
 
 
 class MachineTest(unittest.TestCase):
