@@ -74,6 +74,18 @@ inline session::Header& header() { return the_session().header; }
 inline session::SiteTable& site_table() {
   return *reinterpret_cast<session::SiteTable*>(agent_config.code_table);
 }
+inline session::Site* find_site(uint64_t address) {
+  session::SiteTable& table = site_table();
+  for (uint32_t i = session::site_hash(address), n = 0; n < session::kSiteHashSize;
+       i = (i + 1) % session::kSiteHashSize, ++n) {
+    uint32_t entry = table.hash[i].load(std::memory_order_acquire);
+    if (entry == 0 || entry > session::kSites)
+      return nullptr;
+    if (table.sites[entry - 1].address == address)
+      return &table.sites[entry - 1];
+  }
+  return nullptr;
+}
 inline ThreadBlock* block_at(uint32_t slot) {
   return reinterpret_cast<ThreadBlock*>(block_of_slot(agent_config.stacks, slot));
 }
@@ -115,12 +127,49 @@ private:
   std::atomic<uint32_t>& word_;
 };
 
-// entry.S
 struct Guarded {
   uint64_t value;
   uint64_t faulted;
 };
-extern "C" Guarded agent_guarded_call(uint64_t function, const void* argument, ThreadBlock*);
+// Calls function(argument). A fault in it arrives at 1:, with the stack as it was (take_guard) and
+// nothing else. Inline, because the monitor computes each condition so: what the caller does not
+// need is not saved for it.
+inline Guarded guarded_call(uint64_t function, const void* argument, ThreadBlock* t) {
+  uint64_t faulted;
+  ThreadBlock* block = t;
+  asm volatile(
+      "lea 1f(%%rip), %%rdx\n\t"
+      "mov %%rdx, %c[rip](%%rbx)\n\t"
+      "mov %%rsp, %c[rsp](%%rbx)\n\t"
+      "mov %%rbp, %c[rbp](%%rbx)\n\t"
+      "lea -128(%%rsp), %%rsp\n\t" // below the red zone
+      "and $-16, %%rsp\n\t"
+      "call *%%rax\n\t"
+      "mov %c[rsp](%%rbx), %%rsp\n\t"
+      "xor %%edx, %%edx\n\t"
+      "jmp 2f\n"
+      "1:\n\t"
+      "mov $1, %%edx\n"
+      "2:"
+      : "+a"(function), "=&d"(faulted), "+b"(block), "+D"(argument)
+      : [rip] "i"(offsetof(ThreadBlock, guard_rip)), [rsp] "i"(offsetof(ThreadBlock, guard_rsp)),
+        [rbp] "i"(offsetof(ThreadBlock, guard_rbp))
+      : "rcx", "rsi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "memory", "cc");
+  t->guard_rip = 0;
+  return {function, faulted};
+}
+// Whether a guarded call has faulted; `to`, of KernelSigcontext or Registers, goes on behind it.
+bool take_guard(ThreadBlock* t, auto& to) {
+  if (!t || !t->guard_rip)
+    return false;
+  to.rip = t->guard_rip;
+  to.rsp = t->guard_rsp;
+  to.rbp = t->guard_rbp;
+  t->guard_rip = 0;
+  return true;
+}
+
+// entry.S
 // Hidden, here and at the handlers: the address of a function that could be elsewhere is read
 // through the GOT, and in this image the linker would make that an absolute address.
 extern "C" [[gnu::visibility("hidden")]] void agent_restorer();
@@ -149,7 +198,6 @@ bool read_user(ThreadBlock*, void* to, uint64_t from, uint64_t size);
 bool write_user(ThreadBlock*, uint64_t to, const void* from, uint64_t size);
 
 // sites.cpp
-DUNE_OF_MONITOR session::Site* find_site(uint64_t address);
 enum class Place {
   kProgram, // outside our code, or translated to the program's own address
   kUnclear, // inside a copy or the agent, where the program's state cannot be named
@@ -164,9 +212,6 @@ void leave_stepped_call(ThreadBlock*, KernelUcontext*);
 // slot's fired list and returns kStop. kBusy: another stop came first; nothing was counted.
 enum class Verdict { kPass, kStop, kBusy };
 Verdict run_records(ThreadBlock*, session::Site*, const KernelUcontext*);
-// True: no record of the site wants anything of the hit, and that has been counted. Else nothing
-// has been.
-DUNE_OF_MONITOR bool pass_records(ThreadBlock*, const session::Site*, const Registers&);
 // Behind an access to what the record watches. `before`: the value that the thread has seen just
 // before it; null: not known.
 Verdict run_watch(ThreadBlock*, uint32_t record, const KernelUcontext*, const uint64_t* before);
@@ -208,7 +253,11 @@ void give_back(ThreadBlock*, KernelUcontext*, const KernelSiginfo* undelivered =
 
 // stop.cpp
 bool claim_stop(ThreadBlock*);
-bool stop_wanted(const ThreadBlock*); // somebody's stop is on, and this thread has to park
+inline bool
+stop_wanted(const ThreadBlock* t) { // somebody's stop is on, and this thread has to park
+  return takes_part(t) && header().stop_request.load() && !slot_of(t).exempt.load() &&
+         !header().abandoned.load(std::memory_order_relaxed);
+}
 // Parks until the front end lets go; registers go to the session and come back. Afterwards the
 // slot's action has been taken over into the block.
 // False: the stop was over before it was told to go on, and it goes on with what it was doing.

@@ -47,42 +47,6 @@ agent_enter_call:
     lea agent_on_enter_call(%rip), %rcx
     jmp call_and_restore
 
-// Guarded agent_guarded_call(uint64_t function, const void* argument, ThreadBlock*)
-// Calls function(argument). A fault inside it arrives at 1: (see recover_guard in signals.cpp).
-    .pushsection .text.monitor, "ax"
-    .globl agent_guarded_call
-    .balign 16
-agent_guarded_call:
-    push %rbp
-    push %rbx
-    push %r12
-    push %r13
-    push %r14
-    push %r15
-    push %rdx                    // seventh push: the stack is 16-byte aligned for the call
-    lea 1f(%rip), %rax
-    mov %rax, ThreadBlock_guard_rip(%rdx)
-    mov %rsp, ThreadBlock_guard_rsp(%rdx)
-    mov %rdi, %rax
-    mov %rsi, %rdi
-    call *%rax
-    xor %edx, %edx
-    jmp 2f
-1:
-    xor %eax, %eax
-    mov $1, %edx
-2:
-    pop %rcx
-    movq $0, ThreadBlock_guard_rip(%rcx)
-    pop %r15
-    pop %r14
-    pop %r13
-    pop %r12
-    pop %rbx
-    pop %rbp
-    ret
-    .popsection
-
 // long agent_set_altstack(const KernelStack*, KernelStack* before)
     .globl agent_set_altstack
     .balign 16

@@ -44,21 +44,16 @@ agent_monitor_saved:
 agent_monitor_commit:
     cmpl $0, ThreadBlock_attention(%rax)
     jne agent_monitor_attention
+    // Of those that the call has left as they were, none is read again.
     mov Registers_rax(%rsp), %rax
-    mov Registers_rbx(%rsp), %rbx
     mov Registers_rcx(%rsp), %rcx
     mov Registers_rdx(%rsp), %rdx
     mov Registers_rsi(%rsp), %rsi
     mov Registers_rdi(%rsp), %rdi
-    mov Registers_rbp(%rsp), %rbp
     mov Registers_r8(%rsp), %r8
     mov Registers_r9(%rsp), %r9
     mov Registers_r10(%rsp), %r10
     mov Registers_r11(%rsp), %r11
-    mov Registers_r12(%rsp), %r12
-    mov Registers_r13(%rsp), %r13
-    mov Registers_r14(%rsp), %r14
-    mov Registers_r15(%rsp), %r15
     add $(Registers_SIZE + 8), %rsp # and the vector
     iretq
     .globl agent_monitor_end

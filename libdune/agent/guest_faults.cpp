@@ -95,7 +95,7 @@ bool make_vsyscall(ThreadBlock* t, const backend::Exit& e, KernelSigcontext& m) 
     return false;
   // By the kernel itself, which may have been told that there is no such page.
   const VsyscallArguments arguments{m.rip, m.rdi, m.rsi};
-  const Guarded made = agent_guarded_call(reinterpret_cast<uint64_t>(call_vsyscall), &arguments, t);
+  const Guarded made = guarded_call(reinterpret_cast<uint64_t>(call_vsyscall), &arguments, t);
   if (made.faulted)
     return false;
   m.rax = made.value;

@@ -338,16 +338,6 @@ bool is_in_monitor(const ThreadBlock* t, const Registers& regs) {
   return in_agent_text(regs.rip) || monitor_stack(t).value - regs.rsp < kMonitorStackSize;
 }
 
-// A condition that faults, as recover_guard does it for the host side.
-bool recover_monitor(ThreadBlock* t, Registers& regs) {
-  if (!t->guard_rip)
-    return false;
-  regs.rip = t->guard_rip;
-  regs.rsp = t->guard_rsp;
-  t->guard_rip = 0;
-  return true;
-}
-
 // Behind a call that was made from a displaced copy: in the program, for of the copy's jump there
 // one more trap would come to a program that has set the trap flag.
 void leave_copy_of_call(ThreadBlock* t, KernelUcontext* uc) {
@@ -409,7 +399,7 @@ void run_once(ThreadBlock* t) {
   if (g.in_monitor) {
     if (e.why == Why::kUnbacked)
       (void)!guest_room().memory.unbacked(g.faults);
-    if (e.why == Why::kTrap && !recover_monitor(t, g.cpu.regs))
+    if (e.why == Why::kTrap && !take_guard(t, g.cpu.regs))
       broken(e, g.cpu.regs);
     return;
   }

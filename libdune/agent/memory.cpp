@@ -34,7 +34,7 @@ bool guarded_copy(ThreadBlock* t, void* to, const void* from, uint64_t size) {
     do_copy(&c);
     return true;
   }
-  return !agent_guarded_call(reinterpret_cast<uint64_t>(do_copy), &c, t).faulted;
+  return !guarded_call(reinterpret_cast<uint64_t>(do_copy), &c, t).faulted;
 }
 } // namespace
 

@@ -3,12 +3,35 @@
 // more to come. Everything else it leaves, uncounted, to the host side (trap.cpp). It runs on a
 // stack of its own, where the home of the thread is not touched.
 #include "libdune/agent/guest_loop.h"
+#include "libdune/agent/records.h"
 
 namespace dune::agent {
 
 using namespace session;
 
 namespace {
+
+// True: no record of the site wants anything of the hit, and that has been counted. Else nothing
+// has been.
+bool pass_records(ThreadBlock* t, const Site* site, const Registers& regs) {
+  const uint32_t tid = slot_of(t).tid;
+  uint32_t passed[kMaxFired], count = 0;
+  uint32_t index = site->first_record.load(std::memory_order_acquire);
+  for (uint32_t n = 0; index < kRecords && n < kRecords; ++n) {
+    const Record& r = the_session().records[index];
+    const uint32_t this_index = index;
+    index = r.next.load(std::memory_order_acquire);
+    if ((r.flags.load(std::memory_order_relaxed) & kRecordParkOnly) || !applies(r, tid, regs.rsp))
+      continue;
+    bool faulted;
+    if (count == kMaxFired || condition_holds(t, r, regs, &faulted))
+      return false;
+    passed[count++] = this_index;
+  }
+  for (uint32_t i = 0; i < count; ++i)
+    count_evaluation(the_session().records[passed[i]], false);
+  return true;
+}
 
 bool pass_site(ThreadBlock* t, MonitorFrame& frame) {
   Registers& r = frame.regs;

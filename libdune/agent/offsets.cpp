@@ -23,9 +23,6 @@ int main() {
   OFFSET(ThreadBlock, call_regs);
   OFFSET(ThreadBlock, parent);
   OFFSET(ThreadBlock, call_mask);
-  OFFSET(ThreadBlock, guard_rip);
-  OFFSET(ThreadBlock, guard_rsp);
-  OFFSET(ThreadBlock, guard_rbp);
   OFFSET(ThreadBlock, attention);
   OFFSET(ThreadBlock, has_signal);
   OFFSET(ThreadBlock, call_number);

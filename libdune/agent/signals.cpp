@@ -214,16 +214,6 @@ bool enter_handler(ThreadBlock* t, KernelUcontext* uc, const KernelSiginfo* info
   return true;
 }
 
-// A fault inside a compiled condition or a guarded copy: back to agent_guarded_call's landing.
-bool recover_guard(ThreadBlock* t, KernelUcontext* uc) {
-  if (!t || !t->guard_rip)
-    return false;
-  uc->mcontext.rip = t->guard_rip;
-  uc->mcontext.rsp = t->guard_rsp;
-  t->guard_rip = 0;
-  return true;
-}
-
 } // namespace
 
 SignalSet program_mask(const ThreadBlock* t, SignalSet kernel_mask) {
@@ -447,7 +437,7 @@ namespace {
 // Every signal but SIGTRAP, a kick by signal included.
 void on_signal(ThreadBlock* t, KernelUcontext* uc, int signal, KernelSiginfo* info) {
   const bool fault = (kSynchronous & signal_bit(signal)) && info->code > 0;
-  if (fault && recover_guard(t, uc))
+  if (fault && take_guard(t, uc->mcontext))
     return;
   if (is_queued_kick(*info))
     return on_kick(t, uc, KickedBy::kSignal);
@@ -471,7 +461,7 @@ extern "C" void agent_on_signal(int signal, KernelSiginfo* info, KernelUcontext*
   ThreadBlock* t = current();
   const bool fault = (kSynchronous & signal_bit(signal)) && info->code > 0;
   if (in_guest(t) && runs_agent(uc) &&
-      ((fault && recover_guard(t, uc)) || record_signal(t, *info, uc)))
+      ((fault && take_guard(t, uc->mcontext)) || record_signal(t, *info, uc)))
     return;
   if (end_access(t, uc, info)) // its trap, which the signal came in place of
     return agent_on_trap(info->signal, info, uc);

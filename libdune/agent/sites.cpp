@@ -1,23 +1,10 @@
-// Sites: finding the one that trapped, deciding what its records want, and naming the program's
+// Sites: deciding what the records of the one that trapped want, and naming the program's
 // instruction pointer when a thread is inside a displaced copy.
-#include "libdune/agent/agent.h"
+#include "libdune/agent/records.h"
 
 namespace dune::agent {
 
 using namespace session;
-
-Site* find_site(uint64_t address) {
-  SiteTable& table = site_table();
-  for (uint32_t i = site_hash(address), n = 0; n < kSiteHashSize;
-       i = (i + 1) % kSiteHashSize, ++n) {
-    uint32_t entry = table.hash[i].load(std::memory_order_acquire);
-    if (entry == 0 || entry > kSites)
-      return nullptr;
-    if (table.sites[entry - 1].address == address)
-      return &table.sites[entry - 1];
-  }
-  return nullptr;
-}
 
 void leave_stepped_call(ThreadBlock* t, KernelUcontext* uc) {
   KernelSigcontext& m = uc->mcontext;
@@ -146,34 +133,12 @@ Place to_program(ThreadBlock* t, KernelUcontext* uc, uint64_t* counted) {
 
 namespace {
 
-// The condition's answer; counts nothing. `faulted`: it could not be computed.
-bool condition_holds(ThreadBlock* t, const Record& r, const Registers& regs, bool* faulted) {
-  *faulted = false;
-  if (!r.condition)
-    return true;
-  Guarded g = agent_guarded_call(r.condition, &regs, t);
-  *faulted = g.faulted;
-  return g.faulted || g.value; // as gdb: an error in a condition stops
-}
-
-bool applies(const Record& r, uint32_t tid, uint64_t rsp) {
-  return (r.flags.load(std::memory_order_relaxed) & kRecordEnabled) &&
-         (!r.only_tid || r.only_tid == tid) && rsp >= r.min_stack_pointer;
-}
-
 bool take_ignore(Record& r) {
   uint64_t left = r.ignore_count.load(std::memory_order_relaxed);
   while (left)
     if (r.ignore_count.compare_exchange_weak(left, left - 1, std::memory_order_relaxed))
       return true;
   return false;
-}
-
-void count_evaluation(Record& r, bool faulted) {
-  if (r.condition)
-    r.evaluations.fetch_add(1, std::memory_order_relaxed);
-  if (faulted)
-    r.faults.fetch_add(1, std::memory_order_relaxed);
 }
 
 } // namespace
@@ -233,26 +198,6 @@ Verdict run_records(ThreadBlock* t, Site* site, const KernelUcontext* uc) {
   }
   slot.fired_count = fired_count;
   return Verdict::kStop;
-}
-
-bool pass_records(ThreadBlock* t, const Site* site, const Registers& regs) {
-  const uint32_t tid = slot_of(t).tid;
-  uint32_t passed[kMaxFired], count = 0;
-  uint32_t index = site->first_record.load(std::memory_order_acquire);
-  for (uint32_t n = 0; index < kRecords && n < kRecords; ++n) {
-    const Record& r = the_session().records[index];
-    const uint32_t this_index = index;
-    index = r.next.load(std::memory_order_acquire);
-    if ((r.flags.load(std::memory_order_relaxed) & kRecordParkOnly) || !applies(r, tid, regs.rsp))
-      continue;
-    bool faulted;
-    if (count == kMaxFired || condition_holds(t, r, regs, &faulted))
-      return false;
-    passed[count++] = this_index;
-  }
-  for (uint32_t i = 0; i < count; ++i)
-    count_evaluation(the_session().records[passed[i]], false);
-  return true;
 }
 
 namespace {

@@ -35,11 +35,6 @@ void post_event() {
     syscall_of(__NR_futex, reinterpret_cast<uint64_t>(&header().event_seq), FUTEX_WAKE, 0x7fffffff);
 }
 
-bool stop_wanted(const ThreadBlock* t) {
-  return takes_part(t) && header().stop_request.load() && !slot_of(t).exempt.load() &&
-         !header().abandoned.load(std::memory_order_relaxed);
-}
-
 bool claim_stop(ThreadBlock* t) {
   Header& h = header();
   if (stop_wanted(t))
