@@ -291,7 +291,10 @@ inline void hold_back(SignalSet signals) {
   syscall_of(__NR_rt_sigprocmask, kSigBlock, reinterpret_cast<uint64_t>(&signals), 0,
              sizeof signals);
 }
-void handle_kick_signal();       // by us, whatever the program has for it
+inline void set_kernel_action(int signal, const KernelSigaction& action) {
+  syscall_of(__NR_rt_sigaction, signal, reinterpret_cast<uint64_t>(&action), 0, 8);
+}
+KernelSigaction kick_action();   // handled by us, whatever the program has for it
 void install_action(int signal); // the kernel's disposition from the program's and the policy
 void refresh_policy();
 // What the front end has a thread resumed with; 0: nothing, also if the program has written there.

@@ -12,9 +12,33 @@ __attribute__((section(".config"), used)) AgentConfig agent_config = {};
 extern const char agent_text_size[], agent_image_size[], agent_total_size[];
 }
 
+namespace {
+
+// Where agent_take_process goes on behind a kick that nobody waited for.
+void* unawaited[5];
+
+// Vector state as the kernel has put it into a signal's frame; a handler begins with none.
+void load_vectors(const KernelSigcontext& m) {
+  if (agent_config.xstate_size > kFpLegacySize)
+    asm volatile("xrstor64 (%0)" ::"r"(m.fpstate), "a"(-1), "d"(-1) : "memory");
+  else
+    asm volatile("fxrstor64 (%0)" ::"r"(m.fpstate) : "memory");
+}
+
+// The thread has its registers, vector state and mask, and is still on its way back, which needs no
+// more than that: by rt_sigreturn a call that the kernel goes on with by restart_syscall would end.
+void on_kick_of_take(int signal, KernelSiginfo* info, KernelUcontext* uc) {
+  if (!unawaited[0] || !in_agent_text(uc->mcontext.rip) || !is_queued_kick(*info))
+    return agent_on_signal(signal, info, uc);
+  load_vectors(uc->mcontext);
+  __builtin_longjmp(unawaited, 1);
+}
+
+} // namespace
+
 // Reads what the program has set up so far (at birth: what it inherited), then takes the handlers.
-// The kick at the end stops the thread where the keeper waits for it; should the keeper be gone, it
-// must not kill: so it has a handler of ours until a thread comes in.
+// The kick at the end stops the thread where the keeper waits for it, and it does not go on here.
+// Should the keeper be gone the kick comes, and must neither kill nor be noticed.
 extern "C" const Away* agent_take_process(const Away* back) {
   current()->passthrough = 1;
   for (int signal = 1; signal <= kSignalCount; ++signal)
@@ -22,8 +46,14 @@ extern "C" const Away* agent_take_process(const Away* back) {
                8);
   refresh_policy();
   open_process_guest();
-  handle_kick_signal();
-  send_to_self(kick_by(kKickSignal));
+  KernelSigaction action = kick_action();
+  if (!__builtin_setjmp(unawaited)) {
+    action.handler = reinterpret_cast<uint64_t>(&on_kick_of_take);
+    action.flags &= ~kSaOnstack; // the program may be using what it has
+    set_kernel_action(kKickSignal, action);
+    send_to_self(kick_by(kKickSignal));
+  }
+  set_kernel_action(kKickSignal, kick_action());
   return back;
 }
 

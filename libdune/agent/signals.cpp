@@ -29,10 +29,6 @@ uint8_t policy_of(int signal) {
   return header().signal_policy[signal].load(std::memory_order_relaxed);
 }
 
-void set_kernel_action(int signal, const KernelSigaction& action) {
-  syscall_of(__NR_rt_sigaction, signal, reinterpret_cast<uint64_t>(&action), 0, 8);
-}
-
 KernelSigaction our_action(int signal, uint64_t program_flags) {
   KernelSigaction a{};
   a.handler = signal == kSigTrap ? reinterpret_cast<uint64_t>(&agent_on_trap)
@@ -253,7 +249,7 @@ bool wait_mask(ThreadBlock* t, uint64_t number, const KernelSigcontext& m, Signa
   return given.set && given.size == sizeof *mask && read_user(t, mask, given.set, sizeof *mask);
 }
 
-void handle_kick_signal() { set_kernel_action(kKickSignal, our_action(kKickSignal, kSaRestart)); }
+KernelSigaction kick_action() { return our_action(kKickSignal, kSaRestart); }
 
 void install_action(int signal) {
   const KernelSigaction action = kernel_action(signal);

@@ -55,6 +55,11 @@ def wait_until(what, condition, seconds=PATIENCE, pause=0.005):
         time.sleep(pause)
 
 
+def caught_by_program(pid, number):
+    caught = process_state.fields(f"/proc/{pid}/status", ["SigCgt"])["SigCgt"]
+    return int(caught, 16) >> (number - 1) & 1
+
+
 def patching_of(pid):
     """Waits for the keeper's first write into the program's libraries; it has many to make."""
     texts = [(begin, end - begin) for begin, end, protection, _, path in process_state.mappings(pid)
@@ -263,6 +268,23 @@ class Kills(unittest.TestCase):
 
     def test_exec(self):
         self.launched([ATTACHED, "again", "60", *CASES], ["break hit_a if counted_a < 0"], 0.1, 1.5)
+
+    def test_attaching(self):
+        """While the program's only thread, whose sleep the kernel goes on with by restart_syscall, sets up the agent."""
+        def one(victims):
+            target = Target(["perl", "-e", '$| = 1; print "started\\n"; print "all of it\\n" if sleep 2 >= 2'])
+            session = Session(["-p", str(target.pid)], [])
+            try:
+                begun, _ = wait_until("the agent", lambda: caught_by_program(target.pid, signal.SIGTRAP), pause=0)
+                session.kill(victims)
+                self.assertTrue(begun)
+                session.let_quit()
+                self.assertEqual(target.ended(), ("all of it\n", 0), msg=session.shown())
+            finally:
+                session.close()
+                target.close()
+            self.nobody_left()
+        self.each(one)
 
     def test_attaching_and_detaching(self):
         self.attached(lambda pid: ["detach", *[f"attach {pid}", "detach"] * 40], 0.02, 0.6)
