@@ -26,7 +26,6 @@ TEST_P(Signals, AsWithoutTheAgent) {
   const Outcome native = run_native(command);
   Traced traced(command);
   ASSERT_TRUE(traced.ok());
-  traced.give_up = 30;
   std::map<std::string, RecordId> ids;
   set_sites(traced, ids);
   const RecordId end = traced.record("finish_line");
