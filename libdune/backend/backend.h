@@ -104,12 +104,12 @@ struct GuestOps {
   Status (*open)(Guest&);
   // After every Cpu's close_cpu. No thread is in run().
   void (*close)(Guest&);
-  // Makes the address part of the second level (and some of its surroundings, mapped or not), if it
-  // is not yet, and says where the guest finds it physically; that does not change while the tables
-  // map a page there. kExhausted: too many places.
-  Result<GuestPhysAddr> (*cover)(Guest&, TargetAddr);
-  // Makes all processors forget what the tables do not say any more, of the tables themselves, too;
-  // what they do not map may be uncovered. Threads may be in run() meanwhile.
+  // Part `slot` of the second level (below kMaxChunks): the guest finds this memory of the process,
+  // whether anything is mapped there or not, at the guest-physical address; nothing of the range:
+  // not any more. kExhausted: there is no room.
+  Status (*set_slot)(Guest&, uint32_t slot, GuestPhysAddr, TargetRange);
+  // Makes all processors forget what the tables do not say any more, of the tables themselves, too.
+  // Threads may be in run() meanwhile.
   Status (*forget)(Guest&);
   // Writes the instruction by which stub `number` calls the host: at most kStubSize bytes.
   void (*write_call)(uint8_t* at, uint8_t number);

@@ -9,6 +9,58 @@ namespace dune::backend {
 
 namespace {
 
+uint32_t chunk_of(TargetAddr a) { return static_cast<uint32_t>(a.value / kChunkSize); }
+
+// Of which the tables map nothing.
+void uncover_unused_chunks(Guest& g) {
+  uint64_t used[kMaxChunks / 64] = {};
+  g.tables.each([&](TargetAddr page) {
+    for (uint32_t slot = 0; slot < g.chunk_count; ++slot)
+      if (g.chunks[slot] == chunk_of(page))
+        used[slot / 64] |= uint64_t{1} << slot % 64;
+  });
+  for (uint32_t slot = 0; slot < g.chunk_count; ++slot)
+    if (g.chunks[slot] != kNoChunk && !(used[slot / 64] >> slot % 64 & 1) &&
+        g.ops.set_slot(g, slot, {}, {}))
+      g.chunks[slot] = kNoChunk;
+}
+
+} // namespace
+
+GuestPhysAddr row_page(const Guest& g) {
+  return GuestPhysAddr((1ull << (g.physical_bits < 47 ? g.physical_bits : 47)) - kPageSize);
+}
+
+// One slot per chunk that is in use: with shadow paging a slot's bookkeeping takes 1/256 of its
+// size, whether anything is mapped there or not.
+Result<GuestPhysAddr> cover(Guest& g, TargetAddr a) {
+  const uint32_t chunk = chunk_of(a);
+  uint32_t slot = 0, unused = g.chunk_count;
+  for (; slot < g.chunk_count && g.chunks[slot] != chunk; ++slot)
+    if (g.chunks[slot] == kNoChunk)
+      unused = slot;
+  const bool covered = slot < g.chunk_count;
+  if (!covered)
+    slot = unused;
+  // The address itself where that fits, else the place in the order of first use.
+  const GuestPhysAddr at(kChunkSize * (g.physical_bits >= 47 ? chunk : slot));
+  if (!covered) {
+    const TargetAddr begin(chunk * kChunkSize);
+    const TargetRange range{
+        begin,
+        TargetAddr(begin.value + kChunkSize < kUserEnd ? begin.value + kChunkSize : kUserEnd)};
+    if (slot == kMaxChunks || at + range.size() > row_page(g))
+      return Error{Errc::kExhausted, "the process uses too many gigabytes of address space", slot};
+    if (auto ok = g.ops.set_slot(g, slot, at, range); !ok)
+      return ok.error();
+    g.chunks[slot] = chunk;
+    g.chunk_count += slot == g.chunk_count;
+  }
+  return at + a.value % kChunkSize;
+}
+
+namespace {
+
 enum Stack : uint8_t { kHostCallStack = 1, kHandlerStack = 2 }; // in the TSS's IST
 
 template <class T> T& at(TargetAddr address) { return *reinterpret_cast<T*>(address.value); }
@@ -26,7 +78,7 @@ uint64_t user_if_ring3(const Guest& g) {
 
 Status build_tables(Guest& g, std::span<const Handler> handlers) {
   const TargetRange pool{g.memory.begin + sizeof(GuestMemory), g.memory.end};
-  auto pool_at = g.ops.cover(g, pool.begin);
+  auto pool_at = cover(g, pool.begin);
   if (!pool_at)
     return pool_at.error();
   g.tables = PageTables(pool, *pool_at);
@@ -108,7 +160,7 @@ Status map_page(Guest& g, TargetAddr page, uint64_t rights) {
   if (page >= TargetAddr(kUserEnd))
     return Error{Errc::kInvalid, "not an address of user space", int64_t(page.value)};
   return map_with_room(g, [&]() -> Status {
-    auto physical = g.ops.cover(g, page);
+    auto physical = cover(g, page);
     if (!physical)
       return physical.error();
     return g.tables.map(page, *physical, rights);
@@ -121,6 +173,7 @@ Status renew_tables(Guest& g) {
   g.tables.prune();
   if (auto ok = g.ops.forget(g); !ok)
     return ok;
+  uncover_unused_chunks(g);
   g.tables.reuse();
   return {};
 }

@@ -26,6 +26,14 @@ struct GuestMemory {
 };
 inline constexpr uint64_t kLeastGuestMemory = sizeof(GuestMemory) + 32 * kPageSize;
 
+// The last page of guest-physical memory, which no part of the process is found at: the row's.
+GuestPhysAddr row_page(const Guest&);
+
+// Where the guest finds the address physically; its chunk has become part of the second level, if
+// it was not yet. That does not change while the tables map a page of the chunk. kExhausted: too
+// many chunks.
+Result<GuestPhysAddr> cover(Guest&, TargetAddr);
+
 // What the code takes that sets CR3 on the way into ring 3.
 struct SwitchFrame {
   uint64_t rax;

@@ -120,49 +120,18 @@ Status open_kvm(Guest& g) {
   return {};
 }
 
-uint32_t chunk_of(TargetAddr a) { return static_cast<uint32_t>(a.value / kChunkSize); }
-
-// The last page of guest-physical memory is no chunk's: see forget_kvm.
-uint64_t last_page(const Guest& g) {
-  return (1ull << (g.physical_bits < 47 ? g.physical_bits : 47)) - kPageSize;
-}
-
-// `size` 0: not any more.
-long set_slot(const Guest& g, uint32_t slot, uint64_t at, uint64_t begin, uint64_t size) {
+Status set_slot_kvm(Guest& g, uint32_t slot, GuestPhysAddr at, TargetRange range) {
   kvm_userspace_memory_region region{};
   region.slot = slot;
-  region.guest_phys_addr = at;
-  region.userspace_addr = begin;
-  region.memory_size = size;
-  return control(g.vm, KVM_SET_USER_MEMORY_REGION, &region);
-}
-
-// One slot per chunk that is in use: with shadow paging a slot's bookkeeping takes 1/256 of its
-// size, whether anything is mapped there or not.
-Result<GuestPhysAddr> cover_kvm(Guest& g, TargetAddr a) {
-  const uint32_t chunk = chunk_of(a);
-  uint32_t slot = 0, unused = g.chunk_count;
-  for (; slot < g.chunk_count && g.chunks[slot] != chunk; ++slot)
-    if (g.chunks[slot] == kNoChunk)
-      unused = slot;
-  const bool covered = slot < g.chunk_count;
-  if (!covered)
-    slot = unused;
-  // The address itself where that fits, else the place in the order of first use.
-  const uint64_t at = g.physical_bits >= 47 ? chunk * kChunkSize : slot * kChunkSize;
-  if (!covered) {
-    const uint64_t begin = chunk * kChunkSize;
-    const uint64_t end = begin + kChunkSize < kUserEnd ? begin + kChunkSize : kUserEnd;
-    const bool fits = slot < kMaxChunks && at + (end - begin) <= last_page(g);
-    const long result = fits ? set_slot(g, slot, at, begin, end - begin) : -kEnomem;
-    if (result == -kEnomem)
-      return Error{Errc::kExhausted, "the process uses too many gigabytes of address space", slot};
-    if (is_errno(result))
-      return refused("KVM takes no more memory", result);
-    g.chunks[slot] = chunk;
-    g.chunk_count += slot == g.chunk_count;
-  }
-  return GuestPhysAddr(at + a.value % kChunkSize);
+  region.guest_phys_addr = at.value;
+  region.userspace_addr = range.begin.value;
+  region.memory_size = range.size();
+  const long result = control(g.vm, KVM_SET_USER_MEMORY_REGION, &region);
+  if (result == -kEnomem)
+    return Error{Errc::kExhausted, "KVM has no room for more of the address space", slot};
+  if (is_errno(result))
+    return refused("KVM takes no more memory", result);
+  return {};
 }
 
 // When a slot goes, whichever, KVM lets no thread use what it had made of the tables before: it
@@ -171,23 +140,9 @@ Result<GuestPhysAddr> cover_kvm(Guest& g, TargetAddr a) {
 // kvm_mmu_zap_all_fast; documented as KVM_X86_QUIRK_SLOT_ZAP_ALL, which a VM has unless it is
 // switched off). So one comes and goes at which nothing is.
 Status forget_kvm(Guest& g) {
-  long result = set_slot(g, kMaxChunks, last_page(g), g.memory.begin.value, kPageSize);
-  if (!is_errno(result))
-    result = set_slot(g, kMaxChunks, 0, 0, 0);
-  if (is_errno(result))
-    return refused("KVM does not forget the tables", result);
-  // Chunks of which nothing is mapped.
-  uint64_t used[kMaxChunks / 64] = {};
-  g.tables.each([&](TargetAddr page) {
-    for (uint32_t slot = 0; slot < g.chunk_count; ++slot)
-      if (g.chunks[slot] == chunk_of(page))
-        used[slot / 64] |= uint64_t{1} << slot % 64;
-  });
-  for (uint32_t slot = 0; slot < g.chunk_count; ++slot)
-    if (g.chunks[slot] != kNoChunk && !(used[slot / 64] >> slot % 64 & 1) &&
-        !is_errno(set_slot(g, slot, 0, 0, 0)))
-      g.chunks[slot] = kNoChunk;
-  return {};
+  const TargetRange page{g.memory.begin, g.memory.begin + kPageSize};
+  const Status ok = set_slot_kvm(g, kMaxChunks, row_page(g), page);
+  return ok ? set_slot_kvm(g, kMaxChunks, {}, {}) : ok;
 }
 
 void write_call_kvm(uint8_t* at, uint8_t number) {
@@ -538,7 +493,7 @@ GuestOps kvm_guest() {
   GuestOps o;
   o.open = open_kvm;
   o.close = close_kvm;
-  o.cover = cover_kvm;
+  o.set_slot = set_slot_kvm;
   o.forget = forget_kvm;
   o.write_call = write_call_kvm;
   o.add_cpu = add_cpu_kvm;

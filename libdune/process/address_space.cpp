@@ -276,7 +276,7 @@ Outcome AddressSpace::map_around(TargetAddr page, uint64_t error, const Mapped& 
                                     : TargetRange{other.end, window.end};
   }
   const Status ok = backend::map_with_room(*guest_, [&]() -> Status {
-    auto physical = guest_->ops.cover(*guest_, window.begin);
+    auto physical = backend::cover(*guest_, window.begin);
     if (!physical)
       return physical.error();
     for (TargetAddr a = window.begin; a < window.end; a += kPageSize) {
