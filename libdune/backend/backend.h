@@ -184,7 +184,8 @@ GuestOps kvm_guest();
 
 struct Backend {
   const char* name;
-  // Takes milliseconds; has no lasting effect. Claims nothing that it has not seen happen.
+  // Takes milliseconds; has no lasting effect. Claims nothing that it has not seen happen. Null: as
+  // for all guests (guest_hosted.cpp).
   Result<Probe> (*probe)();
   // Null: threads run where the kernel runs them. A function, because a table of functions'
   // addresses in the agent's image would have to be relocated.

@@ -8,20 +8,20 @@
 namespace dune::backend {
 
 Result<Probe> probe_signal();
-Result<Probe> probe_kvm();
+Result<Probe> probe_guest(const GuestOps&);
 
 namespace {
 
 constexpr Backend kBackends[] = {
     {"signal", probe_signal, nullptr},
-    {"kvm", probe_kvm, kvm_guest},
+    {"kvm", nullptr, kvm_guest},
 };
 
 const Result<Probe>& probe_of(const Backend& b) {
   static std::optional<Result<Probe>> found[std::size(kBackends)];
   auto& probe = found[&b - kBackends];
   if (!probe)
-    probe.emplace(b.probe());
+    probe.emplace(b.guest ? probe_guest(b.guest()) : b.probe());
   return *probe;
 }
 

@@ -1,5 +1,5 @@
-// Probes /dev/kvm by going in: a few instructions of this very process run in a guest, take traps
-// and make system calls there.
+// Probes what has a guest by going in: a few instructions of this very process run there, take
+// traps and make system calls.
 #include "libdune/arch/syscall.h"
 #include "libdune/backend/measure_hosted.h"
 #include "libdune/backend/owned_guest_hosted.h"
@@ -8,8 +8,6 @@
 #include <array>
 
 namespace dune::backend {
-
-GuestOps kvm_guest();
 
 namespace {
 
@@ -44,9 +42,9 @@ TargetAddr address_of(const void* p) { return TargetAddr(reinterpret_cast<uint64
 
 using Trial = std::unique_ptr<OwnedGuest>;
 
-Result<Trial> open_trial(Placement placement) {
+Result<Trial> open_trial(const GuestOps& ops, Placement placement) {
   const std::array handlers{Handler{kVectorBreakpoint, address_of(dune_probe_handler)}};
-  auto trial = OwnedGuest::open(kvm_guest(), placement, handlers, 32);
+  auto trial = OwnedGuest::open(ops, placement, handlers, 32);
   if (!trial)
     return trial;
   const uint64_t rights = kPageRead | kPageExecute | kPageUser;
@@ -95,20 +93,20 @@ bool traps_behind(OwnedGuest& trial, uint64_t flags, uint64_t dr7) {
 
 // Where ring 0 is emulated a system call does not get there, but to its stub in ring 3, which must
 // then be a page of ring 3's.
-Result<Trial> open_suitable() {
-  auto trial = open_trial(Placement::kRing0);
+Result<Trial> open_suitable(const GuestOps& ops) {
+  auto trial = open_trial(ops, Placement::kRing0);
   if (!trial)
     return trial;
   const Exit e = take_traps(**trial, 0);
   if (e.why == Why::kTrap && stubs_contain((*trial)->guest, (*trial)->cpu.regs.rip))
-    return open_trial(Placement::kRing3);
+    return open_trial(ops, Placement::kRing3);
   return trial;
 }
 
 } // namespace
 
-Result<Probe> probe_kvm() {
-  auto opened = open_suitable();
+Result<Probe> probe_guest(const GuestOps& ops) {
+  auto opened = open_suitable(ops);
   if (!opened)
     return opened.error();
   OwnedGuest& trial = **opened;
