@@ -19,6 +19,7 @@ KINDS = ("absent", "silent", "pass")
 # What becomes of an exception goes through these.
 OF_EXCEPTIONS = ("rt_sigaction", "rt_sigreturn")
 PATIENCE = 15  # seconds, as in run.py
+NOT_HERE = "not here: "  # what a case says that has nothing to try on this machine
 
 
 class Row:
@@ -139,6 +140,8 @@ def check_cases(bench, cases, expected, rows, reasons, verbose):
                 ended += not says_something(notice.result)
                 if verbose:
                     print(show(case, name, notice), flush=True)
+            elif expected[case.name].startswith(NOT_HERE):
+                print(f"{case.name}: {expected[case.name]}", flush=True)
             elif not reasons.has(f"{case.name}/{name}"):
                 failures.append(f"{case.name}: as natively with {name} broken")
     for case in cases:

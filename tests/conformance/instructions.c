@@ -291,7 +291,7 @@ static void on_vectors(int signal, siginfo_t* info, void* context) {
 __attribute__((target("avx"))) static void vectors_over_a_signal(void) {
   seen = edit_frame = 0;
   if (!__builtin_cpu_supports("avx")) {
-    say("no AVX");
+    say("not here: no AVX");
     return;
   }
   install(SIGUSR1, on_vectors, 0);
@@ -323,7 +323,7 @@ static void vectors_edited_in_the_frame(void) {
 __attribute__((target("avx512f"))) static void wide_vectors_over_a_signal(void) {
   seen = edit_frame = 0;
   if (!__builtin_cpu_supports("avx512f")) {
-    say("no AVX-512");
+    say("not here: no AVX-512");
     return;
   }
   install(SIGUSR1, on_vectors, 0);
@@ -438,7 +438,7 @@ static void xgetbv_says_what_is_on(void) {
   unsigned a = 0, b = 0, c = 0, d = 0;
   CHECK(__get_cpuid(1, &a, &b, &c, &d) == 1);
   if (!(c & (1u << 27))) {
-    say("no OSXSAVE");
+    say("not here: no OSXSAVE");
     return;
   }
   unsigned low, high;
@@ -450,7 +450,7 @@ static void xgetbv_says_what_is_on(void) {
 }
 static void segment_bases_by_instruction(void) {
   if (!(getauxval(AT_HWCAP2) & 2)) {
-    say("no FSGSBASE");
+    say("not here: no FSGSBASE");
     return;
   }
   uint64_t old, fs, gs, read_back, from_kernel = 0;
