@@ -68,6 +68,7 @@ enum dune_exit_kind {
 	DUNE_KIND_FORBIDDEN, /* an instruction that a guest may not execute: vector */
 	DUNE_KIND_SHUTDOWN,
 	DUNE_KIND_FAILED, /* not entered: detail */
+	DUNE_KIND_OFF, /* not entered: this processor's virtualisation is off */
 	DUNE_KIND_AGAIN, /* nothing to do, enter again */
 };
 
@@ -93,7 +94,7 @@ struct dune_vcpu {
 	bool has_state;
 	bool state_dirty; /* not in the processor's control structure yet */
 	bool flat_cs, flat_ss; /* selectors are user space's */
-	u64 last_cs, last_ss, last_cr3, last_rip;
+	u64 last_cs, last_ss, last_cr3;
 
 	bool use_signal_mask;
 	sigset_t signal_mask;

@@ -31,7 +31,7 @@
 #define ADDRESS_MASK GENMASK_ULL(51, 12)
 #define ENTRIES 512U
 
-unsigned long dune_max_table_pages = 65536;
+unsigned long dune_max_table_pages = 16384;
 
 static const struct dune_pte_format *format(void)
 {

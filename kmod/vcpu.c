@@ -142,7 +142,6 @@ static void give_run(struct dune_vcpu *vcpu, enum dune_exit_reason reason)
 	vcpu->last_cs = vcpu->regs.cs;
 	vcpu->last_ss = vcpu->regs.ss;
 	vcpu->last_cr3 = vcpu->regs.cr3;
-	vcpu->last_rip = vcpu->regs.rip;
 	memcpy(&run->regs, &vcpu->regs, sizeof(run->regs));
 	memcpy(&run->event, &vcpu->event, sizeof(run->event));
 	run->entries = vcpu->entries;
@@ -178,7 +177,7 @@ static void dune_vcpu_enter(struct dune_vcpu *vcpu)
 		goto out;
 	/* With interrupts off nobody switches it off before we are back. */
 	if (!dune_hardware_is_on_irqoff()) {
-		vcpu->exit.kind = DUNE_KIND_FAILED;
+		vcpu->exit.kind = DUNE_KIND_OFF;
 		goto out;
 	}
 	if (test_thread_flag(TIF_NEED_FPU_LOAD))
@@ -276,8 +275,9 @@ static enum dune_exit_reason handle_exit(struct dune_vcpu *vcpu)
 		vcpu->has_state = false;
 		return DUNE_EXIT_SHUTDOWN;
 	case DUNE_KIND_FAILED:
-		return fail_entry(vcpu, dune_hardware_is_on_irqoff() ? DUNE_FAIL_HARDWARE : DUNE_FAIL_OFF,
-				  exit->detail);
+		return fail_entry(vcpu, DUNE_FAIL_HARDWARE, exit->detail);
+	case DUNE_KIND_OFF:
+		return fail_entry(vcpu, DUNE_FAIL_OFF, 0);
 	}
 	WARN_ON_ONCE(1);
 	return fail_entry(vcpu, DUNE_FAIL_HARDWARE, exit->detail);
@@ -419,9 +419,13 @@ static int dune_vcpu_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	struct dune_vcpu *vcpu = file->private_data;
 
+	if (vcpu->vm->mm != current->mm)
+		return -EXDEV;
 	if (vma->vm_pgoff || vma_pages(vma) != 1 || !(vma->vm_flags & VM_SHARED) ||
 	    vma->vm_flags & VM_EXEC)
 		return -EINVAL;
+	/* A child would have its parent's registers to write. */
+	dune_vma_set_flags(vma, VM_DONTCOPY | VM_DONTEXPAND);
 	return vm_insert_page(vma, vma->vm_start, virt_to_page(vcpu->run));
 }
 

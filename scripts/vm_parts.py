@@ -181,7 +181,8 @@ def make_kernel(series, to):
 def make_headers(release, to, place):
     """What Debian has in three packages: this configuration, what all have in common, and the tools. They name each other by where
     they would be installed, which becomes where they are going to be."""
-    tools = re.match(r"\d+\.\d+$", ".".join(release.split(".")[:2])) and (release if "+" in release else ".".join(release.split(".")[:2]))
+    # Since 6.12 each release has tools of its own.
+    tools = release if "+" in release else ".".join(release.split(".")[:2])
     for name in (f"linux-headers-{release}-cloud-amd64", f"linux-headers-{release}-common", f"linux-kbuild-{tools}"):
         with tempfile.TemporaryDirectory(dir=to) as scratch:
             download(f"^{re.escape(name)}$", Path(scratch))

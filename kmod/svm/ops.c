@@ -45,6 +45,7 @@ struct svm_vcpu {
 	struct vmcb *vmcb;
 	u32 asid;
 	u64 asid_generation;
+	u64 flushed; /* the table's generation when there was nothing under this number */
 };
 
 /* Of a processor. The pages stay from load to unload. */
@@ -428,6 +429,10 @@ static void set_asid(struct svm_vcpu *svm, struct svm_cpu *cpu)
 		control->tlb_ctl = TLB_CONTROL_FLUSH_ASID;
 	else if (svm->vcpu.flush)
 		new_asid(svm, cpu);
+	if (svm->vcpu.flush)
+		svm->flushed = svm->vcpu.generation;
+	/* Emulators forget everything at each entry: there only this shows a flush that is missing. */
+	WARN_ON_ONCE(svm->flushed != svm->vcpu.generation);
 	svm->vcpu.flush = false;
 	control->asid = svm->asid;
 }
@@ -449,7 +454,7 @@ static void store_exception(struct svm_vcpu *svm, u8 vector)
 	switch (vector) {
 	case X86_TRAP_MC:
 		/* The host's. Its handler was not called, so we do. */
-		asm volatile("int %0" : : "i"(X86_TRAP_MC));
+		dune_handle_machine_check();
 		exit->kind = DUNE_KIND_AGAIN;
 		break;
 	case X86_TRAP_PF:

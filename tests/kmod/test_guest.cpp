@@ -1,13 +1,18 @@
 #include "tests/kmod/test_guest.h"
 
-#include <algorithm>
 #include <cerrno>
+#include <cpuid.h>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <fcntl.h>
 #include <fstream>
+#include <iterator>
+#include <string>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 namespace dune::test {
@@ -31,7 +36,7 @@ void Descriptor::reset() {
 }
 
 Pages::Pages(uint64_t size, int protection, int extra_flags, int fd) : size_(size) {
-  const int flags = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : 0;
+  const int flags = fd < 0 && !(extra_flags & MAP_SHARED) ? MAP_PRIVATE | MAP_ANONYMOUS : 0;
   void* p = mmap(nullptr, size, protection, flags | extra_flags, fd, 0);
   if (p == MAP_FAILED)
     fail("mmap");
@@ -90,8 +95,9 @@ void Guest::set_gate(uint32_t vector, uint64_t entry) {
   idt->gates[vector] =
       make_gate(GateType::kInterrupt, TargetAddr(entry), kKernelCode, 1, vector == 3 || vector == 4);
 }
-Gate Guest::gate(uint32_t vector) const {
-  return reinterpret_cast<const Idt*>(idt_.data())->gates[vector];
+int Guest::exception_at(uint64_t rip) const {
+  const uint64_t offset = rip - code_.at(256);
+  return offset < 16 * 32 ? int(offset / 16) : -1;
 }
 
 uint64_t Guest::cover(uint64_t address) {
@@ -214,6 +220,31 @@ uint32_t Vcpu::go() {
   for (;;)
     if (const uint32_t reason = go_once(); reason != DUNE_EXIT_INTR)
       return reason;
+}
+
+bool emulator_ignores_debug_registers() {
+  uint32_t eax, ebx, ecx, edx;
+  __cpuid(0x40000000, eax, ebx, ecx, edx);
+  const uint32_t name[] = {ebx, ecx, edx};
+  return memcmp(name, "TCGTCGTCGTCG", sizeof name) == 0;
+}
+
+int status_of_child(const std::function<void()>& body, int milliseconds) {
+  fflush(nullptr);
+  const pid_t pid = fork();
+  if (pid == 0) {
+    body();
+    _exit(0);
+  }
+  for (int waited = 0;; ++waited) {
+    int status = 0;
+    if (waitpid(pid, &status, WNOHANG) == pid)
+      return status;
+    if (waited == milliseconds)
+      kill(pid, SIGKILL);
+    const timespec pause{0, 1'000'000};
+    nanosleep(&pause, nullptr);
+  }
 }
 
 const char* name_of(uint32_t reason) {

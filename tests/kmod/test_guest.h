@@ -5,13 +5,10 @@
 #include "kmod/uapi/dune.h"
 #include "libdune/arch/descriptors.h"
 
-#include <array>
-#include <csignal>
 #include <cstdint>
 #include <cstring>
 #include <functional>
-#include <memory>
-#include <string>
+#include <utility>
 #include <vector>
 
 namespace dune::test {
@@ -72,7 +69,8 @@ public:
   uint64_t (*hypercall() const)(uint64_t number) { return hypercall_; }
   uint64_t idt() const { return idt_.at(); }
   void set_gate(uint32_t vector, uint64_t entry);
-  Gate gate(uint32_t vector) const;
+  // The exception without a handler that has called the host; -1: it was no such call.
+  int exception_at(uint64_t rip) const;
 
 private:
   Descriptor vm_;
@@ -112,5 +110,11 @@ private:
 };
 
 const char* name_of(uint32_t exit_reason);
+
+// QEMU's own processor, whose VMRUN loads DR7 and does not act on it.
+bool emulator_ignores_debug_registers();
+
+// Runs it in a child, which is killed after `milliseconds` at the latest; how it ended.
+int status_of_child(const std::function<void()>& body, int milliseconds = 20'000);
 
 } // namespace dune::test
