@@ -51,6 +51,12 @@ class Parts:
         """A folder with vmlinuz, vmlinux (what is packed in the former), modules/ in loading order, and the package's name in `package`."""
         return self.part(f"linux-{series}.{LAYOUT}", lambda to: make_kernel(series, to))
 
+    def headers(self, series):
+        """A folder for `make -C` that builds modules for the kernel of this series."""
+        # Named by the kernel, which may have been in the cache for long.
+        release = re.match(r"linux-image-(.+)-cloud-amd64", (self.kernel(series) / "package").read_text())[1]
+        return self.part(f"headers-{release}.{LAYOUT}", lambda to: make_headers(release, to, self.folder / f"headers-{release}.{LAYOUT}")) / "build"
+
     def busybox(self):
         return self.part("busybox", make_busybox) / "busybox"
 
@@ -170,6 +176,22 @@ def make_kernel(series, to):
         for number, (name, content) in enumerate(modules_in_order(available).items()):
             (to / f"modules/{number:02}-{name}.ko").write_bytes(content)
     (to / "package").write_text(package + "\n")
+
+
+def make_headers(release, to, place):
+    """What Debian has in three packages: this configuration, what all have in common, and the tools. They name each other by where
+    they would be installed, which becomes where they are going to be."""
+    # Since 6.12 each release has tools of its own.
+    tools = release if "+" in release else ".".join(release.split(".")[:2])
+    for name in (f"linux-headers-{release}-cloud-amd64", f"linux-headers-{release}-common", f"linux-kbuild-{tools}"):
+        with tempfile.TemporaryDirectory(dir=to) as scratch:
+            download(f"^{re.escape(name)}$", Path(scratch))
+            shutil.copytree(Path(scratch) / "usr", to / "usr", symlinks=True, dirs_exist_ok=True)
+    build = to / f"usr/src/linux-headers-{release}-cloud-amd64"
+    for path in (build / "Makefile", build / ".kernelvariables", to / f"usr/src/linux-headers-{release}-common/Makefile"):
+        if path.exists():
+            path.write_text(re.sub(r"(?<![\w/])/usr/(src|lib)/(?=linux-)", rf"{place}/usr/\1/", path.read_text()))
+    (to / "build").symlink_to(build.relative_to(to))
 
 
 def unpacked_kernel(image):

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What VMX and SVM each do in their way; the rest of the module does not know which it is. */
+#ifndef DUNE_CPU_OPS_H
+#define DUNE_CPU_OPS_H
+
+#include "dune.h"
+
+/* How an entry of the second level looks. */
+struct dune_pte_format {
+	u64 table; /* an entry that leads to a table */
+	u64 present; /* one of these bits: there is something */
+	u64 leaf; /* a page, readable */
+	u64 write;
+	u64 execute; /* set: executable */
+	u64 no_execute; /* set: not executable. One of the two is 0 */
+	u64 accessed; /* 0: the processor does not mark pages */
+	u64 large; /* a page, at a level above the lowest */
+	bool split_executable; /* no large page is executable (iTLB multihit) */
+	u64 (*memory_type)(u64 host_pte); /* bits for the cache mode that the process has it in */
+};
+
+struct dune_cpu_ops {
+	const char *name;
+	struct dune_pte_format *format;
+	unsigned int (*levels)(void);
+	unsigned int (*gpa_bits)(void);
+	u64 (*cr4_allowed)(void);
+
+	/* At load and unload. -EOPNOTSUPP: the processor or the firmware does not have it. */
+	int (*setup)(void);
+	void (*teardown)(void);
+	/* On this processor, interrupts off. -EBUSY: somebody else's. */
+	int (*enable_irqoff)(void);
+	void (*disable_irqoff)(void);
+
+	struct dune_vcpu *(*create)(struct dune_vm *vm);
+	void (*free)(struct dune_vcpu *vcpu);
+	/*
+	 * Enters with vcpu's registers, state and event, and leaves them as the guest did, with
+	 * vcpu->exit. Interrupts are off; all host state is as before when it returns, but for the
+	 * vector registers.
+	 */
+	void (*run_irqoff)(struct dune_vcpu *vcpu);
+};
+
+extern const struct dune_cpu_ops svm_ops;
+extern const struct dune_cpu_ops vmx_ops;
+
+#endif
