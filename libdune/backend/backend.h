@@ -104,10 +104,11 @@ struct GuestOps {
   Status (*open)(Guest&);
   // After every Cpu's close_cpu. No thread is in run().
   void (*close)(Guest&);
-  // Part `slot` of the second level (below kMaxChunks): the guest finds this memory of the process,
-  // whether anything is mapped there or not, at the guest-physical address; nothing of the range:
-  // not any more. kExhausted: there is no room.
-  Status (*set_slot)(Guest&, uint32_t slot, GuestPhysAddr, TargetRange);
+  // The guest finds the chunk of the process's memory, whether anything is mapped there or not, at
+  // the guest-physical address; or not any more. It ends with user space. `slot` is the chunk's
+  // number below kMaxChunks. kExhausted: there is no room.
+  Status (*show_chunk)(Guest&, uint32_t slot, GuestPhysAddr, TargetAddr chunk);
+  Status (*hide_chunk)(Guest&, uint32_t slot, GuestPhysAddr, TargetAddr chunk);
   // Makes all processors forget what the tables do not say any more, of the tables themselves, too.
   // Threads may be in run() meanwhile.
   Status (*forget)(Guest&);
@@ -176,10 +177,12 @@ struct Cpu {
   uint64_t shared_size;
   uint32_t watches;   // debug registers are in use
   uint32_t processor; // as the guest has been told
+  uint32_t denies_time_stamps;
 };
 
 // ---------------------------------------------------------------------------------------------
 
+GuestOps kmod_guest();
 GuestOps kvm_guest();
 
 struct Backend {

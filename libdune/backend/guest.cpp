@@ -10,6 +10,12 @@ namespace dune::backend {
 namespace {
 
 uint32_t chunk_of(TargetAddr a) { return static_cast<uint32_t>(a.value / kChunkSize); }
+TargetAddr begin_of(uint32_t chunk) { return TargetAddr(chunk * kChunkSize); }
+
+// The address itself where that fits, else the place in the order of first use.
+GuestPhysAddr place_of(const Guest& g, uint32_t chunk, uint32_t slot) {
+  return GuestPhysAddr(kChunkSize * (g.physical_bits >= 47 ? chunk : slot));
+}
 
 // Of which the tables map nothing.
 void uncover_unused_chunks(Guest& g) {
@@ -21,7 +27,7 @@ void uncover_unused_chunks(Guest& g) {
   });
   for (uint32_t slot = 0; slot < g.chunk_count; ++slot)
     if (g.chunks[slot] != kNoChunk && !(used[slot / 64] >> slot % 64 & 1) &&
-        g.ops.set_slot(g, slot, {}, {}))
+        g.ops.hide_chunk(g, slot, place_of(g, g.chunks[slot], slot), begin_of(g.chunks[slot])))
       g.chunks[slot] = kNoChunk;
 }
 
@@ -42,16 +48,14 @@ Result<GuestPhysAddr> cover(Guest& g, TargetAddr a) {
   const bool covered = slot < g.chunk_count;
   if (!covered)
     slot = unused;
-  // The address itself where that fits, else the place in the order of first use.
-  const GuestPhysAddr at(kChunkSize * (g.physical_bits >= 47 ? chunk : slot));
+  const GuestPhysAddr at = place_of(g, chunk, slot);
   if (!covered) {
-    const TargetAddr begin(chunk * kChunkSize);
-    const TargetRange range{
-        begin,
-        TargetAddr(begin.value + kChunkSize < kUserEnd ? begin.value + kChunkSize : kUserEnd)};
-    if (slot == kMaxChunks || at + range.size() > row_page(g))
+    const uint64_t size = begin_of(chunk) + kChunkSize < TargetAddr(kUserEnd)
+                              ? kChunkSize
+                              : TargetAddr(kUserEnd) - begin_of(chunk);
+    if (slot == kMaxChunks || at + size > row_page(g))
       return Error{Errc::kExhausted, "the process uses too many gigabytes of address space", slot};
-    if (auto ok = g.ops.set_slot(g, slot, at, range); !ok)
+    if (auto ok = g.ops.show_chunk(g, slot, at, begin_of(chunk)); !ok)
       return ok.error();
     g.chunks[slot] = chunk;
     g.chunk_count += slot == g.chunk_count;

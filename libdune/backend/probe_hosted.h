@@ -10,6 +10,9 @@ namespace dune::backend {
 
 std::span<const Backend> all();
 
+// Of a row of all(), done at most once in a process.
+const Result<Probe>& probe(const Backend&);
+
 struct Choice {
   const Backend* backend = nullptr; // null: none, `why` says why
   Probe probe;

@@ -25,12 +25,12 @@ inline std::string name_of_guest(const testing::TestParamInfo<const Backend*>& r
 class GuestTest : public testing::TestWithParam<const Backend*> {
 protected:
   void SetUp() override {
-    const auto probe = GetParam()->probe();
-    if (!probe && probe.error().code == Errc::kSystem)
-      GTEST_SKIP() << GetParam()->name << " is not there: " << probe.error().text << ": "
-                   << strerror(int(probe.error().detail));
-    ASSERT_TRUE(probe) << probe.error().text;
-    capabilities_ = probe->capabilities;
+    const auto& found = probe(*GetParam());
+    if (!found && found.error().code == Errc::kSystem)
+      GTEST_SKIP() << GetParam()->name << " is not there: " << found.error().text << ": "
+                   << strerror(int(found.error().detail));
+    ASSERT_TRUE(found) << found.error().text;
+    capabilities_ = found->capabilities;
   }
 
   GuestOps ops() const { return GetParam()->guest(); }
