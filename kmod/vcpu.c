@@ -5,6 +5,7 @@
  * needs user space ends the run.
  */
 #include <linux/anon_inodes.h>
+#include <linux/entry-kvm.h>
 #include <linux/fs.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
@@ -158,7 +159,7 @@ static void give_run(struct dune_vcpu *vcpu, enum dune_exit_reason reason)
 /* Something that only the way back to user space, or user space itself, looks after. */
 static bool is_wanted(const struct dune_vcpu *vcpu)
 {
-	return read_thread_flags() & (_TIF_SIGPENDING | _TIF_NOTIFY_SIGNAL | _TIF_NOTIFY_RESUME) ||
+	return read_thread_flags() & (_TIF_SIGPENDING | _TIF_NOTIFY_SIGNAL) ||
 	       READ_ONCE(vcpu->run->interrupt);
 }
 
@@ -173,7 +174,7 @@ static void dune_vcpu_enter(struct dune_vcpu *vcpu)
 	local_irq_disable();
 	cpu = smp_processor_id();
 	vcpu->exit = (struct dune_hw_exit){ .kind = DUNE_KIND_AGAIN };
-	if (is_wanted(vcpu) || need_resched())
+	if (is_wanted(vcpu) || read_thread_flags() & (_TIF_NEED_RESCHED | _TIF_NOTIFY_RESUME))
 		goto out;
 	/* With interrupts off nobody switches it off before we are back. */
 	if (!dune_hardware_is_on_irqoff()) {
@@ -301,6 +302,8 @@ static long run(struct dune_vcpu *vcpu)
 			reason = DUNE_EXIT_INTR;
 			break;
 		}
+		if (read_thread_flags() & _TIF_NOTIFY_RESUME)
+			xfer_to_guest_mode_handle_work(NULL);
 		cond_resched();
 		dune_vcpu_enter(vcpu);
 		reason = handle_exit(vcpu);

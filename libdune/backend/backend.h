@@ -3,7 +3,7 @@
 //
 // There are two kinds of rows, and a row says which by `guest`:
 //
-//   null   The target's threads run where the kernel runs them. A trap reaches the agent as a
+//   none   The target's threads run where the kernel runs them. A trap reaches the agent as a
 //   signal:
 //          the kernel saves all registers in a frame on the agent's alternate stack, blocks signals
 //          by the handler's mask, and rt_sigreturn is the way back. There is nothing to open, enter
@@ -182,17 +182,17 @@ struct Cpu {
 
 // ---------------------------------------------------------------------------------------------
 
-GuestOps kmod_guest();
-GuestOps kvm_guest();
+// The guests there are, by number: the agent's image has no table of functions, whose addresses
+// nobody would relocate.
+enum class GuestKind : uint32_t { kNone, kKmod, kKvm };
+GuestOps guest_ops(GuestKind); // Pre: not kNone
 
 struct Backend {
   const char* name;
   // Takes milliseconds; has no lasting effect. Claims nothing that it has not seen happen. Null: as
   // for all guests (guest_hosted.cpp).
   Result<Probe> (*probe)();
-  // Null: threads run where the kernel runs them. A function, because a table of functions'
-  // addresses in the agent's image would have to be relocated.
-  GuestOps (*guest)();
+  GuestKind guest; // kNone: threads run where the kernel runs them
 };
 
 } // namespace dune::backend

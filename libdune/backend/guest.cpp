@@ -3,6 +3,7 @@
 #include "libdune/arch/syscall.h"
 
 #include <linux/fcntl.h>
+#include <linux/mman.h>
 #include <linux/resource.h>
 
 namespace dune::backend {
@@ -80,6 +81,14 @@ uint64_t user_if_ring3(const Guest& g) {
   return g.placement == Placement::kRing3 ? uint64_t{kPageUser} : 0;
 }
 
+Status protect_stubs(const GuestMemory& m, long protection) {
+  const long result = syscall_of(__NR_mprotect, reinterpret_cast<uint64_t>(m.stub_page),
+                                 sizeof m.stub_page, protection);
+  if (is_errno(result))
+    return Error{Errc::kSystem, "cannot make code for the guest", -result};
+  return {};
+}
+
 Status build_tables(Guest& g, std::span<const Handler> handlers) {
   const TargetRange pool{g.memory.begin + sizeof(GuestMemory), g.memory.end};
   auto pool_at = cover(g, pool.begin);
@@ -88,6 +97,8 @@ Status build_tables(Guest& g, std::span<const Handler> handlers) {
   g.tables = PageTables(pool, *pool_at);
 
   GuestMemory& m = memory_of(g);
+  if (auto ok = protect_stubs(m, PROT_READ | PROT_WRITE); !ok) // a forked child has its parent's
+    return ok;
   for (uint32_t v = 0; v < kExceptionVectors; ++v) {
     uint8_t* stub = m.stubs + v * kStubSize;
     g.ops.write_call(stub, static_cast<uint8_t>(v));
@@ -107,6 +118,10 @@ Status build_tables(Guest& g, std::span<const Handler> handlers) {
     m.idt.gates[h.vector] =
         make_gate(in_ring3 ? GateType::kTrap : GateType::kInterrupt, h.entry,
                   in_ring3 ? kUserCode : kKernelCode, kHandlerStack, h.vector == kVectorBreakpoint);
+
+  // The second level may know what the process may execute.
+  if (auto ok = protect_stubs(m, PROT_READ | PROT_EXEC); !ok)
+    return ok;
 
   if (auto ok = map_own(g, &m.idt, kPageRead); !ok)
     return ok;

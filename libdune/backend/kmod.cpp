@@ -87,7 +87,6 @@ bool is_amd() {
   return c & kSvm;
 }
 
-// The stub is known by its place.
 void write_call_kmod(uint8_t* at, uint8_t) {
   const uint8_t vmcall[] = {0x0f, 0x01, 0xc1}, vmmcall[] = {0x0f, 0x01, 0xd9};
   __builtin_memcpy(at, is_amd() ? vmmcall : vmcall, sizeof vmcall);
@@ -157,16 +156,29 @@ void interrupt_kmod(Cpu& c) { __atomic_store_n(&run_of(c).interrupt, 1, __ATOMIC
 
 // An exception on its way into the guest when the run ended: the next run would deliver it with
 // whatever registers that has. It is taken back, and told as one without a handler.
-void take_held_exception(Cpu& c, Exit& e) {
+bool take_held_exception(Cpu& c, Exit& e) {
   dune_event& held = run_of(c).event;
   if (!(held.flags & DUNE_EVENT_VALID))
-    return;
+    return false;
   e = {Why::kTrap, held.vector};
   if (held.flags & DUNE_EVENT_ERROR_CODE)
     e.error = held.error_code;
   if (held.vector == kVectorPageFault)
     e.address = run_of(c).regs.cr2;
   held = {};
+  return true;
+}
+
+// From a stub, which is known by its place: rip is at its only instruction or behind it.
+Exit called(Cpu& c) {
+  dune_regs& regs = run_of(c).regs;
+  const bool in_stub = stubs_contain(*c.guest, c.regs.rip);
+  Exit e = host_call(c, in_stub ? stub_number(*c.guest, c.regs.rip) : 0, regs.cr2);
+  if (e.why == Why::kTrap && e.vector == kVectorDebug && c.watches) {
+    e.error = regs.dr6;
+    regs.dr6 = kDr6Clear; // the processor only adds to it
+  }
+  return e;
 }
 
 Exit why_it_ended(Cpu& c) {
@@ -175,20 +187,15 @@ Exit why_it_ended(Cpu& c) {
     return Exit{Why::kBroken, 0, uint64_t{run.exit_reason} << 32 | what};
   };
   switch (run.exit_reason) {
-  case DUNE_EXIT_SYSCALL: {
-    // Behind the instruction, which is the first of its stub.
-    const bool in_stub = stubs_contain(*c.guest, c.regs.rip);
-    Exit e = host_call(c, in_stub ? stub_number(*c.guest, c.regs.rip) : 0, run.regs.cr2);
-    if (e.why == Why::kTrap && e.vector == kVectorDebug) {
-      e.error = run.regs.dr6;
-      run.regs.dr6 = kDr6Clear; // the processor only adds to it
-    }
-    return e;
-  }
+  case DUNE_EXIT_SYSCALL:
+    return called(c);
   case DUNE_EXIT_INTR: {
+    // On its way out with something else: that comes first, the interruption with the next run().
     Exit e{Why::kInterrupted};
-    take_held_exception(c, e);
-    return e;
+    const bool leaving = stubs_contain(*c.guest, c.regs.rip);
+    if (leaving || take_held_exception(c, e))
+      interrupt_kmod(c);
+    return leaving ? called(c) : e;
   }
   case DUNE_EXIT_FAULT: {
     if (run.exit.fault.error == kEnomem || run.exit.fault.error == kEnoent)
@@ -238,6 +245,7 @@ Status set_debug_kmod(Cpu& c, const DebugRegisters& d) {
   debug.dr7 = d.dr7;
   if (long result = control(c.fd, DUNE_SET_DEBUG, &debug); is_errno(result))
     return refused("dune.ko refuses the debug registers", result);
+  c.watches = d.dr7 != 0;
   return {};
 }
 

@@ -19,6 +19,8 @@ struct Choice {
   std::string why;
 };
 
+inline bool has_guest(const Choice& c) { return c.backend->guest != GuestKind::kNone; }
+
 // By name, or by measurement for "auto": the cheapest trap among those that carry targets and are
 // present, and whose system calls cost less than ten times the cheapest. Probes only what is asked
 // for, and each backend at most once in a process.

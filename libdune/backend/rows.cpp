@@ -5,6 +5,8 @@
 
 namespace dune::backend {
 
+GuestOps guest_ops(GuestKind kind) { return kind == GuestKind::kKmod ? kmod_guest() : kvm_guest(); }
+
 namespace {
 
 // Beside the others. Its place is taken first: what is made may not be given back.

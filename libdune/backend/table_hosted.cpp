@@ -13,9 +13,9 @@ Result<Probe> probe_guest(const GuestOps&);
 namespace {
 
 constexpr Backend kBackends[] = {
-    {"signal", probe_signal, nullptr},
-    {"kmod", nullptr, kmod_guest},
-    {"kvm", nullptr, kvm_guest},
+    {"signal", probe_signal, GuestKind::kNone},
+    {"kmod", nullptr, GuestKind::kKmod},
+    {"kvm", nullptr, GuestKind::kKvm},
 };
 
 std::string absent(const Backend& b, const Error& e) {
@@ -68,7 +68,7 @@ const Result<Probe>& probe(const Backend& b) {
   static std::optional<Result<Probe>> found[std::size(kBackends)];
   auto& result = found[&b - kBackends];
   if (!result)
-    result.emplace(b.guest ? probe_guest(b.guest()) : b.probe());
+    result.emplace(b.probe ? b.probe() : probe_guest(guest_ops(b.guest)));
   return *result;
 }
 

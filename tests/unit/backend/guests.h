@@ -13,7 +13,7 @@ namespace dune::backend {
 inline auto each_guest() {
   std::vector<const Backend*> found;
   for (const Backend& b : all())
-    if (b.guest)
+    if (b.guest != GuestKind::kNone)
       found.push_back(&b);
   return testing::ValuesIn(found);
 }
@@ -33,7 +33,7 @@ protected:
     capabilities_ = found->capabilities;
   }
 
-  GuestOps ops() const { return GetParam()->guest(); }
+  GuestOps ops() const { return guest_ops(GetParam()->guest); }
   Placement placement() const {
     return can(session::kCapRing0) ? Placement::kRing0 : Placement::kRing3;
   }
