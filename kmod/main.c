@@ -233,7 +233,7 @@ static int __init dune_init(void)
 	if (boot_cpu_data.x86_vendor == X86_VENDOR_AMD || boot_cpu_data.x86_vendor == X86_VENDOR_HYGON)
 		dune_ops = &svm_ops;
 	else
-		return -EOPNOTSUPP;
+		dune_ops = &vmx_ops;
 	result = check_faults();
 	if (result)
 		return result;

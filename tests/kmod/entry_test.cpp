@@ -141,7 +141,8 @@ TEST(Entry, StepGoesToTheGuestsHandlerWithoutAnExit) {
   const dune_run before = cpu.run();
   ASSERT_ENDS_WITH(cpu, "SYSCALL");
   // Two a round, the return, and the move before the call; the call itself is none.
-  EXPECT_EQ(kmod_test_count, 2 * 50'000u + 2);
+  EXPECT_EQ(kmod_test_count, 2 * 50'000u + 2)
+      << cpu.run().interrupts - before.interrupts << " interrupts, " << cpu.run().faults - before.faults << " faults";
   EXPECT_EQ(extra_exits(before, cpu.run()), 0u);
 }
 
