@@ -26,6 +26,7 @@
 #include "../compat.h"
 #include "../cpu_ops.h"
 #include "../regs_offsets.h"
+#include "instructions.h"
 
 #define GUEST_CR0_BITS                                                                             \
 	(X86_CR0_PE | X86_CR0_MP | X86_CR0_ET | X86_CR0_NE | X86_CR0_WP | X86_CR0_AM | X86_CR0_PG)
@@ -85,68 +86,6 @@ static struct page *msr_bitmap;
 
 bool vmx_enter(struct dune_regs *regs);
 static_assert(HOST_RSP == 0x6c14 && HOST_RIP == 0x6c16);
-
-/* ---------------------------------------------------------------------------------------------
- * Instructions
- */
-
-static void vmcs_write(u32 field, u64 value)
-{
-	bool failed;
-
-	asm volatile("vmwrite %2, %1" : "=@ccna"(failed) : "r"((u64)field), "r"(value) : "cc");
-	WARN_ONCE(failed, "dune: vmwrite of field %x", field);
-}
-
-static u64 vmcs_read(u32 field)
-{
-	u64 value = 0;
-	bool failed;
-
-	asm volatile("vmread %2, %1" : "=@ccna"(failed), "+r"(value) : "r"((u64)field) : "cc");
-	WARN_ONCE(failed, "dune: vmread of field %x", field);
-	return value;
-}
-
-static bool vmcs_clear(struct page *vmcs)
-{
-	const u64 address = page_to_phys(vmcs);
-	bool failed;
-
-	asm volatile("vmclear %1" : "=@ccna"(failed) : "m"(address) : "cc", "memory");
-	return !failed;
-}
-
-static bool vmcs_load(struct page *vmcs)
-{
-	const u64 address = page_to_phys(vmcs);
-	bool failed;
-
-	asm volatile("vmptrld %1" : "=@ccna"(failed) : "m"(address) : "cc", "memory");
-	return !failed;
-}
-
-static void invept(u64 extent, u64 eptp)
-{
-	const struct {
-		u64 eptp, zero;
-	} what = { eptp, 0 };
-	bool failed;
-
-	asm volatile("invept %1, %2" : "=@ccna"(failed) : "m"(what), "r"(extent) : "cc", "memory");
-	WARN_ON_ONCE(failed);
-}
-
-static void invvpid(u64 extent, u16 vpid)
-{
-	const struct {
-		u64 vpid, address;
-	} what = { vpid, 0 };
-	bool failed;
-
-	asm volatile("invvpid %1, %2" : "=@ccna"(failed) : "m"(what), "r"(extent) : "cc", "memory");
-	WARN_ON_ONCE(failed);
-}
 
 /* ---------------------------------------------------------------------------------------------
  * The second level
