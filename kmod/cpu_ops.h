@@ -25,6 +25,8 @@ struct dune_cpu_ops {
 	struct dune_pte_format *format;
 	unsigned int (*levels)(void);
 
+	/* Does from now on what makes a guest harmless in spite of this fault (X86_BUG_*), if it can. */
+	bool (*mitigate)(unsigned int bug);
 	/* At load and unload. -EOPNOTSUPP: the processor or the firmware does not have it. */
 	int (*setup)(void);
 	void (*teardown)(void);

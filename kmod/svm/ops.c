@@ -59,8 +59,10 @@ struct svm_cpu {
 
 static DEFINE_PER_CPU(struct svm_cpu, svm_cpus);
 static struct page *msr_bitmap, *io_bitmap;
+bool svm_ibpb_on_exit; /* for enter.S */
 static u64 host_xss; /* state that only XSAVES reaches, which is the kernel's */
 
+extern bool svm_ibpb_on_exit;
 void svm_enter(u64 guest, struct dune_regs *regs, u64 host);
 
 /* ---------------------------------------------------------------------------------------------
@@ -119,6 +121,21 @@ static void svm_disable_irqoff(void)
 	wrmsrl(MSR_VM_HSAVE_PA, 0);
 	rdmsrl(MSR_EFER, efer);
 	wrmsrl(MSR_EFER, efer & ~EFER_SVME);
+}
+
+static bool svm_mitigate(unsigned int bug)
+{
+	bool by_ibpb = false;
+
+	if (bug == X86_BUG_RETBLEED)
+		by_ibpb = boot_cpu_has(X86_FEATURE_IBPB);
+#ifdef X86_BUG_SRSO
+	/* With the microcode by which IBPB covers returns, too. */
+	else if (bug == X86_BUG_SRSO)
+		by_ibpb = boot_cpu_has(X86_FEATURE_IBPB_BRTYPE);
+#endif
+	svm_ibpb_on_exit |= by_ibpb;
+	return by_ibpb;
 }
 
 static void allow_msr(u8 *bitmap, u32 msr)
@@ -536,6 +553,7 @@ const struct dune_cpu_ops svm_ops = {
 	.name = "SVM",
 	.format = &svm_format,
 	.levels = svm_levels,
+	.mitigate = svm_mitigate,
 	.setup = svm_setup,
 	.teardown = svm_teardown,
 	.enable_irqoff = svm_enable_irqoff,

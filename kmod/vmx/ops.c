@@ -257,6 +257,12 @@ static bool has_caching(void)
 	return (config.ept_vpid & needed) == needed;
 }
 
+/* That would be IBRS, VERW and a flush of the first cache, none of which is here. */
+static bool vmx_mitigate(unsigned int bug)
+{
+	return false;
+}
+
 static void allow_msr(u8 *bitmap, u32 msr)
 {
 	/* The second and fourth KiB are 0xc0000000 and following, to read and to write. */
@@ -759,6 +765,7 @@ const struct dune_cpu_ops vmx_ops = {
 	.name = "VMX",
 	.format = &vmx_format,
 	.levels = vmx_levels,
+	.mitigate = vmx_mitigate,
 	.setup = vmx_setup,
 	.teardown = vmx_teardown,
 	.enable_irqoff = vmx_enable_irqoff,
