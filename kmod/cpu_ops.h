@@ -15,6 +15,7 @@ struct dune_pte_format {
 	u64 no_execute; /* set: not executable. One of the two is 0 */
 	u64 accessed; /* 0: the processor does not mark pages */
 	u64 large; /* a page, at a level above the lowest */
+	unsigned int max_level; /* of a page: 1 are 2 MiB, 2 a gigabyte */
 	bool split_executable; /* no large page is executable (iTLB multihit) */
 	u64 (*memory_type)(u64 host_pte); /* bits for the cache mode that the process has it in */
 };
@@ -23,9 +24,9 @@ struct dune_cpu_ops {
 	const char *name;
 	struct dune_pte_format *format;
 	unsigned int (*levels)(void);
-	unsigned int (*gpa_bits)(void);
-	u64 (*cr4_allowed)(void);
 
+	/* Does from now on what makes a guest harmless in spite of this fault (X86_BUG_*), if it can. */
+	bool (*mitigate)(unsigned int bug);
 	/* At load and unload. -EOPNOTSUPP: the processor or the firmware does not have it. */
 	int (*setup)(void);
 	void (*teardown)(void);

@@ -134,6 +134,7 @@ static inline void dune_vm_get(struct dune_vm *vm)
 
 /* vcpu.c */
 int dune_vcpu_create(struct dune_vm *vm);
+u64 dune_cr4_allowed(void);
 
 /* mm.c */
 extern unsigned long dune_max_table_pages;

@@ -189,11 +189,11 @@ static struct miscdevice device = {
 	.mode = 0600,
 };
 
-/* Faults of processors that make what a guest leaves behind, or finds, readable. */
+/* Faults of processors that make what a guest leaves behind, or finds, matter to others. */
 static const struct {
 	unsigned int bug;
 	const char *name;
-} unmitigated[] = {
+} faults[] = {
 	{ X86_BUG_L1TF, "L1TF" },
 	{ X86_BUG_MDS, "MDS" },
 	{ X86_BUG_TAA, "TAA" },
@@ -208,6 +208,9 @@ static const struct {
 #ifdef X86_BUG_BHI
 	{ X86_BUG_BHI, "BHI" },
 #endif
+#ifdef X86_BUG_TSA
+	{ X86_BUG_TSA, "TSA" },
+#endif
 };
 
 static int check_faults(void)
@@ -215,11 +218,11 @@ static int check_faults(void)
 	unsigned int i;
 	int result = 0;
 
-	for (i = 0; i < ARRAY_SIZE(unmitigated); i++) {
-		if (!boot_cpu_has_bug(unmitigated[i].bug))
+	for (i = 0; i < ARRAY_SIZE(faults); i++) {
+		if (!boot_cpu_has_bug(faults[i].bug) || dune_ops->mitigate(faults[i].bug))
 			continue;
 		pr_warn("dune: this processor is affected by %s, which is not mitigated here%s\n",
-			unmitigated[i].name, unsafe_cpu ? "" : " (unsafe_cpu=1 loads it nevertheless)");
+			faults[i].name, unsafe_cpu ? "" : " (unsafe_cpu=1 loads it nevertheless)");
 		if (!unsafe_cpu)
 			result = -EOPNOTSUPP;
 	}
@@ -233,7 +236,7 @@ static int __init dune_init(void)
 	if (boot_cpu_data.x86_vendor == X86_VENDOR_AMD || boot_cpu_data.x86_vendor == X86_VENDOR_HYGON)
 		dune_ops = &svm_ops;
 	else
-		return -EOPNOTSUPP;
+		dune_ops = &vmx_ops;
 	result = check_faults();
 	if (result)
 		return result;

@@ -45,7 +45,7 @@ unsigned int dune_table_levels(void)
 
 unsigned int dune_gpa_bits(void)
 {
-	return min(dune_ops->gpa_bits(), 12 + 9 * dune_table_levels());
+	return min_t(unsigned int, boot_cpu_data.x86_phys_bits, 12 + 9 * dune_table_levels());
 }
 
 static u64 entry_span(unsigned int level)
@@ -280,15 +280,14 @@ static u64 make_leaf(const struct host_entry *host, unsigned int level, u64 gpa,
 	return entry | (host->flags & sme_me_mask) | f->accessed;
 }
 
-/* The largest page that host and regions have around it, and that is wanted for this access. */
-static unsigned int leaf_level(const struct host_entry *host, const struct dune_gpa_range *range,
-			       u32 access)
+/* The largest page that the host has around it, and that this access may have. */
+static unsigned int leaf_level(const struct host_entry *host, u32 access)
 {
 	/* Regions are aligned to what the largest level needs, and addresses within them agree. */
 	BUILD_BUG_ON(DUNE_REGION_ALIGN < 1ULL << 30);
 	if (access & DUNE_ACCESS_EXECUTE && format()->split_executable)
 		return 0;
-	return host->level;
+	return min(host->level, format()->max_level);
 }
 
 static const struct dune_gpa_range *find_region_locked(const struct dune_table *table, u64 gpa)
@@ -431,7 +430,7 @@ int dune_table_fault(struct dune_vcpu *vcpu, u64 gpa, u32 access, u64 *hva)
 			/* Bounded: beyond it all is forgotten, and what is used comes back. */
 			if (table->pages + table->levels > dune_max_table_pages)
 				zap_all_locked(table, &detached);
-			install_locked(vcpu, gpa, &host, leaf_level(&host, range, access), access,
+			install_locked(vcpu, gpa, &host, leaf_level(&host, access), access,
 				       &detached);
 			new_generation_locked(table, &detached);
 			spin_unlock(&table->lock);

@@ -11,6 +11,7 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
+#include <asm/cpufeature.h>
 #include <asm/fpu/api.h>
 #include <asm/processor-flags.h>
 #include <asm/thread_info.h>
@@ -47,6 +48,27 @@
 static bool is_canonical(u64 address)
 {
 	return (u64)((s64)(address << 16) >> 16) == address;
+}
+
+/* What does not reach beyond the guest, as far as the processor has it. */
+u64 dune_cr4_allowed(void)
+{
+	u64 allowed = X86_CR4_TSD | X86_CR4_DE | X86_CR4_PAE | X86_CR4_PGE | X86_CR4_OSFXSR |
+		      X86_CR4_OSXMMEXCPT;
+
+	if (boot_cpu_has(X86_FEATURE_FSGSBASE))
+		allowed |= X86_CR4_FSGSBASE;
+	if (boot_cpu_has(X86_FEATURE_OSXSAVE))
+		allowed |= X86_CR4_OSXSAVE;
+	if (boot_cpu_has(X86_FEATURE_PCID))
+		allowed |= X86_CR4_PCIDE;
+	if (boot_cpu_has(X86_FEATURE_SMEP))
+		allowed |= X86_CR4_SMEP;
+	if (boot_cpu_has(X86_FEATURE_SMAP))
+		allowed |= X86_CR4_SMAP;
+	if (boot_cpu_has(X86_FEATURE_UMIP))
+		allowed |= X86_CR4_UMIP;
+	return allowed;
 }
 
 /* ---------------------------------------------------------------------------------------------
@@ -332,7 +354,7 @@ static long set_state(struct dune_vcpu *vcpu, const void __user *argument)
 	if (state.flags || state.reserved0 || state.gdt.reserved || state.idt.reserved ||
 	    state.task.reserved || memchr_inv(state.reserved, 0, sizeof(state.reserved)))
 		return -EINVAL;
-	if (state.cr4 & ~dune_ops->cr4_allowed() || (state.cr4 & needed) != needed)
+	if (state.cr4 & ~dune_cr4_allowed() || (state.cr4 & needed) != needed)
 		return -EINVAL;
 	if (!is_canonical(state.gdt.base) || !is_canonical(state.idt.base) ||
 	    !is_canonical(state.task.base) || !is_canonical(state.lstar) || !is_canonical(state.cstar))

@@ -69,7 +69,7 @@ static long get_info(void __user *argument)
 		.max_regions = DUNE_MAX_REGIONS,
 		.run_size = PAGE_SIZE,
 		.max_vcpus = DUNE_MAX_VCPUS,
-		.cr4_allowed = dune_ops->cr4_allowed(),
+		.cr4_allowed = dune_cr4_allowed(),
 	};
 	u32 size;
 

@@ -3,6 +3,7 @@
 
 #include <asm/asm.h>
 #include <asm/cpufeatures.h>
+#include <asm/msr-index.h>
 #include <asm/nospec-branch.h>
 
 #include "../regs_offsets.h"
@@ -55,9 +56,7 @@ SYM_FUNC_START(svm_enter)
 	pop %rax
 	vmload %rax
 
-#ifdef CONFIG_RETPOLINE
-	FILL_RETURN_BUFFER %rax, RSB_CLEAR_LOOPS, X86_FEATURE_RETPOLINE
-#elif defined(CONFIG_MITIGATION_RETPOLINE)
+#if defined(CONFIG_RETPOLINE) || defined(CONFIG_MITIGATION_RETPOLINE)
 	FILL_RETURN_BUFFER %rax, RSB_CLEAR_LOOPS, X86_FEATURE_RETPOLINE
 #endif
 
@@ -76,6 +75,17 @@ SYM_FUNC_START(svm_enter)
 	mov %r13, REGS_R13(%rax)
 	mov %r14, REGS_R14(%rax)
 	mov %r15, REGS_R15(%rax)
+
+	/* Before the first return: what the guest has taught the predictor of branches is forgotten. */
+	cmpb $0, svm_ibpb_on_exit(%rip)
+	je .Lno_ibpb
+	mov $MSR_IA32_PRED_CMD, %ecx
+	mov $PRED_CMD_IBPB, %eax
+	xor %edx, %edx
+	wrmsr
+.Lno_ibpb:
+	/* And nobody speculates past it. */
+	lfence
 
 	/* Nothing of the guest's is left to speculate with. */
 	xor %eax, %eax

@@ -59,7 +59,10 @@ struct svm_cpu {
 
 static DEFINE_PER_CPU(struct svm_cpu, svm_cpus);
 static struct page *msr_bitmap, *io_bitmap;
+bool svm_ibpb_on_exit; /* for enter.S */
+static u64 host_xss; /* state that only XSAVES reaches, which is the kernel's */
 
+extern bool svm_ibpb_on_exit;
 void svm_enter(u64 guest, struct dune_regs *regs, u64 host);
 
 /* ---------------------------------------------------------------------------------------------
@@ -81,6 +84,7 @@ static struct dune_pte_format svm_format = {
 	.no_execute = _PAGE_NX,
 	.accessed = _PAGE_ACCESSED,
 	.large = _PAGE_PSE,
+	.max_level = 2,
 	.memory_type = svm_memory_type,
 };
 
@@ -88,31 +92,6 @@ static struct dune_pte_format svm_format = {
 static unsigned int svm_levels(void)
 {
 	return pgtable_l5_enabled() ? 5 : 4;
-}
-
-static unsigned int svm_gpa_bits(void)
-{
-	return boot_cpu_data.x86_phys_bits;
-}
-
-static u64 svm_cr4_allowed(void)
-{
-	u64 allowed = X86_CR4_TSD | X86_CR4_DE | X86_CR4_PAE | X86_CR4_PGE | X86_CR4_OSFXSR |
-		      X86_CR4_OSXMMEXCPT;
-
-	if (boot_cpu_has(X86_FEATURE_FSGSBASE))
-		allowed |= X86_CR4_FSGSBASE;
-	if (boot_cpu_has(X86_FEATURE_OSXSAVE))
-		allowed |= X86_CR4_OSXSAVE;
-	if (boot_cpu_has(X86_FEATURE_PCID))
-		allowed |= X86_CR4_PCIDE;
-	if (boot_cpu_has(X86_FEATURE_SMEP))
-		allowed |= X86_CR4_SMEP;
-	if (boot_cpu_has(X86_FEATURE_SMAP))
-		allowed |= X86_CR4_SMAP;
-	if (boot_cpu_has(X86_FEATURE_UMIP))
-		allowed |= X86_CR4_UMIP;
-	return allowed;
 }
 
 /* ---------------------------------------------------------------------------------------------
@@ -142,6 +121,21 @@ static void svm_disable_irqoff(void)
 	wrmsrl(MSR_VM_HSAVE_PA, 0);
 	rdmsrl(MSR_EFER, efer);
 	wrmsrl(MSR_EFER, efer & ~EFER_SVME);
+}
+
+static bool svm_mitigate(unsigned int bug)
+{
+	bool by_ibpb = false;
+
+	if (bug == X86_BUG_RETBLEED)
+		by_ibpb = boot_cpu_has(X86_FEATURE_IBPB);
+#ifdef X86_BUG_SRSO
+	/* With the microcode by which IBPB covers returns, too. */
+	else if (bug == X86_BUG_SRSO)
+		by_ibpb = boot_cpu_has(X86_FEATURE_IBPB_BRTYPE);
+#endif
+	svm_ibpb_on_exit |= by_ibpb;
+	return by_ibpb;
 }
 
 static void allow_msr(u8 *bitmap, u32 msr)
@@ -199,6 +193,8 @@ static int svm_setup(void)
 	allow_msr(page_address(msr_bitmap), MSR_FS_BASE);
 	allow_msr(page_address(msr_bitmap), MSR_GS_BASE);
 	allow_msr(page_address(msr_bitmap), MSR_KERNEL_GS_BASE);
+	if (boot_cpu_has(X86_FEATURE_XSAVES))
+		rdmsrl(MSR_IA32_XSS, host_xss);
 	for_each_possible_cpu(cpu) {
 		struct svm_cpu *c = per_cpu_ptr(&svm_cpus, cpu);
 
@@ -226,7 +222,7 @@ static void intercept(struct vmcb_control_area *control, unsigned int bit)
 static const u8 intercepts[] = {
 	INTERCEPT_INTR, INTERCEPT_NMI, INTERCEPT_SMI, INTERCEPT_INIT,
 	INTERCEPT_SELECTIVE_CR0, INTERCEPT_CR0_WRITE, INTERCEPT_CR4_WRITE, INTERCEPT_CR8_WRITE,
-	INTERCEPT_LOAD_LDTR, INTERCEPT_RDPMC, INTERCEPT_RSM, INTERCEPT_INVD, INTERCEPT_HLT,
+	INTERCEPT_RDPMC, INTERCEPT_RSM, INTERCEPT_INVD, INTERCEPT_HLT,
 	INTERCEPT_INVLPGA, INTERCEPT_IOIO_PROT, INTERCEPT_MSR_PROT, INTERCEPT_TASK_SWITCH,
 	INTERCEPT_SHUTDOWN, INTERCEPT_VMRUN, INTERCEPT_VMMCALL, INTERCEPT_VMLOAD, INTERCEPT_VMSAVE,
 	INTERCEPT_STGI, INTERCEPT_CLGI, INTERCEPT_SKINIT, INTERCEPT_WBINVD, INTERCEPT_MONITOR,
@@ -535,9 +531,14 @@ static void svm_run_irqoff(struct dune_vcpu *vcpu)
 	if (dune_vcpu_debugs(vcpu))
 		for (i = 0; i < 4; i++)
 			set_debugreg(vcpu->debug.address[i], i);
+	/* Ring 0 of a guest may execute XRSTORS. */
+	if (host_xss)
+		wrmsrl(MSR_IA32_XSS, 0);
 
 	svm_enter(__sme_set(__pa(svm->vmcb)), &vcpu->regs, __sme_set(page_to_phys(cpu->host_vmcb)));
 
+	if (host_xss)
+		wrmsrl(MSR_IA32_XSS, host_xss);
 	/* The processor has switched the host's breakpoints off, and we have taken their registers. */
 	if (hw_breakpoint_active())
 		hw_breakpoint_restore();
@@ -552,8 +553,7 @@ const struct dune_cpu_ops svm_ops = {
 	.name = "SVM",
 	.format = &svm_format,
 	.levels = svm_levels,
-	.gpa_bits = svm_gpa_bits,
-	.cr4_allowed = svm_cr4_allowed,
+	.mitigate = svm_mitigate,
 	.setup = svm_setup,
 	.teardown = svm_teardown,
 	.enable_irqoff = svm_enable_irqoff,

@@ -31,7 +31,6 @@ constexpr int kUd = 6, kGp = 13;
 constexpr Forbidden kForbidden[] = {
     {"mov to cr0", {0x0f, 0x22, 0xc0}, kGp},
     {"mov to cr4", {0x0f, 0x22, 0xe0}, kGp},
-    {"clts", {0x0f, 0x06}, kGp},
     {"lmsw", {0x0f, 0x01, 0xf0}, kGp},
     {"rdmsr of LSTAR", {0x0f, 0x32}, kGp},
     {"wrmsr of LSTAR", {0x0f, 0x30}, kGp},
@@ -52,7 +51,6 @@ constexpr Forbidden kForbidden[] = {
     {"invd", {0x0f, 0x08}, kGp},
     {"wbinvd", {0x0f, 0x09}, kGp},
     {"rdpmc", {0x0f, 0x33}, kGp},
-    {"lldt", {0x0f, 0x00, 0xd0}, kGp},
     {"monitor", {0x31, 0xc9, 0x0f, 0x01, 0xc8}, kUd},
     {"mwait", {0x31, 0xc9, 0x0f, 0x01, 0xc9}, kUd},
     {"rsm", {0x0f, 0xaa}, kUd},
@@ -88,7 +86,8 @@ TEST(Hostile, Ring0IsNotTheMachines) {
   }
 }
 
-// --- the ABI --------------------------------------------------------------------------------------
+// --- the ABI
+// --------------------------------------------------------------------------------------
 
 TEST(Abi, VersionAndWidthsAreTold) {
   Descriptor vm(open_dune());
@@ -226,25 +225,29 @@ TEST(Abi, RegionsAreGigabytesThatDoNotOverlap) {
   EXPECT_EQ(made, info.max_regions - 1); // two were there, the last one did not go in
 }
 
-// --- hands ----------------------------------------------------------------------------------------
+// --- hands
+// ----------------------------------------------------------------------------------------
 
 TEST(Hands, ForkedChildHasNoGuest) {
   Guest guest;
   Vcpu cpu(guest);
-  cpu.prepare(Ring::k3, +[](uint64_t) {});
+  cpu.prepare(
+      Ring::k3, +[](uint64_t) {});
   const int status = status_of_child([&] {
     dune_info info{};
     info.size = sizeof info;
-    const bool refused = call(guest.fd(), DUNE_GET_INFO, &info) == -EXDEV && call(cpu.fd(), DUNE_RUN) == -EXDEV &&
-                         call(guest.fd(), DUNE_FORGET) == -EXDEV &&
-                         mmap(nullptr, kPage, PROT_READ, MAP_SHARED, cpu.fd(), 0) == MAP_FAILED && errno == EXDEV;
+    const bool refused =
+        call(guest.fd(), DUNE_GET_INFO, &info) == -EXDEV && call(cpu.fd(), DUNE_RUN) == -EXDEV &&
+        call(guest.fd(), DUNE_FORGET) == -EXDEV &&
+        mmap(nullptr, kPage, PROT_READ, MAP_SHARED, cpu.fd(), 0) == MAP_FAILED && errno == EXDEV;
     // Nor its parent's registers.
     uint8_t there;
     const bool gone = mincore(&cpu.run(), kPage, &there) != 0 && errno == ENOMEM;
     // It may make its own.
     Guest own;
     Vcpu own_cpu(own);
-    own_cpu.prepare(Ring::k3, +[](uint64_t) {});
+    own_cpu.prepare(
+        Ring::k3, +[](uint64_t) {});
     _exit(refused && gone && own_cpu.go() == DUNE_EXIT_SYSCALL ? 0 : 1);
   });
   EXPECT_EQ(status, 0);
@@ -254,10 +257,13 @@ TEST(Hands, ForkedChildHasNoGuest) {
 TEST(Hands, VcpuRunsForOneThreadAtATime) {
   Guest guest;
   Vcpu cpu(guest);
-  cpu.prepare(Ring::k3, +[](uint64_t at) {
-    while (!__atomic_load_n(reinterpret_cast<int*>(at), __ATOMIC_RELAXED))
-      ;
-  }, 0);
+  cpu.prepare(
+      Ring::k3,
+      +[](uint64_t at) {
+        while (!__atomic_load_n(reinterpret_cast<int*>(at), __ATOMIC_RELAXED))
+          ;
+      },
+      0);
   auto* stop = new int(0);
   guest.cover(reinterpret_cast<uint64_t>(stop));
   cpu.regs().rdi = reinterpret_cast<uint64_t>(stop);
@@ -290,7 +296,8 @@ TEST(Hands, RunPageOutlivesItsVcpu) {
   dune_create_vcpu create{sizeof create, 0, {}};
   const long fd = call(guest.fd(), DUNE_CREATE_VCPU, &create);
   ASSERT_GE(fd, 0);
-  auto* run = static_cast<dune_run*>(mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED, int(fd), 0));
+  auto* run =
+      static_cast<dune_run*>(mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED, int(fd), 0));
   ASSERT_NE(run, MAP_FAILED);
   close(int(fd));
   run->interrupt = 1; // which hits nobody's page
@@ -308,7 +315,8 @@ TEST(Hands, ModuleInUseStays) {
   Guest guest;
   Vcpu cpu(guest);
   EXPECT_EQ(syscall(SYS_delete_module, "dune", O_NONBLOCK), -1);
-  cpu.prepare(Ring::k3, +[](uint64_t) {});
+  cpu.prepare(
+      Ring::k3, +[](uint64_t) {});
   EXPECT_STREQ(name_of(cpu.go()), "SYSCALL");
 }
 
@@ -321,16 +329,16 @@ TEST(Hands, ExecvedImageHasNothing) {
     char number[16];
     snprintf(number, sizeof number, "%d", kept);
     setenv("KMOD_TEST_KEPT", number, 1);
-    execl("/proc/self/exe", "kmod_test", "--gtest_filter=Hands.DISABLED_Execved", "--gtest_also_run_disabled_tests", nullptr);
+    execl("/proc/self/exe", "kmod_test", "--gtest_filter=Hands.DISABLED_Execved",
+          "--gtest_also_run_disabled_tests", nullptr);
     _exit(9);
   });
   EXPECT_EQ(status, 0);
 }
-TEST(Hands, DISABLED_Execved) {
-  EXPECT_EQ(call(atoi(getenv("KMOD_TEST_KEPT")), DUNE_RUN), -EXDEV);
-}
+TEST(Hands, DISABLED_Execved) { EXPECT_EQ(call(atoi(getenv("KMOD_TEST_KEPT")), DUNE_RUN), -EXDEV); }
 
-// --- at random ------------------------------------------------------------------------------------
+// --- at random
+// ------------------------------------------------------------------------------------
 
 // Its own process is the guest's to spoil, which may end it in any way.
 void random_guest(uint64_t seed, int rounds, int* entered) {
@@ -363,7 +371,11 @@ void random_guest(uint64_t seed, int rounds, int* entered) {
     s.star = random();
     s.sfmask = uint32_t(random());
     call(cpu.fd(), DUNE_SET_STATE, &s);
-    dune_debug d{sizeof d, uint32_t(random() % 2), {address(), address(), address(), address()}, random() & 0xffff07ff, {}};
+    dune_debug d{sizeof d,
+                 uint32_t(random() % 2),
+                 {address(), address(), address(), address()},
+                 random() & 0xffff07ff,
+                 {}};
     d.dr7 = maybe(0, d.dr7);
     call(cpu.fd(), DUNE_SET_DEBUG, &d);
     cpu.prepare(random() % 2 ? Ring::k0 : Ring::k3, address(), random());
@@ -374,7 +386,8 @@ void random_guest(uint64_t seed, int rounds, int* entered) {
     cpu.regs().cr3 = maybe(guest.cr3(), random() & 0xfffffff000);
     cpu.regs().cs = maybe(cpu.regs().cs, random() & 0xffff);
     if (random() % 8 == 0)
-      cpu.run().event = {uint8_t(random() % 32), uint8_t(random() % 4), 0, uint32_t(random() & 0x1f)};
+      cpu.run().event = {uint8_t(random() % 32), uint8_t(random() % 4), 0,
+                         uint32_t(random() & 0x1f)};
     // It may well run for ever, or be handed its own exceptions for ever.
     std::atomic<bool> ended = false;
     std::thread clock([&] {
@@ -395,17 +408,20 @@ TEST(Random, StateAndRegistersDoNoHarm) {
   auto* entered = reinterpret_cast<int*>(counter.data());
   int ended = 0;
   for (int i = 0; i < children; ++i)
-    ended += status_of_child([&] { random_guest(uint64_t(i) + 20240229, 40, entered); }, 10'000) == 0;
+    ended +=
+        status_of_child([&] { random_guest(uint64_t(i) + 20240229, 40, entered); }, 10'000) == 0;
   RecordProperty("ended", ended);
   EXPECT_GT(*entered, 2 * children);
   // And the next one works.
   Guest guest;
   Vcpu cpu(guest);
-  cpu.prepare(Ring::k3, +[](uint64_t) {});
+  cpu.prepare(
+      Ring::k3, +[](uint64_t) {});
   EXPECT_STREQ(name_of(cpu.go()), "SYSCALL");
 }
 
-// --- others that want the processor ---------------------------------------------------------------
+// --- others that want the processor
+// ---------------------------------------------------------------
 
 class Kvm : public testing::Test {
 protected:
@@ -438,7 +454,8 @@ TEST_F(Kvm, AndWeExcludeEachOther) {
 }
 
 void set_online(int cpu, bool online) {
-  std::ofstream("/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/online") << online << std::flush;
+  std::ofstream("/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/online")
+      << online << std::flush;
 }
 
 TEST(Hotplug, GuestGoesOnWhereverItIs) {
@@ -448,11 +465,14 @@ TEST(Hotplug, GuestGoesOnWhereverItIs) {
   Vcpu cpu(guest);
   auto* words = new uint64_t[2]{};
   guest.cover(reinterpret_cast<uint64_t>(words));
-  cpu.prepare(Ring::k3, +[](uint64_t at) {
-    auto* w = reinterpret_cast<uint64_t*>(at);
-    while (!__atomic_load_n(&w[0], __ATOMIC_RELAXED))
-      __atomic_fetch_add(&w[1], 1, __ATOMIC_RELAXED);
-  }, reinterpret_cast<uint64_t>(words));
+  cpu.prepare(
+      Ring::k3,
+      +[](uint64_t at) {
+        auto* w = reinterpret_cast<uint64_t*>(at);
+        while (!__atomic_load_n(&w[0], __ATOMIC_RELAXED))
+          __atomic_fetch_add(&w[1], 1, __ATOMIC_RELAXED);
+      },
+      reinterpret_cast<uint64_t>(words));
   uint32_t reason = 0;
   std::thread runner([&] { reason = cpu.go(); });
   for (int i = 0; i < 4; ++i) {

@@ -94,7 +94,8 @@ TEST_F(Memory, HugePagesOfTheHostAreHugeThere) {
   Pages pages(4 * kHuge);
   covered(pages);
   const uint64_t begin = (pages.at() + kHuge - 1) & ~(kHuge - 1);
-  if (madvise(pages.data(), pages.size(), MADV_HUGEPAGE) != 0 || modes.find("[madvise]") == std::string::npos)
+  if (madvise(pages.data(), pages.size(), MADV_HUGEPAGE) != 0 ||
+      modes.find("[madvise]") == std::string::npos)
     GTEST_SKIP() << "this kernel has no transparent huge pages: " << modes;
   memset(reinterpret_cast<void*>(begin), 1, kHuge);
   const uint64_t faults = cpu_.run().faults;
@@ -204,7 +205,8 @@ TEST_F(Memory, GoesWithItsMapping) {
   ASSERT_EQ(madvise(pages.data(), kPage, MADV_DONTNEED), 0);
   EXPECT_EQ(guest_reads(pages.at()), 0u);
   guest_writes(pages.at());
-  void* elsewhere = mremap(pages.data(), kPage, kPage, MREMAP_MAYMOVE | MREMAP_FIXED, pages.data() + 2 * kPage);
+  void* elsewhere =
+      mremap(pages.data(), kPage, kPage, MREMAP_MAYMOVE | MREMAP_FIXED, pages.data() + 2 * kPage);
   ASSERT_EQ(elsewhere, pages.data() + 2 * kPage);
   expect_read_refused(pages.at());
   EXPECT_EQ(guest_reads(pages.at(2 * kPage)), 0x5555u);
@@ -218,7 +220,8 @@ TEST_F(Memory, VdsoTellsTheTime) {
   timespec before, after;
   guest_.cover_everything();
   clock_gettime(CLOCK_MONOTONIC, &before);
-  cpu_.prepare(Ring::k3, +[](uint64_t) { clock_gettime(CLOCK_MONOTONIC, &there); });
+  cpu_.prepare(
+      Ring::k3, +[](uint64_t) { clock_gettime(CLOCK_MONOTONIC, &there); });
   ASSERT_ENDS_WITH(cpu_, "SYSCALL");
   if (cpu_.regs().cs == kKernelCode)
     GTEST_SKIP() << "the clock of this machine needs a system call";
@@ -231,7 +234,8 @@ TEST_F(Memory, VdsoTellsTheTime) {
 TEST_F(Memory, WithoutARegionThereIsNone) {
   // Far from its own code, tables and stack, or it could not go on.
   constexpr uint64_t kFar = 0x200000000000;
-  void* p = mmap(reinterpret_cast<void*>(kFar), kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+  void* p = mmap(reinterpret_cast<void*>(kFar), kPage, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
   ASSERT_EQ(p, reinterpret_cast<void*>(kFar));
   dune_region region{};
   region.size = sizeof region;
@@ -277,7 +281,8 @@ TEST_F(Memory, TablesAreBounded) {
   std::ofstream(parameter) << before;
 }
 
-// --- while others change the mappings -------------------------------------------------------------
+// --- while others change the mappings
+// -------------------------------------------------------------
 
 // Shared with code in the guest, which may only use plain memory.
 struct Race {
@@ -298,7 +303,8 @@ void watch_page(uint64_t at) {
 }
 
 // Runs code in the guest on a thread of its own until it returns; faults go on.
-std::thread in_guest(Vcpu& cpu, void (*code)(uint64_t), uint64_t argument, std::atomic<int>& ended) {
+std::thread in_guest(Vcpu& cpu, void (*code)(uint64_t), uint64_t argument,
+                     std::atomic<int>& ended) {
   return std::thread([&cpu, code, argument, &ended] {
     cpu.prepare(Ring::k3, code, argument);
     uint32_t reason;
@@ -309,17 +315,19 @@ std::thread in_guest(Vcpu& cpu, void (*code)(uint64_t), uint64_t argument, std::
 }
 
 TEST_F(Memory, ReplacedPageIsNeverSeenAgain) {
-  constexpr uint64_t kVersions = 3000;
-  Descriptor file(make_file(kVersions));
+  // One processor takes turns.
+  const uint64_t versions = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? 1500 : 300;
+  Descriptor file(make_file(versions));
   Pages pages(kPage);
   auto* race = new Race{};
   race->page = pages.at();
   covered(pages);
   guest_.cover_everything();
-  ASSERT_EQ(mmap(pages.data(), kPage, PROT_READ, MAP_SHARED | MAP_FIXED, file.get(), 0), pages.data());
+  ASSERT_EQ(mmap(pages.data(), kPage, PROT_READ, MAP_SHARED | MAP_FIXED, file.get(), 0),
+            pages.data());
   std::atomic<int> ended = 0;
   std::thread thread = in_guest(cpu_, watch_page, reinterpret_cast<uint64_t>(race), ended);
-  for (uint64_t i = 1; i < kVersions; ++i) {
+  for (uint64_t i = 1; i < versions; ++i) {
     // In turn: over it, and away and back, so that it faults.
     if (i % 4 == 0)
       munmap(pages.data(), kPage);
@@ -382,18 +390,17 @@ TEST_F(Memory, ForkedChildHasItsOwnCopy) {
   std::atomic<int> ended = 0;
   std::thread thread = in_guest(cpu_, write_page, reinterpret_cast<uint64_t>(race), ended);
   for (int i = 0; i < 20; ++i) {
-    const uint64_t rounds = race->rounds;
     const int status = status_of_child([&] {
       const uint64_t now = load(pages.at());
       usleep(2000);
       _exit(load(pages.at()) == now ? 0 : 1);
     });
     ASSERT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
-    EXPECT_GT(race->rounds, rounds);
   }
   race->stop = 1;
   thread.join();
-  // Nothing of it was lost here.
+  // It has run all the time, and nothing of it was lost here.
+  EXPECT_GT(race->rounds, 1000u);
   EXPECT_EQ(load(pages.at()), race->rounds);
   delete race;
 }

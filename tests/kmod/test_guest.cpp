@@ -68,16 +68,8 @@ Guest::Guest() : vm_(open_dune()), tables_(64 * kPage), idt_(kPage), code_(kPage
     fail("/dev/dune");
   cover(tables_.at());
   cr3_ = cover(tables_.at());
-  const bool intel = [] {
-    std::ifstream f("/proc/cpuinfo");
-    std::string line;
-    while (std::getline(f, line))
-      if (line.find("GenuineIntel") != std::string::npos)
-        return true;
-    return false;
-  }();
   // mov %rdi, %rax; vmcall or vmmcall; ret
-  const uint8_t code[] = {0x48, 0x89, 0xf8, 0x0f, 0x01, uint8_t(intel ? 0xc1 : 0xd9), 0xc3};
+  const uint8_t code[] = {0x48, 0x89, 0xf8, 0x0f, 0x01, uint8_t(is_intel() ? 0xc1 : 0xd9), 0xc3};
   memcpy(code_.data(), code, sizeof code);
   hypercall_ = reinterpret_cast<uint64_t (*)(uint64_t)>(code_.at());
   // What has no handler calls the host with its vector: mov $vector, %eax; vmcall; jmp back
@@ -92,8 +84,8 @@ Guest::Guest() : vm_(open_dune()), tables_(64 * kPage), idt_(kPage), code_(kPage
 
 void Guest::set_gate(uint32_t vector, uint64_t entry) {
   auto* idt = reinterpret_cast<Idt*>(idt_.data());
-  idt->gates[vector] =
-      make_gate(GateType::kInterrupt, TargetAddr(entry), kKernelCode, 1, vector == 3 || vector == 4);
+  idt->gates[vector] = make_gate(GateType::kInterrupt, TargetAddr(entry), kKernelCode, 1,
+                                 vector == 3 || vector == 4);
 }
 int Guest::exception_at(uint64_t rip) const {
   const uint64_t offset = rip - code_.at(256);
@@ -220,6 +212,12 @@ uint32_t Vcpu::go() {
   for (;;)
     if (const uint32_t reason = go_once(); reason != DUNE_EXIT_INTR)
       return reason;
+}
+
+bool is_intel() {
+  uint32_t eax, ebx, ecx, edx;
+  __cpuid(0, eax, ebx, ecx, edx);
+  return ebx == signature_INTEL_ebx;
 }
 
 bool emulator_ignores_debug_registers() {

@@ -111,6 +111,8 @@ private:
 
 const char* name_of(uint32_t exit_reason);
 
+bool is_intel();
+
 // QEMU's own processor, whose VMRUN loads DR7 and does not act on it.
 bool emulator_ignores_debug_registers();
 
