@@ -17,9 +17,9 @@ KERNELS = {
     "6.1": r"^linux-image-6\.1\.[0-9.]+-[0-9]+-cloud-amd64-unsigned$",
     "6.12": r"^linux-image-6\.12\.[0-9.]+\+deb[0-9]+-cloud-amd64-unsigned$",
 }
-LAYOUT = 1  # of a kernel's folder: another number if what make_kernel leaves there changes
-# These and what they depend on. Where they are built in there is no such file.
-MODULES = ("virtio_pci", "virtio_console", "kvm-amd")
+LAYOUT = 2  # of a kernel's folder: another number if what make_kernel leaves there changes
+# What some machine loads. Each has a folder with it and what it depends on; where it is built in that is empty.
+MODULES = ("virtio_pci", "virtio_console", "kvm-amd", "kvm-intel")
 # Where to look when this machine's own sources do not have a package.
 DEBIAN = """deb [signed-by={key}] http://deb.debian.org/debian bookworm main
 deb [signed-by={key}] http://deb.debian.org/debian-security bookworm-security main
@@ -48,8 +48,16 @@ class Parts:
         self.cache_only = bool(os.environ.get("DDBG_VM_CACHE_ONLY"))
 
     def kernel(self, series):
-        """A folder with vmlinuz, vmlinux (what is packed in the former), modules/ in loading order, and the package's name in `package`."""
+        """A folder with vmlinuz, vmlinux (what is packed in the former), modules/, and the package's name in `package`."""
         return self.part(f"linux-{series}.{LAYOUT}", lambda to: make_kernel(series, to))
+
+    def modules(self, series, names):
+        """Name -> file of these modules of MODULES and of all they depend on, in loading order."""
+        found = {}
+        for wanted in names:
+            for path in sorted((self.kernel(series) / "modules" / wanted).iterdir()):
+                found.setdefault(path.stem.partition("-")[2], path)
+        return found
 
     def busybox(self):
         return self.part("busybox", make_busybox) / "busybox"
@@ -165,10 +173,12 @@ def make_kernel(series, to):
         (image,) = Path(scratch).glob("boot/vmlinuz-*")
         shutil.copy(image, to / "vmlinuz")
         (to / "vmlinux").write_bytes(unpacked_kernel(image.read_bytes()))
-        (to / "modules").mkdir()
         available = {path.name.split(".ko")[0]: path for path in Path(scratch).glob("lib/modules/*/kernel/**/*.ko*")}
-        for number, (name, content) in enumerate(modules_in_order(available).items()):
-            (to / f"modules/{number:02}-{name}.ko").write_bytes(content)
+        for wanted in MODULES:
+            folder = to / "modules" / wanted
+            folder.mkdir(parents=True)
+            for number, (name, content) in enumerate(modules_in_order(wanted, available).items()):
+                (folder / f"{number:02}-{name}.ko").write_bytes(content)
     (to / "package").write_text(package + "\n")
 
 
@@ -195,8 +205,8 @@ def run_filter(command, data):
             raise NotAvailable(f"{command[0]} cannot unpack the kernel") from error
 
 
-def modules_in_order(available):
-    """Name -> content of MODULES and all they depend on, in loading order."""
+def modules_in_order(wanted, available):
+    """Name -> content of a module and all it depends on, in loading order."""
     ordered = {}
 
     def add(name):
@@ -211,8 +221,7 @@ def modules_in_order(available):
             add(other)
         ordered[path.name.split(".ko")[0]] = content
 
-    for name in MODULES:
-        add(name)
+    add(wanted)
     return ordered
 
 
