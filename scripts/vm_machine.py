@@ -13,6 +13,14 @@ SKIPPED_INITCALLS = ("trace_eval_init", "btf_vmlinux_init", "init_kprobe_trace",
 PARAMETERS = ("console=ttyS0", "quiet", "panic=-1", "mitigations=off", "nokaslr", "cryptomgr.notests", "init_on_alloc=0",
               "ipv6.disable=1", "no_timer_check", "tsc=reliable", "initcall_blacklist=" + ",".join(SKIPPED_INITCALLS))
 
+MACHINE_FAILED = 125  # our exit status
+
+
+class Failure(Exception):
+    def __init__(self, status, text):
+        super().__init__(text)
+        self.status = status
+
 
 class Machine:
     """Our ends of its connections are descriptors: `console` has the kernel's messages, `output` and `input` are the port of init.c.

@@ -1,5 +1,5 @@
-"""What a machine of scripts/vm is made of: a Debian kernel and its modules, busybox, and our init. Packages are downloaded with apt
-and unpacked, never installed; what was made of them stays in the cache."""
+"""What a machine of scripts/vm is made of: a Debian kernel and its modules, busybox, our init, and for one Bochs and our loader.
+Packages are downloaded with apt and unpacked, never installed; what was made of them stays in the cache."""
 
 import contextlib
 import fcntl
@@ -26,7 +26,10 @@ deb [signed-by={key}] http://deb.debian.org/debian-security bookworm-security ma
 """
 DEBIAN_KEY = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
-INIT_SOURCE = Path(__file__).resolve().parent / "vm.d/init.c"
+# bochs-term is how it gets by without a window.
+BOCHS = ("bochs", "bochs-term", "bochsbios", "vgabios")
+
+SOURCES = Path(__file__).resolve().parent / "vm.d"
 
 
 class NotAvailable(Exception):
@@ -63,8 +66,19 @@ class Parts:
         return self.part("busybox", make_busybox) / "busybox"
 
     def init(self):
+        return self.compiled("init", "init.c", "-O2", "-s")
+
+    def loader(self):
+        return self.compiled("boot", "boot.S", "-nostdlib", "-Wl,--oformat=binary,-Ttext=0x7c00,--build-id=none")
+
+    def compiled(self, name, source, *options):
         # Named by what it is made of: another checkout may share the cache.
-        return self.part("init-" + hashlib.sha256(INIT_SOURCE.read_bytes()).hexdigest()[:16], make_init) / "init"
+        version = hashlib.sha256((SOURCES / source).read_bytes()).hexdigest()[:16]
+        return self.part(f"{name}-{version}", lambda to: compile_static(SOURCES / source, options, to / name)) / name
+
+    def bochs(self):
+        """A folder with bochs-bin, the two images of its machine, its plugins/, and in lib/ the libraries that are not here."""
+        return self.part("bochs", make_bochs)
 
     def part(self, name, make):
         path = self.folder / name
@@ -121,6 +135,16 @@ def version_key(name):
 
 def download(pattern, folder):
     """The newest package whose name matches, unpacked in `folder`; its file's name."""
+    return from_some_source(lambda options: download_newest(options, pattern, folder), folder)
+
+
+def download_with_dependencies(names, folder):
+    """Packages and what has to be installed for them here, unpacked in `folder`."""
+    from_some_source(lambda options: download_missing(options, names, folder), folder)
+
+
+def from_some_source(get, folder):
+    """What `get` makes of apt's options: this machine's sources, or if those fail Debian's."""
     if os.environ.get("DDBG_NO_APT"):
         raise NotAvailable("DDBG_NO_APT forbids downloading packages for the emulated machine")
     sources = [[]]
@@ -129,28 +153,49 @@ def download(pattern, folder):
             private = stack.enter_context(tempfile.TemporaryDirectory(prefix="apt.", dir=folder))
             sources.append(private_apt(Path(private)))
         for options in sources:
+            options = ["-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=20", *options]
             try:
-                return download_from(options, pattern, folder)
+                return get(options)
             except NotAvailable as error:
                 reason = error
         raise reason
 
 
-def download_from(options, pattern, folder):
-    options = ["-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=20", *options]
-    wanted = re.sub(r"[\^$\\]", "", re.sub(r"\[[^]]*\]\+", "*", pattern))
-    what = f"cannot download {wanted} for the emulated machine (as root `apt-get update` may help)"
+def cannot_download(wanted):
+    return f"cannot download {wanted} for the emulated machine (as root `apt-get update` may help)"
+
+
+def update_private(options, what):
     if "Dir::Etc::sourceparts=-" in options:
         run(["apt-get", *options, "-o", "APT::Update::Error-Mode=any", "-qq", "update"], what)
+
+
+def download_newest(options, pattern, folder):
+    what = cannot_download(re.sub(r"[\^$\\]", "", re.sub(r"\[[^]]*\]\+", "*", pattern)))
+    update_private(options, what)
     found = run(["apt-cache", *options, "search", "--names-only", pattern], what).decode()
     names = sorted((line.split()[0] for line in found.splitlines()), key=version_key)
     if not names:
         raise NotAvailable(f"{what}: no source of packages has it")
-    run(["apt-get", *options, "-qq", "download", names[-1]], what, cwd=folder)
-    package = next(folder.glob("*.deb"))
-    run(["dpkg-deb", "-x", package, folder], f"cannot unpack {package.name}")
-    package.unlink()
-    return package.name
+    (package,) = unpack(options, names[-1:], what, folder)
+    return package
+
+
+def download_missing(options, names, folder):
+    what = cannot_download(", ".join(names))
+    update_private(options, what)
+    plan = run(["apt-get", *options, "-s", "--no-install-recommends", "install", *names], what).decode()
+    unpack(options, sorted({*names, *re.findall(r"^Inst (\S+)", plan, re.MULTILINE)}), what, folder)
+
+
+def unpack(options, names, what, folder):
+    """The file names of these packages, which are in `folder` then."""
+    run(["apt-get", *options, "-qq", "download", *names], what, cwd=folder)
+    packages = list(folder.glob("*.deb"))
+    for package in packages:
+        run(["dpkg-deb", "-x", package, folder], f"cannot unpack {package.name}")
+        package.unlink()
+    return [package.name for package in packages]
 
 
 def private_apt(folder):
@@ -231,5 +276,29 @@ def make_busybox(to):
         shutil.copy(next(Path(scratch).glob("**/bin/busybox")), to / "busybox")
 
 
-def make_init(to):
-    run([os.environ.get("CC", "cc"), "-O2", "-static", "-s", "-o", to / "init", INIT_SOURCE], "cannot compile vm.d/init.c")
+def compile_static(source, options, to):
+    run([os.environ.get("CC", "cc"), "-static", *options, "-o", to, source], f"cannot compile vm.d/{source.name}")
+
+
+def make_bochs(to):
+    with tempfile.TemporaryDirectory(dir=to) as scratch:
+        scratch = Path(scratch)
+        download_with_dependencies(BOCHS, scratch)
+        for name in ("bin/bochs-bin", "share/bochs/BIOS-bochs-latest", "share/vgabios/vgabios.bin"):
+            shutil.copy(scratch / "usr" / name, to)
+        for folder in ("plugins", "lib"):
+            (to / folder).mkdir()
+        for plugin in scratch.glob("usr/lib/*/bochs/plugins/*.so"):
+            shutil.copy(plugin, to / "plugins")
+        for program in (to / "bochs-bin", to / "plugins/libbx_term_gui.so"):
+            while missing := missing_libraries(program, to / "lib"):
+                for library in missing:
+                    found = next(scratch.glob(f"**/{library}"), None)
+                    if found is None:
+                        raise NotAvailable(f"Bochs needs {library}, which is neither here nor in a package that it depends on")
+                    shutil.copy(found, to / "lib")
+
+
+def missing_libraries(program, folder):
+    listed = run(["/lib64/ld-linux-x86-64.so.2", "--library-path", folder, "--list", program], f"cannot list the libraries of {program}")
+    return re.findall(r"^\t(\S+) => not found", listed.decode(), re.MULTILINE)

@@ -18,30 +18,26 @@ import time
 import tty
 from pathlib import Path
 
+from vm_bochs import Bochs
 from vm_image import Image
+from vm_machine import MACHINE_FAILED, Failure
 from vm_parts import KERNELS, NotAvailable, Parts
 from vm_qemu import Qemu
 
-MACHINES = {"qemu": Qemu}
+MACHINES = {"qemu": Qemu, "bochs": Bochs}
 
 # Exit statuses of our own; the others are the command's.
-TIMED_OUT, MACHINE_FAILED, NOT_AVAILABLE, NOT_EXECUTABLE, NOT_FOUND = 124, 125, 77, 126, 127
+TIMED_OUT, NOT_AVAILABLE, NOT_EXECUTABLE, NOT_FOUND = 124, 77, 126, 127
 
 # What lies beside a program of the build tree when it starts.
 COMPANIONS = {"ddbg": ["ddbg-keeper"]}
 CONSOLE_KEPT = 16384  # bytes: the end of the kernel's messages, shown when the machine fails
 FRAME_HEAD = struct.Struct("<cI")
-INPUT_MOST = 4096  # bytes in a frame: kInput of init.c
+COUNT = struct.Struct("<I")
 
 
 def say(text):
     print(f"vm: {text}", file=sys.stderr, flush=True)
-
-
-class Failure(Exception):
-    def __init__(self, status, text):
-        super().__init__(text)
-        self.status = status
 
 
 # --- options ------------------------------------------------------------------------------------------------------------
@@ -152,7 +148,7 @@ def make_image(arguments, parts, terminals):
             description = f"{database}/{environment['TERM'][0]}/{environment['TERM']}"
             if os.path.isfile(description):
                 image.add_file(description)
-    job = ["".join("t" if terminal else "p" for terminal in terminals), rows, columns, os.getcwd(), len(command), program or command[0],
+    job = [MACHINES[arguments.mode].PORT, "".join("t" if terminal else "p" for terminal in terminals), rows, columns, os.getcwd(), len(command), program or command[0],
            *command[1:], *(f"{name}={value}" for name, value in environment.items())]
     image.add_content("/vm/job", b"".join(os.fsencode(str(word)) + b"\0" for word in job))
     return image
@@ -170,6 +166,7 @@ class Session:
         self.began, self.running = time.monotonic(), False
         self.limit = arguments.timeout or (None if terminals[0] else machine.PATIENCE)
         self.received = bytearray()
+        self.room, self.resized = 0, False  # bytes that we may send, in one frame; the terminal has another size than was told
         self.console_end = b""
         self.ending = None
         self.events = selectors.DefaultSelector()
@@ -204,6 +201,7 @@ class Session:
         raise Failure(MACHINE_FAILED, f"the machine could not run the command: {self.ending}")
 
     def send(self, kind, payload):
+        self.room = 0
         # If the machine is gone the reading side says so.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             write_all(self.machine.input, FRAME_HEAD.pack(kind, len(payload)) + payload)
@@ -226,28 +224,39 @@ class Session:
             say(f"{time.monotonic() - self.began:.2f} s to the command")
         self.running = True
 
-    def wants_input(self, _):
-        if sys.stdin is None:
+    def may_send(self, payload):
+        (self.room,) = COUNT.unpack(payload)
+        if self.resized:
+            self.send_size()
+        elif sys.stdin is None:
             self.send(b"i", b"")
-            return
-        try:
-            self.events.register(0, selectors.EVENT_READ, self.take_input)
-        except PermissionError:  # a regular file, which epoll does not take, is always ready
-            self.take_input()
+        else:
+            try:
+                self.events.register(0, selectors.EVENT_READ, self.take_input)
+            except PermissionError:  # a regular file, which epoll does not take, is always ready
+                self.take_input()
 
     def take_input(self):
-        with contextlib.suppress(KeyError):
-            self.events.unregister(0)
+        self.stop_input()
         try:
-            chunk = os.read(0, INPUT_MOST)
+            chunk = os.read(0, self.room)
         except OSError:
             chunk = b""
         self.send(b"i", chunk)
 
+    def stop_input(self):
+        with contextlib.suppress(KeyError):
+            self.events.unregister(0)
+
+    def send_size(self):
+        self.stop_input()
+        self.resized = False
+        self.send(b"w", struct.pack("<HH", *terminal_size()))
+
     def ended(self, payload):
         self.ending = payload.decode()
 
-    FRAMES = {b"r": command_starts, b"n": wants_input, b"x": ended,
+    FRAMES = {b"r": command_starts, b"n": may_send, b"x": ended,
               b"o": lambda self, payload: write_all(1, payload), b"e": lambda self, payload: write_all(2, payload)}
 
     def take_console(self):
@@ -261,7 +270,9 @@ class Session:
 
     def take_signals(self):
         self.wakeup.recv(4096)
-        self.send(b"w", struct.pack("<HH", *terminal_size()))
+        self.resized = True
+        if self.room:
+            self.send_size()
 
     def machine_is_gone(self):
         while self.machine.console in (key.fileobj for key in self.events.get_map().values()):
