@@ -8,21 +8,24 @@ import tty
 
 from vm_machine import MACHINE_FAILED, PARAMETERS, Failure, Machine, memory_file
 
+# Half of the instructions until the command: a search for functions that nobody traces, and who make the kernel read its own BTF.
+MORE_SKIPPED_INITCALLS = ("ftrace_check_for_weak_functions", "btf_module_init", "cubictcp_register", "kfunc_init", "bpf_key_sig_kfuncs_init",
+                          "bpf_prog_test_run_init", "bpf_tcp_ca_kfunc_init", "bpf_rstat_kfunc_init", "cpumask_kfunc_init", "bpf_kfunc_init",
+                          "bpf_fs_kfuncs_init", "bpf_cpumask_kfunc_init", "task_kfunc_init", "xfrm_state_bpf_init", "nf_kfunc_init")
 # Beside what every machine has. Waits for devices that need none take nothing (lpj); a restart is a triple fault, which ends Bochs.
 MORE_PARAMETERS = ("lpj=4000", "8250.nr_uarts=2", "rcupdate.rcu_expedited=1", "audit=0", "apparmor=0", "lsm=", "random.trust_cpu=on",
-                   "swiotlb=noforce", "noresume", "reboot=triple")
+                   "swiotlb=noforce", "noresume", "reboot=triple", "initcall_blacklist=" + ",".join(MORE_SKIPPED_INITCALLS))
 # One emulated second has as many instructions.
 INSTRUCTIONS = 50_000_000
 CONFIGURATION = """\
 cpu: model=corei7_skylake_x, count={processors}, ips={instructions}, reset_on_triple_fault=0, ignore_bad_msrs=1
 memory: guest={memory}, host={memory}
 romimage: file={part}/BIOS-bochs-latest
-vgaromimage: file={part}/vgabios.bin
+vgaromimage: file={rom}
 display_library: term
 sound: waveoutdrv=dummy, waveindrv=dummy, midioutdrv=dummy
 plugin_ctrl: es1370=0, sb16=0, voodoo=0, e1000=0, usb_uhci=0, usb_ohci=0, usb_ehci=0, usb_xhci=0, speaker=0, ne2k=0, gameport=0
 ata0-master: type=disk, path={disk}, mode=flat, cylinders=0
-boot: disk
 clock: sync=none
 panic: action=fatal
 com1: enabled=1, mode=file, dev={console}
@@ -30,7 +33,7 @@ com2: enabled=1, mode=term, dev={input}
 parport1: enabled=1, file={output}
 log: /dev/null
 """
-SECTOR, CYLINDER = 512, 16 * 63 * 512  # bytes; Bochs wants a disk of whole cylinders
+SECTOR, CYLINDER = 512, 16 * 63 * 512  # bytes; Bochs wants a disk of whole cylinders, and a ROM of whole sectors
 START_INFO = 0x8000  # where the kernel's start information goes
 E820_MEMORY, E820_RESERVED, E820_ACPI = 1, 2, 3
 ACPI_TABLES = 0x10000  # bytes at the end of memory, where the BIOS has put them
@@ -38,7 +41,7 @@ ACPI_TABLES = 0x10000  # bytes at the end of memory, where the BIOS has put them
 
 class Bochs(Machine):
     DESCRIPTION = "Runs a command in Bochs' emulated Intel processor, which is slow and has VMX and EPT."
-    MODULES = ("kvm-intel",)
+    KVM = "kvm-intel"
     PORT = "parallel"
     PATIENCE = 300
 
@@ -57,15 +60,16 @@ class Bochs(Machine):
             self.input, line = self._line(passed)
             memory = arguments.memory or (kernel_end(kernel) >> 20) + 96 + 2 * (len(archive) >> 20)
             disk, disk_path = memory_file("disk", b"", passed)
-            write_disk(disk, parts.loader().read_bytes(), kernel, archive, memory << 20, " ".join((*PARAMETERS, *MORE_PARAMETERS)))
+            table = write_disk(disk, kernel, archive, memory << 20, " ".join((*PARAMETERS, *MORE_PARAMETERS)))
+            rom, rom_path = memory_file("rom", make_rom(parts.loader().read_bytes() + table), passed)
             configuration, configuration_path = memory_file("configuration", CONFIGURATION.format(
-                processors=arguments.smp, instructions=INSTRUCTIONS, memory=memory, part=part, disk=disk_path,
+                processors=arguments.smp, instructions=INSTRUCTIONS, memory=memory, part=part, disk=disk_path, rom=rom_path,
                 console=f"/proc/self/fd/{console}", input=f"/proc/self/fd/{line}", output=f"/proc/self/fd/{output}").encode(), passed)
             # Debian's is built with its debugger, which waits for this.
             debugger, debugger_path = memory_file("debugger", b"continue\n", passed)
             environment = dict(os.environ, TERM="linux", LTDL_LIBRARY_PATH=str(part / "plugins"), LD_LIBRARY_PATH=str(part / "lib"))
             self.start([str(part / "bochs-bin"), "-q", "-f", configuration_path, "-rc", debugger_path],
-                       (console, output, line, disk, configuration, debugger), environment)
+                       (console, output, line, disk, rom, configuration, debugger), environment)
 
     def _pipe(self, passed):
         ours, theirs = os.pipe()
@@ -96,7 +100,7 @@ class Bochs(Machine):
         return f"Bochs failed: {complaint}"
 
 
-# --- the disk -----------------------------------------------------------------------------------------------------------
+# --- the disk and what reads it ----------------------------------------------------------------------------------
 
 
 def segments(kernel):
@@ -142,18 +146,24 @@ def start_information(archive_at, archive_size, memory, command_line):
                      module.pack(archive_at, archive_size, 0, 0), *(area.pack(*place, 0) for place in areas), command_line.encode(), b"\0"))
 
 
-def write_disk(disk, loader, kernel, archive, memory, command_line):
-    """What vm.d/boot.S starts from: itself with its table, and the pieces."""
+def write_disk(disk, kernel, archive, memory, command_line):
+    """What is to be in memory; the table of it for vm.d/boot.S."""
     archive_at = memory - ACPI_TABLES - len(archive) & ~0xFFF
     if archive_at < kernel_end(kernel):
         raise Failure(MACHINE_FAILED, f"{memory >> 20} MB are too few for the kernel and the files that go in (--memory)")
     pieces = [*segments(kernel), (archive_at, archive), (START_INFO, start_information(archive_at, len(archive), memory, command_line))]
-    table, sector = bytearray(), 1
+    table, sector = bytearray(), 0
     for address, content in pieces:
         sectors = -(-len(content) // SECTOR)
         table += struct.pack("<3I", sector, address, sectors)
         os.pwrite(disk, content, sector * SECTOR)
         sector += sectors
-    table += struct.pack("<3I", 0, START_INFO, pvh_entry(kernel))
-    os.pwrite(disk, (loader + table).ljust(SECTOR - 2, b"\0") + b"\x55\xaa", 0)
     os.ftruncate(disk, -(-sector * SECTOR // CYLINDER) * CYLINDER)
+    return table + struct.pack("<3I", START_INFO, pvh_entry(kernel), 0)
+
+
+def make_rom(code):
+    rom = bytearray(code.ljust(-(-(len(code) + 1) // SECTOR) * SECTOR, b"\0"))
+    rom[2] = len(rom) // SECTOR
+    rom[-1] = -sum(rom) & 0xFF
+    return rom

@@ -17,7 +17,7 @@ KERNELS = {
     "6.1": r"^linux-image-6\.1\.[0-9.]+-[0-9]+-cloud-amd64-unsigned$",
     "6.12": r"^linux-image-6\.12\.[0-9.]+\+deb[0-9]+-cloud-amd64-unsigned$",
 }
-LAYOUT = 2  # of a kernel's folder: another number if what make_kernel leaves there changes
+LAYOUT = 3  # of a kernel's folder: another number if what make_kernel leaves there changes
 # What some machine loads. Each has a folder with it and what it depends on; where it is built in that is empty.
 MODULES = ("virtio_pci", "virtio_console", "kvm-amd", "kvm-intel")
 # Where to look when this machine's own sources do not have a package.
@@ -27,7 +27,7 @@ deb [signed-by={key}] http://deb.debian.org/debian-security bookworm-security ma
 DEBIAN_KEY = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 # bochs-term is how it gets by without a window.
-BOCHS = ("bochs", "bochs-term", "bochsbios", "vgabios")
+BOCHS = ("bochs", "bochs-term", "bochsbios")
 
 SOURCES = Path(__file__).resolve().parent / "vm.d"
 
@@ -69,7 +69,7 @@ class Parts:
         return self.compiled("init", "init.c", "-O2", "-s")
 
     def loader(self):
-        return self.compiled("boot", "boot.S", "-nostdlib", "-Wl,--oformat=binary,-Ttext=0x7c00,--build-id=none")
+        return self.compiled("boot", "boot.S", "-nostdlib", "-Wl,--oformat=binary,-Ttext=0xc0000,--build-id=none")
 
     def compiled(self, name, source, *options):
         # Named by what it is made of: another checkout may share the cache.
@@ -77,7 +77,7 @@ class Parts:
         return self.part(f"{name}-{version}", lambda to: compile_static(SOURCES / source, options, to / name)) / name
 
     def bochs(self):
-        """A folder with bochs-bin, the two images of its machine, its plugins/, and in lib/ the libraries that are not here."""
+        """A folder with bochs-bin, the BIOS of its machine, its plugins/, and in lib/ the libraries that are not here."""
         return self.part("bochs", make_bochs)
 
     def part(self, name, make):
@@ -261,6 +261,7 @@ def modules_in_order(wanted, available):
         content = path.read_bytes()
         if path.suffix == ".xz":
             content = lzma.decompress(content)
+        content = without_signature(content)
         needs = re.search(rb"\0depends=([^\0]*)\0", content)
         for other in filter(None, needs[1].decode().split(",")):
             add(other)
@@ -268,6 +269,15 @@ def modules_in_order(wanted, available):
 
     add(wanted)
     return ordered
+
+
+def without_signature(module):
+    """The kernels start without the keys to it (SKIPPED_INITCALLS), and yet would take a long time to digest it all."""
+    mark = b"~Module signature appended~\n"
+    if not module.endswith(mark):
+        return module
+    end = len(module) - len(mark)
+    return module[:end - 12 - int.from_bytes(module[end - 4:end], "big")]  # struct module_signature, which ends in the other part's size
 
 
 def make_busybox(to):
@@ -284,7 +294,7 @@ def make_bochs(to):
     with tempfile.TemporaryDirectory(dir=to) as scratch:
         scratch = Path(scratch)
         download_with_dependencies(BOCHS, scratch)
-        for name in ("bin/bochs-bin", "share/bochs/BIOS-bochs-latest", "share/vgabios/vgabios.bin"):
+        for name in ("bin/bochs-bin", "share/bochs/BIOS-bochs-latest"):
             shutil.copy(scratch / "usr" / name, to)
         for folder in ("plugins", "lib"):
             (to / folder).mkdir()

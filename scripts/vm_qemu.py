@@ -13,7 +13,8 @@ PROGRAM = "qemu-system-x86_64"
 
 class Qemu(Machine):
     DESCRIPTION = "Runs a command in QEMU's emulated AMD processor."
-    MODULES = ("virtio_pci", "virtio_console", "kvm-amd")
+    MODULES = ("virtio_pci", "virtio_console")
+    KVM = "kvm-amd"
     PORT = "virtio"
     PATIENCE = 120
 

@@ -63,6 +63,7 @@ def parse_arguments():
 def add_options(parser, machine):
     """Those that every machine has."""
     parser.add_argument("--kernel", choices=KERNELS, default="6.1")
+    parser.add_argument("--kvm", choices=("on", "off"), default="on", help="load kvm, which makes /dev/kvm and keeps others off the processor (on)")
     parser.add_argument("--smp", type=int, default=1, metavar="N", help="processors (1)")
     parser.add_argument("--memory", type=int, metavar="MB", help="(what the kernel needs and twice the files that go in)")
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help=f"({machine.PATIENCE}; none with a terminal)")
@@ -128,8 +129,10 @@ def make_image(arguments, parts, terminals):
         image.add_file(source, path or None)
 
     image.add_content("/init", parts.init().read_bytes())
-    modules = parts.modules(arguments.kernel, MACHINES[arguments.mode].MODULES)
-    for number, (name, file) in enumerate(modules.items()):
+    machine = MACHINES[arguments.mode]
+    modules = machine.MODULES + ((machine.KVM,) if arguments.kvm == "on" else ())
+    image.add_folder("/vm/modules")
+    for number, (name, file) in enumerate(parts.modules(arguments.kernel, modules).items()):
         image.add_content(f"/vm/modules/{number:02}-{name}.ko", file.read_bytes())
     image.add_content("/usr/bin/busybox", busybox.read_bytes())
     for name in applets:
@@ -148,7 +151,7 @@ def make_image(arguments, parts, terminals):
             description = f"{database}/{environment['TERM'][0]}/{environment['TERM']}"
             if os.path.isfile(description):
                 image.add_file(description)
-    job = [MACHINES[arguments.mode].PORT, "".join("t" if terminal else "p" for terminal in terminals), rows, columns, os.getcwd(), len(command), program or command[0],
+    job = [machine.PORT, "".join("t" if terminal else "p" for terminal in terminals), rows, columns, os.getcwd(), len(command), program or command[0],
            *command[1:], *(f"{name}={value}" for name, value in environment.items())]
     image.add_content("/vm/job", b"".join(os.fsencode(str(word)) + b"\0" for word in job))
     return image

@@ -1,9 +1,9 @@
-// The first sector of the disk that scripts/vm_bochs.py makes: puts the pieces of the disk where they belong in memory, and starts the
-// kernel by its PVH entry (Linux: arch/x86/platform/pvh; Xen: hvm/start_info.h), where no code has to unpack anything or ask the BIOS.
+// Starts the kernel in scripts/vm_bochs.py's machine, where this is the video adapter's ROM at 0xc0000: the BIOS calls it when it has made
+// the tables of ACPI, before it has looked for disks and waited for keys. Puts the pieces of the first ATA disk where they belong in
+// memory, and starts the kernel by its PVH entry (Linux: arch/x86/platform/pvh; Xen: hvm/start_info.h), where nothing has to be unpacked.
 //
-// Behind the code is a table, 32 bits each: first sector, address and number of sectors of a piece; after the last a 0, the address
-// that the kernel is to find in ebx, and its entry. The BIOS starts this in real mode at 0x7c00; nothing here is a machine's but that
-// the first ATA disk has it.
+// Behind the code is a table, 32 bits each: first sector, address and number of sectors of a piece; after the last what the kernel is to
+// find in ebx, its entry, and 0. Who appends it sets the ROM's size and its sum.
 	.set kData, 0x1f0		// the disk's ports
 	.set kSectors, 0x1f2		// behind it, a byte each, the number of the first sector and the device
 	.set kCommand, 0x1f7		// written; read it is the status
@@ -14,14 +14,13 @@
 	.code16
 	.globl _start
 _start:
+	.byte 0x55, 0xaa, 0		// of a ROM: called behind this, by far call in real mode
 	cli
 	cld
-	xorw %ax, %ax
-	movw %ax, %ds
 	inb $0x92, %al			// address line 20
 	orb $2, %al
 	outb %al, $0x92
-	lgdtl gdt_pointer
+	lgdtl %cs:(gdt_pointer - _start)
 	movl %cr0, %eax
 	orb $1, %al
 	movl %eax, %cr0
@@ -37,15 +36,15 @@ protected:
 	movl $table, %esi
 next_piece:
 	lodsl
-	testl %eax, %eax
-	jz done
 	movl %eax, %ebx			// the sector to begin with
 	lodsl
 	movl %eax, %edi
 	lodsl
 	movl %eax, %ebp			// how many are left
+	testl %eax, %eax
+	jz done
 next_command:
-	movl $255, %ecx
+	movl $255, %ecx			// as many as a command takes
 	cmpl %ecx, %ebp
 	cmovbl %ebp, %ecx
 	movl $kSectors, %edx
@@ -80,10 +79,7 @@ wait:
 	jnz next_command
 	jmp next_piece
 done:
-	lodsl
-	movl %eax, %ebx
-	lodsl
-	jmp *%eax
+	jmp *%edi
 
 	.balign 8
 gdt:
