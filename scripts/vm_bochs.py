@@ -12,11 +12,12 @@ from vm_machine import MACHINE_FAILED, PARAMETERS, Failure, Machine, memory_file
 MORE_SKIPPED_INITCALLS = ("ftrace_check_for_weak_functions", "btf_module_init", "cubictcp_register", "kfunc_init", "bpf_key_sig_kfuncs_init",
                           "bpf_prog_test_run_init", "bpf_tcp_ca_kfunc_init", "bpf_rstat_kfunc_init", "cpumask_kfunc_init", "bpf_kfunc_init",
                           "bpf_fs_kfuncs_init", "bpf_cpumask_kfunc_init", "task_kfunc_init", "xfrm_state_bpf_init", "nf_kfunc_init")
-# Beside what every machine has. Waits for devices that need none take nothing (lpj); a restart is a triple fault, which ends Bochs.
+INSTRUCTIONS = 50_000_000  # in one second of the machine; its time stamp counter counts them
+XSAVEC, XSAVES = 321, 323  # the kernel's numbers of what Bochs 2.7 has a wrong CPUID for, so that the kernel would go without XSAVE, too
+# Beside what every machine has. Waiting for a device takes nothing (lpj). A restart is a triple fault, which ends Bochs.
 MORE_PARAMETERS = ("lpj=4000", "8250.nr_uarts=2", "rcupdate.rcu_expedited=1", "audit=0", "apparmor=0", "lsm=", "random.trust_cpu=on",
-                   "swiotlb=noforce", "noresume", "reboot=triple", "initcall_blacklist=" + ",".join(MORE_SKIPPED_INITCALLS))
-# One emulated second has as many instructions.
-INSTRUCTIONS = 50_000_000
+                   "swiotlb=noforce", "noresume", "reboot=triple", f"clearcpuid={XSAVEC},{XSAVES}", f"tsc_early_khz={INSTRUCTIONS // 1000}",
+                   "initcall_blacklist=" + ",".join(MORE_SKIPPED_INITCALLS))
 CONFIGURATION = """\
 cpu: model=corei7_skylake_x, count={processors}, ips={instructions}, reset_on_triple_fault=0, ignore_bad_msrs=1
 memory: guest={memory}, host={memory}
