@@ -37,6 +37,7 @@ log: /dev/null
 SECTOR, CYLINDER = 512, 16 * 63 * 512  # bytes; Bochs wants a disk of whole cylinders, and a ROM of whole sectors
 START_INFO = 0x8000  # where the kernel's start information goes
 E820_MEMORY, E820_RESERVED, E820_ACPI = 1, 2, 3
+MOST_MEMORY = 2048  # MB, all of it below what the devices have
 ACPI_TABLES = 0x10000  # bytes at the end of memory, where the BIOS has put them
 
 
@@ -45,6 +46,11 @@ class Bochs(Machine):
     KVM = "kvm-intel"
     PORT = "parallel"
     PATIENCE = 300
+
+    @staticmethod
+    def check_options(arguments, parser):
+        if arguments.memory and arguments.memory > MOST_MEMORY:
+            parser.error(f"--memory is at most {MOST_MEMORY} here")
 
     @staticmethod
     def prepare(parts):
