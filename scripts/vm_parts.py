@@ -310,5 +310,5 @@ def make_bochs(to):
 
 
 def missing_libraries(program, folder):
-    listed = run(["/lib64/ld-linux-x86-64.so.2", "--library-path", folder, "--list", program], f"cannot list the libraries of {program}")
+    listed = run(["ldd", program], f"cannot list the libraries of {program.name}", env=dict(os.environ, LD_LIBRARY_PATH=str(folder)))
     return re.findall(r"^\t(\S+) => not found", listed.decode(), re.MULTILINE)
