@@ -26,6 +26,9 @@ def adding(*paths):
 class MachineTest(unittest.TestCase):
     """Every process of a test carries a mark in its environment, and its temporary folder is its own."""
 
+    MACHINE = "qemu"
+    PATIENCE = PATIENCE
+
     def setUp(self):
         self.scratch = tempfile.TemporaryDirectory(prefix="ddbg-vm-test.")
         self.addCleanup(self.scratch.cleanup)
@@ -35,12 +38,12 @@ class MachineTest(unittest.TestCase):
 
     def vm(self, *arguments, **keywords):
         keywords = {"stdin": subprocess.DEVNULL, **keywords} if "input" not in keywords else keywords
-        done = subprocess.run([*VM, "qemu", *arguments], env=self.env, capture_output=True, timeout=PATIENCE, check=False, **keywords)
+        done = subprocess.run([*VM, self.MACHINE, *arguments], env=self.env, capture_output=True, timeout=self.PATIENCE, check=False, **keywords)
         self.nothing_is_left()
         return done
 
     def start(self, *command):
-        return subprocess.Popen([*VM, "qemu", "--", *command], env=self.env, bufsize=0,
+        return subprocess.Popen([*VM, self.MACHINE, "--", *command], env=self.env, bufsize=0,
                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def processes(self, name):
@@ -93,10 +96,10 @@ class Shell:
         return out[:end.start()].decode(errors="replace"), 128 - status if status > 128 else status
 
 
-def main(*kernels):
+def main(*kernels, machine="qemu"):
     """As unittest's, but for a machine that cannot be had: then the tests are skipped, and the last line says why."""
     global CACHE  # not where a test with a home of its own would look
-    wanted = [word for kernel in kernels for word in ("--kernel", kernel)]
+    wanted = ["--machine", machine, *(word for kernel in kernels for word in ("--kernel", kernel))]
     prepared = subprocess.run([*VM, "prepare", *wanted], stdout=subprocess.PIPE, text=True, check=False)
     if prepared.returncode != 0:
         sys.exit(prepared.returncode)
