@@ -615,6 +615,12 @@ static void store_exit(struct vmx_vcpu *vmx)
 			exit->access |= DUNE_ACCESS_WRITE;
 		if (qualification & EPT_VIOLATION_ACC_INSTR)
 			exit->access |= DUNE_ACCESS_EXECUTE;
+		/*
+		 * The instruction has not been executed, so only what MOV SS holds back is pending (SDM
+		 * volume 3, "Saving Non-Register State"). Bochs has the step of this very instruction there.
+		 */
+		if (!(vmcs_read(GUEST_INTERRUPTIBILITY_INFO) & GUEST_INTR_STATE_MOV_SS))
+			vmcs_write(GUEST_PENDING_DBG_EXCEPTIONS, 0);
 		break;
 	case EXIT_REASON_EPT_MISCONFIG:
 		WARN_ONCE(1, "dune: an entry that EPT does not take, for %llx", vmcs_read(GUEST_PHYSICAL_ADDRESS));
