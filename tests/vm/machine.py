@@ -23,6 +23,15 @@ def adding(*paths):
     return [word for path in paths if os.path.exists(path) for word in ("--add", str(path))]
 
 
+def guest_options(parser):
+    """Which machine, and who makes the guests in it."""
+    parser.add_argument("--machine", choices=("qemu", "bochs"), default="qemu")
+    parser.add_argument("--backend", choices=("kvm", "kmod"), default="kvm")
+    parser.add_argument("--kernel", required=True)
+    parser.add_argument("--la57", default="off")
+    parser.add_argument("--smp", type=int, required=True)
+
+
 class MachineTest(unittest.TestCase):
     """Every process of a test carries a mark in its environment, and its temporary folder is its own."""
 
@@ -35,6 +44,27 @@ class MachineTest(unittest.TestCase):
         self.mark = f"DDBG_VM_TEST={uuid.uuid4()}"
         name, _, value = self.mark.partition("=")
         self.env = dict(os.environ, **{name: value, "TMPDIR": self.scratch.name, "DDBG_VM_CACHE": CACHE})
+
+    def module(self, kernel):
+        """dune.ko for the kernel. Skips everything where its headers cannot be had."""
+        built = subprocess.run([sys.executable, "-B", os.path.join(os.path.dirname(os.environ["DDBG_VM"]), "vm_module.py"), "--kernel", kernel],
+                               env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        if built.returncode == NOT_AVAILABLE:
+            # What main() has prepared is no part of it, so this says why as that does.
+            print(built.stderr.strip().splitlines()[-1], flush=True)
+            os._exit(NOT_AVAILABLE)
+        self.assertEqual(built.returncode, 0, built.stderr)
+        return built.stdout.strip()
+
+    def for_guests(self, options):
+        """scripts/vm's arguments for guest_options, and what to do in the machine first."""
+        arguments = [options.machine, "--kernel", options.kernel, "--smp", str(options.smp)]
+        if options.machine == "qemu": # the others have four levels
+            arguments += ["--la57", options.la57]
+        if options.backend == "kvm":
+            return arguments, "true"
+        # Bochs' processor has what a kernel without mitigations is warned of, and nobody to steal anything.
+        return [*arguments, "--kvm", "off", "--add", f"{self.module(options.kernel)}:/dune.ko"], "insmod /dune.ko unsafe_cpu=1"
 
     def vm(self, *arguments, **keywords):
         keywords = {"stdin": subprocess.DEVNULL, **keywords} if "input" not in keywords else keywords
