@@ -8,10 +8,11 @@ import tty
 
 from vm_machine import MACHINE_FAILED, PARAMETERS, Failure, Machine, memory_file
 
-# Half of the instructions until the command: a search for functions that nobody traces, and who make the kernel read its own BTF.
-MORE_SKIPPED_INITCALLS = ("ftrace_check_for_weak_functions", "btf_module_init", "cubictcp_register", "kfunc_init", "bpf_key_sig_kfuncs_init",
-                          "bpf_prog_test_run_init", "bpf_tcp_ca_kfunc_init", "bpf_rstat_kfunc_init", "cpumask_kfunc_init", "bpf_kfunc_init",
-                          "bpf_fs_kfuncs_init", "bpf_cpumask_kfunc_init", "task_kfunc_init", "xfrm_state_bpf_init", "nf_kfunc_init")
+# Half of the instructions until the command: a search for functions that nobody traces, a test of the processor's jitter, and who make the
+# kernel read its own BTF.
+MORE_SKIPPED_INITCALLS = ("ftrace_check_for_weak_functions", "jent_mod_init", "btf_module_init", "cubictcp_register", "kfunc_init",
+                          "bpf_dummy_struct_ops_init", "bpf_key_sig_kfuncs_init", "bpf_prog_test_run_init", "bpf_tcp_ca_kfunc_init",
+                          "bpf_rstat_kfunc_init", "cpumask_kfunc_init", "bpf_kfunc_init", "bpf_fs_kfuncs_init")
 INSTRUCTIONS = 50_000_000  # in one second of the machine; its time stamp counter counts them
 XSAVEC, XSAVES = 321, 323  # the kernel's numbers of what Bochs 2.7 has a wrong CPUID for, so that the kernel would go without XSAVE, too
 # Beside what every machine has. Waiting for a device takes nothing (lpj). A restart is a triple fault, which ends Bochs.
