@@ -105,7 +105,7 @@ struct dune_vcpu {
 	bool flush;
 
 	struct dune_hw_exit exit;
-	u64 entries, faults, interrupts, reflected;
+	u64 entries, faults, interrupts, reflected, flushes;
 
 	/* Zeroed pages for tables, taken under the table's lock. */
 	struct page *spare[DUNE_MAX_LEVELS];

@@ -126,6 +126,16 @@ static enum dune_fail check_event(const struct dune_event *event)
 	return 0;
 }
 
+static bool reserved_is_zero(const struct dune_run *run)
+{
+	u64 all = run->reserved0;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(run->reserved1); i++)
+		all |= run->reserved1[i];
+	return !all;
+}
+
 /* The page is user space's all the time: what counts is the copy. */
 static enum dune_fail take_run(struct dune_vcpu *vcpu)
 {
@@ -136,7 +146,7 @@ static enum dune_fail take_run(struct dune_vcpu *vcpu)
 
 	if (!vcpu->has_state)
 		return DUNE_FAIL_NO_STATE;
-	if (READ_ONCE(run->reserved0) || memchr_inv(run->reserved1, 0, sizeof(run->reserved1)))
+	if (!reserved_is_zero(run))
 		return DUNE_FAIL_RESERVED;
 	memcpy(&regs, &run->regs, sizeof(regs));
 	memcpy(&event, &run->event, sizeof(event));
@@ -174,6 +184,7 @@ static void give_run(struct dune_vcpu *vcpu, enum dune_exit_reason reason)
 	run->faults = vcpu->faults;
 	run->interrupts = vcpu->interrupts;
 	run->reflected = vcpu->reflected;
+	run->flushes = vcpu->flushes;
 	WRITE_ONCE(run->exit_reason, reason);
 }
 
@@ -216,6 +227,7 @@ static void dune_vcpu_enter(struct dune_vcpu *vcpu)
 		vcpu->flush = true;
 	vcpu->generation = generation;
 	vcpu->entries++;
+	vcpu->flushes += vcpu->flush;
 	dune_ops->run_irqoff(vcpu);
 	vcpu->cpu = cpu;
 	cpumask_clear_cpu(cpu, table->running);
@@ -322,17 +334,17 @@ static long run(struct dune_vcpu *vcpu)
 	}
 	if (vcpu->use_signal_mask)
 		sigprocmask(SIG_SETMASK, &vcpu->signal_mask, &before);
-	do {
-		if (is_wanted(vcpu)) {
+	for (;;) {
+		dune_vcpu_enter(vcpu);
+		reason = handle_exit(vcpu);
+		if (!reason && is_wanted(vcpu))
 			reason = DUNE_EXIT_INTR;
+		if (reason)
 			break;
-		}
 		if (read_thread_flags() & _TIF_NOTIFY_RESUME)
 			xfer_to_guest_mode_handle_work(NULL);
 		cond_resched();
-		dune_vcpu_enter(vcpu);
-		reason = handle_exit(vcpu);
-	} while (!reason);
+	}
 	if (vcpu->use_signal_mask)
 		sigprocmask(SIG_SETMASK, &before, NULL);
 	if (reason == DUNE_EXIT_INTR)

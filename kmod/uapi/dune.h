@@ -247,6 +247,7 @@ struct dune_run {
 	__u64 faults; /* of these, ended for a page that the second level did not have */
 	__u64 interrupts; /* ended for an interrupt of the host's */
 	__u64 reflected; /* ended for what the guest may not do, which got an exception for it */
+	__u64 flushes; /* entries with nothing cached of either level */
 };
 
 #endif

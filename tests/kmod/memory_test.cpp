@@ -3,10 +3,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <fcntl.h>
 #include <fstream>
+#include <sched.h>
 #include <string>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -127,6 +129,7 @@ TEST_F(Memory, RightsAreTheMappings) {
 TEST_F(Memory, OnlyExecutableMappingsAreExecuted) {
   Pages pages(kPage);
   covered(pages);
+  guest_writes(pages.at()); // it is in the second level already
   pages.data()[0] = 0xc3;
   cpu_.prepare(Ring::k3, pages.at());
   expect_fault(pages.at(), DUNE_ACCESS_EXECUTE);
@@ -212,6 +215,67 @@ TEST_F(Memory, GoesWithItsMapping) {
   EXPECT_EQ(guest_reads(pages.at(2 * kPage)), 0x5555u);
   ASSERT_EQ(munmap(pages.data() + 2 * kPage, kPage), 0);
   expect_read_refused(pages.at(2 * kPage));
+}
+
+// Emulators forget everything at each entry, so what a missing flush would do is not seen there.
+TEST_F(Memory, FlushesAreForChanges) {
+  cpu_set_t before, first;
+  sched_getaffinity(0, sizeof before, &before);
+  CPU_ZERO(&first);
+  CPU_SET(0, &first);
+  sched_setaffinity(0, sizeof first, &first); // another processor is another flush
+  Pages pages(kPage);
+  covered(pages);
+  guest_writes(pages.at());
+  // A write of the host's own changes nothing, but the kernel may do so at any time.
+  uint64_t least = ~uint64_t{0};
+  for (int i = 0; i < 10; ++i) {
+    const uint64_t flushes = cpu_.run().flushes;
+    guest_writes(pages.at());
+    least = std::min<uint64_t>(least, cpu_.run().flushes - flushes);
+  }
+  EXPECT_EQ(least, 0u);
+  for (const int protection : {PROT_READ, PROT_READ | PROT_WRITE, PROT_READ}) {
+    guest_reads(pages.at());
+    const uint64_t flushes = cpu_.run().flushes;
+    ASSERT_EQ(mprotect(pages.data(), kPage, protection), 0);
+    guest_reads(pages.at());
+    EXPECT_GT(cpu_.run().flushes, flushes) << protection;
+  }
+  const uint64_t flushes = cpu_.run().flushes;
+  ASSERT_EQ(call(guest_.fd(), DUNE_FORGET), 0);
+  guest_reads(pages.at());
+  EXPECT_GT(cpu_.run().flushes, flushes);
+  sched_setaffinity(0, sizeof before, &before);
+}
+
+// Kilobytes of a mapping, by a name of /proc/self/smaps.
+int kilobytes(const Pages& pages, const std::string& name) {
+  std::ifstream smaps("/proc/self/smaps");
+  std::string line;
+  bool found = false;
+  while (std::getline(smaps, line)) {
+    unsigned long begin, end;
+    if (sscanf(line.c_str(), "%lx-%lx ", &begin, &end) == 2)
+      found = begin <= pages.at() && pages.at() < end;
+    else if (found && line.starts_with(name + ":"))
+      return atoi(line.c_str() + name.size() + 1);
+  }
+  return -1;
+}
+
+// What the guest writes to, the kernel has to know as written: or it would throw it away.
+TEST_F(Memory, WrittenPageIsDirtyForTheKernel) {
+  Pages pages(kPage);
+  covered(pages);
+  guest_writes(pages.at());
+  EXPECT_EQ(guest_reads(pages.at()), 0x5555u);
+  ASSERT_EQ(madvise(pages.data(), kPage, MADV_FREE), 0);
+  ASSERT_EQ(kilobytes(pages, "Private_Dirty"), 0);
+  EXPECT_EQ(guest_reads(pages.at()), 0x5555u); // nobody has needed the memory yet
+  ASSERT_EQ(kilobytes(pages, "Private_Dirty"), 0);
+  guest_writes(pages.at());
+  EXPECT_EQ(kilobytes(pages, "Private_Dirty"), 4);
 }
 
 // The kernel's own pages that every process has, which are no ordinary memory.
