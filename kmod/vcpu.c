@@ -20,11 +20,12 @@
 #include "cpu_ops.h"
 #include "dune.h"
 
-/* What the guest may have in RFLAGS: I/O is intercepted, whatever IOPL says. */
+/* What a guest can set by itself, I/O is intercepted whatever IOPL says. */
 #define RFLAGS_ALLOWED                                                                             \
 	(X86_EFLAGS_CF | X86_EFLAGS_PF | X86_EFLAGS_AF | X86_EFLAGS_ZF | X86_EFLAGS_SF |           \
 	 X86_EFLAGS_TF | X86_EFLAGS_IF | X86_EFLAGS_DF | X86_EFLAGS_OF | X86_EFLAGS_IOPL |         \
-	 X86_EFLAGS_NT | X86_EFLAGS_RF | X86_EFLAGS_AC | X86_EFLAGS_ID)
+	 X86_EFLAGS_NT | X86_EFLAGS_RF | X86_EFLAGS_AC | X86_EFLAGS_ID | X86_EFLAGS_VIF |          \
+	 X86_EFLAGS_VIP)
 #define DR6_FIXED 0xffff0ff0ULL
 #define DR6_WRITABLE 0xe00fULL
 /* Enable bits, LE, GE, and the conditions; neither GD nor the reserved bits. */
@@ -92,10 +93,8 @@ static enum dune_fail check_segments(const struct dune_regs *regs)
 	return 0;
 }
 
-static enum dune_fail check_regs(struct dune_vcpu *vcpu, const struct dune_regs *regs)
+static enum dune_fail check_regs(const struct dune_regs *regs)
 {
-	const u64 pcid = vcpu->state.cr4 & X86_CR4_PCIDE ? X86_CR3_PCID_MASK : 0;
-
 	if (!is_canonical(regs->rip))
 		return DUNE_FAIL_RIP;
 	if (regs->rflags & ~(RFLAGS_ALLOWED | X86_EFLAGS_FIXED))
@@ -103,7 +102,8 @@ static enum dune_fail check_regs(struct dune_vcpu *vcpu, const struct dune_regs 
 	if (!is_canonical(regs->fs_base) || !is_canonical(regs->gs_base) ||
 	    !is_canonical(regs->kernel_gs_base))
 		return DUNE_FAIL_BASE;
-	if (regs->cr3 & ~(GENMASK_ULL(dune_gpa_bits() - 1, 12) | pcid))
+	/* The lower bits are what the guest itself may write there. */
+	if (regs->cr3 & ~GENMASK_ULL(dune_gpa_bits() - 1, 0))
 		return DUNE_FAIL_CR3;
 	return check_segments(regs);
 }
@@ -150,7 +150,7 @@ static enum dune_fail take_run(struct dune_vcpu *vcpu)
 	memcpy(&regs, &run->regs, sizeof(regs));
 	memcpy(&event, &run->event, sizeof(event));
 	barrier();
-	fail = check_regs(vcpu, &regs);
+	fail = check_regs(&regs);
 	if (!fail)
 		fail = check_event(&event);
 	if (fail)

@@ -85,7 +85,7 @@ struct dune_create_vcpu {
  * Vector registers are those of the calling thread, which also keeps them: XCR0 is the same inside.
  */
 #define DUNE_RUN _IO(DUNE_IOCTL, 0x10)
-/* Takes struct dune_state. Before the first run. */
+/* Takes struct dune_state. Before the first run; later all segments are flat ones afterwards. */
 #define DUNE_SET_STATE _IO(DUNE_IOCTL, 0x11)
 /* Takes struct dune_debug. */
 #define DUNE_SET_DEBUG _IO(DUNE_IOCTL, 0x12)
@@ -180,10 +180,10 @@ struct dune_exit_exception {
 enum dune_fail {
 	DUNE_FAIL_NO_STATE = 1, /* DUNE_SET_STATE has not come yet, or not after a triple fault */
 	DUNE_FAIL_RIP = 2, /* not canonical */
-	DUNE_FAIL_RFLAGS = 3, /* VM, VIF, VIP or a reserved bit */
+	DUNE_FAIL_RFLAGS = 3, /* VM or a reserved bit */
 	DUNE_FAIL_SEGMENT = 4, /* cs and ss are not of ring 0 or 3, or not of the same */
 	DUNE_FAIL_BASE = 5, /* of fs, gs or the kernel's gs: not canonical */
-	DUNE_FAIL_CR3 = 6, /* reserved bits, or beyond gpa_bits */
+	DUNE_FAIL_CR3 = 6, /* beyond gpa_bits */
 	DUNE_FAIL_EVENT = 7, /* not an exception, or an error code that does not belong to it */
 	DUNE_FAIL_RESERVED = 8, /* a reserved field of dune_run */
 	DUNE_FAIL_HARDWARE = 9, /* the processor refused; `detail` is its reason */
