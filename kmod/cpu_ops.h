@@ -17,7 +17,8 @@ struct dune_pte_format {
 	u64 large; /* a page, at a level above the lowest */
 	unsigned int max_level; /* of a page: 1 are 2 MiB, 2 a gigabyte */
 	bool split_executable; /* no large page is executable (iTLB multihit) */
-	u64 (*memory_type)(u64 host_pte); /* bits for the cache mode that the process has it in */
+	/* Bits for the cache mode of a host's entry, whose flags are those of a small page. */
+	u64 (*memory_type)(u64 flags, unsigned int level);
 };
 
 struct dune_cpu_ops {

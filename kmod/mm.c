@@ -266,8 +266,7 @@ static u64 make_leaf(const struct host_entry *host, unsigned int level, u64 gpa,
 	u64 entry = (PFN_PHYS(host->pfn) + within) | f->leaf;
 
 	/* PAT's bit lies elsewhere in large pages. */
-	entry |= f->memory_type(host->level ? pgprot_val(pgprot_large_2_4k(__pgprot(host->flags))) :
-					      host->flags);
+	entry |= f->memory_type(host->level ? protval_large_2_4k(host->flags) : host->flags, level);
 	if (host->flags & _PAGE_RW && host->flags & _PAGE_DIRTY)
 		entry |= f->write;
 	entry |= host->flags & _PAGE_NX ? f->no_execute : f->execute;

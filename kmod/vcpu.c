@@ -5,7 +5,6 @@
  * needs user space ends the run.
  */
 #include <linux/anon_inodes.h>
-#include <linux/entry-kvm.h>
 #include <linux/fs.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
@@ -21,11 +20,12 @@
 #include "cpu_ops.h"
 #include "dune.h"
 
-/* What the guest may have in RFLAGS: I/O is intercepted, whatever IOPL says. */
+/* What a guest can set by itself, I/O is intercepted whatever IOPL says. */
 #define RFLAGS_ALLOWED                                                                             \
 	(X86_EFLAGS_CF | X86_EFLAGS_PF | X86_EFLAGS_AF | X86_EFLAGS_ZF | X86_EFLAGS_SF |           \
 	 X86_EFLAGS_TF | X86_EFLAGS_IF | X86_EFLAGS_DF | X86_EFLAGS_OF | X86_EFLAGS_IOPL |         \
-	 X86_EFLAGS_NT | X86_EFLAGS_RF | X86_EFLAGS_AC | X86_EFLAGS_ID)
+	 X86_EFLAGS_NT | X86_EFLAGS_RF | X86_EFLAGS_AC | X86_EFLAGS_ID | X86_EFLAGS_VIF |          \
+	 X86_EFLAGS_VIP)
 #define DR6_FIXED 0xffff0ff0ULL
 #define DR6_WRITABLE 0xe00fULL
 /* Enable bits, LE, GE, and the conditions; neither GD nor the reserved bits. */
@@ -93,10 +93,8 @@ static enum dune_fail check_segments(const struct dune_regs *regs)
 	return 0;
 }
 
-static enum dune_fail check_regs(struct dune_vcpu *vcpu, const struct dune_regs *regs)
+static enum dune_fail check_regs(const struct dune_regs *regs)
 {
-	const u64 pcid = vcpu->state.cr4 & X86_CR4_PCIDE ? X86_CR3_PCID_MASK : 0;
-
 	if (!is_canonical(regs->rip))
 		return DUNE_FAIL_RIP;
 	if (regs->rflags & ~(RFLAGS_ALLOWED | X86_EFLAGS_FIXED))
@@ -104,7 +102,8 @@ static enum dune_fail check_regs(struct dune_vcpu *vcpu, const struct dune_regs 
 	if (!is_canonical(regs->fs_base) || !is_canonical(regs->gs_base) ||
 	    !is_canonical(regs->kernel_gs_base))
 		return DUNE_FAIL_BASE;
-	if (regs->cr3 & ~(GENMASK_ULL(dune_gpa_bits() - 1, 12) | pcid))
+	/* The lower bits are what the guest itself may write there. */
+	if (regs->cr3 & ~GENMASK_ULL(dune_gpa_bits() - 1, 0))
 		return DUNE_FAIL_CR3;
 	return check_segments(regs);
 }
@@ -151,7 +150,7 @@ static enum dune_fail take_run(struct dune_vcpu *vcpu)
 	memcpy(&regs, &run->regs, sizeof(regs));
 	memcpy(&event, &run->event, sizeof(event));
 	barrier();
-	fail = check_regs(vcpu, &regs);
+	fail = check_regs(&regs);
 	if (!fail)
 		fail = check_event(&event);
 	if (fail)
@@ -195,7 +194,7 @@ static void give_run(struct dune_vcpu *vcpu, enum dune_exit_reason reason)
 /* Something that only the way back to user space, or user space itself, looks after. */
 static bool is_wanted(const struct dune_vcpu *vcpu)
 {
-	return read_thread_flags() & (_TIF_SIGPENDING | _TIF_NOTIFY_SIGNAL) ||
+	return read_thread_flags() & (_TIF_SIGPENDING | _TIF_NOTIFY_SIGNAL | _TIF_NOTIFY_RESUME) ||
 	       READ_ONCE(vcpu->run->interrupt);
 }
 
@@ -210,7 +209,7 @@ static void dune_vcpu_enter(struct dune_vcpu *vcpu)
 	local_irq_disable();
 	cpu = smp_processor_id();
 	vcpu->exit = (struct dune_hw_exit){ .kind = DUNE_KIND_AGAIN };
-	if (is_wanted(vcpu) || read_thread_flags() & (_TIF_NEED_RESCHED | _TIF_NOTIFY_RESUME))
+	if (is_wanted(vcpu) || need_resched())
 		goto out;
 	/* With interrupts off nobody switches it off before we are back. */
 	if (!dune_hardware_is_on_irqoff()) {
@@ -281,6 +280,19 @@ static enum dune_exit_reason handle_exception(struct dune_vcpu *vcpu)
 	return 0;
 }
 
+static enum dune_exit_reason interrupted(struct dune_vcpu *vcpu)
+{
+	const unsigned long flags = read_thread_flags();
+	u32 by = 0;
+
+	if (flags & (_TIF_SIGPENDING | _TIF_NOTIFY_SIGNAL))
+		by |= DUNE_INTR_SIGNAL;
+	if (READ_ONCE(vcpu->run->interrupt))
+		by |= DUNE_INTR_ASKED;
+	vcpu->run->exit.intr = (struct dune_exit_intr){ .by = by };
+	return DUNE_EXIT_INTR;
+}
+
 static enum dune_exit_reason fail_entry(struct dune_vcpu *vcpu, enum dune_fail code, u64 detail)
 {
 	vcpu->run->exit.fail = (struct dune_exit_fail){ .code = code, .detail = detail };
@@ -338,11 +350,9 @@ static long run(struct dune_vcpu *vcpu)
 		dune_vcpu_enter(vcpu);
 		reason = handle_exit(vcpu);
 		if (!reason && is_wanted(vcpu))
-			reason = DUNE_EXIT_INTR;
+			reason = interrupted(vcpu);
 		if (reason)
 			break;
-		if (read_thread_flags() & _TIF_NOTIFY_RESUME)
-			xfer_to_guest_mode_handle_work(NULL);
 		cond_resched();
 	}
 	if (vcpu->use_signal_mask)

@@ -69,10 +69,12 @@ void svm_enter(u64 guest, struct dune_regs *regs, u64 host);
  * The second level
  */
 
-static u64 svm_memory_type(u64 host)
+static u64 svm_memory_type(u64 host, unsigned int level)
 {
 	/* Nested entries use the host's PAT, in the same bits. */
-	return host & (_PAGE_PWT | _PAGE_PCD | _PAGE_PAT);
+	const u64 type = host & (_PAGE_PWT | _PAGE_PCD | _PAGE_PAT);
+
+	return level ? protval_4k_2_large(type) : type;
 }
 
 static struct dune_pte_format svm_format = {
@@ -109,7 +111,8 @@ static int svm_enable_irqoff(void)
 	wrmsrl(MSR_EFER, efer | EFER_SVME);
 	wrmsrl(MSR_VM_HSAVE_PA, __sme_set(page_to_phys(cpu->host_save)));
 	cpu->asids = cpuid_ebx(CPUID_SVM);
-	/* The first one that is asked for begins a generation, and with it a flush of all. */
+	/* Numbers from before are nobody's; the first new one comes with a flush of all. */
+	cpu->asid_generation++;
 	cpu->next_asid = cpu->asids;
 	return 0;
 }

@@ -85,7 +85,7 @@ struct dune_create_vcpu {
  * Vector registers are those of the calling thread, which also keeps them: XCR0 is the same inside.
  */
 #define DUNE_RUN _IO(DUNE_IOCTL, 0x10)
-/* Takes struct dune_state. Before the first run. */
+/* Takes struct dune_state. Before the first run; later all segments are flat ones afterwards. */
 #define DUNE_SET_STATE _IO(DUNE_IOCTL, 0x11)
 /* Takes struct dune_debug. */
 #define DUNE_SET_DEBUG _IO(DUNE_IOCTL, 0x12)
@@ -145,8 +145,8 @@ enum dune_exit_reason {
 	/* It accessed a page that the process may not access like that: struct dune_exit_fault. */
 	DUNE_EXIT_FAULT = 2,
 	/*
-	 * A signal is pending, the kernel wants the thread, or dune_run.interrupt was set. Nothing is
-	 * lost: registers are between two instructions.
+	 * A signal is pending, the kernel wants the thread, or dune_run.interrupt was set: struct
+	 * dune_exit_intr. Nothing is lost: registers are between two instructions.
 	 */
 	DUNE_EXIT_INTR = 3,
 	/* An exception of dune_state.exceptions: struct dune_exit_exception. */
@@ -162,6 +162,14 @@ enum dune_exit_reason {
 enum dune_access {
 	DUNE_ACCESS_WRITE = 1 << 0,
 	DUNE_ACCESS_EXECUTE = 1 << 1, /* neither: a read */
+};
+
+#define DUNE_INTR_SIGNAL (1U << 0) /* by the mask of the run, which the thread may not have */
+#define DUNE_INTR_ASKED (1U << 1) /* dune_run.interrupt, which is zero again */
+/* Neither: the kernel had something to do on the thread's way out, which is done. */
+struct dune_exit_intr {
+	__u32 by;
+	__u32 reserved;
 };
 
 struct dune_exit_fault {
@@ -180,10 +188,10 @@ struct dune_exit_exception {
 enum dune_fail {
 	DUNE_FAIL_NO_STATE = 1, /* DUNE_SET_STATE has not come yet, or not after a triple fault */
 	DUNE_FAIL_RIP = 2, /* not canonical */
-	DUNE_FAIL_RFLAGS = 3, /* VM, VIF, VIP or a reserved bit */
+	DUNE_FAIL_RFLAGS = 3, /* VM or a reserved bit */
 	DUNE_FAIL_SEGMENT = 4, /* cs and ss are not of ring 0 or 3, or not of the same */
 	DUNE_FAIL_BASE = 5, /* of fs, gs or the kernel's gs: not canonical */
-	DUNE_FAIL_CR3 = 6, /* reserved bits, or beyond gpa_bits */
+	DUNE_FAIL_CR3 = 6, /* beyond gpa_bits */
 	DUNE_FAIL_EVENT = 7, /* not an exception, or an error code that does not belong to it */
 	DUNE_FAIL_RESERVED = 8, /* a reserved field of dune_run */
 	DUNE_FAIL_HARDWARE = 9, /* the processor refused; `detail` is its reason */
@@ -237,6 +245,7 @@ struct dune_run {
 	__u32 exit_reason;
 	__u32 reserved2;
 	union {
+		struct dune_exit_intr intr;
 		struct dune_exit_fault fault;
 		struct dune_exit_exception exception;
 		struct dune_exit_fail fail;

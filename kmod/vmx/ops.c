@@ -91,7 +91,7 @@ static_assert(HOST_RSP == 0x6c14 && HOST_RIP == 0x6c16);
  * The second level
  */
 
-static u64 vmx_memory_type(u64 host)
+static u64 vmx_memory_type(u64 host, unsigned int level)
 {
 	/* By the host's PAT as Linux sets it: write-back, write-combining, and what is uncached. */
 	const u64 type = host & (_PAGE_PWT | _PAGE_PCD) ? (host & _PAGE_PCD ? 0 : 1) : 6;

@@ -220,8 +220,10 @@ Exit run_kmod(Cpu& c) {
     regs.cr3 = c.root.value;
   for (const RegisterPair& p : kRegisterPairs)
     regs.*p.theirs = c.regs.*p.ours;
-  if (const long result = control(c.fd, DUNE_RUN, 0); is_errno(result))
-    return {Why::kBroken, 0, static_cast<uint64_t>(-result)};
+  do {
+    if (const long result = control(c.fd, DUNE_RUN, 0); is_errno(result))
+      return {Why::kBroken, 0, static_cast<uint64_t>(-result)};
+  } while (run_of(c).exit_reason == DUNE_EXIT_INTR && !run_of(c).exit.intr.by);
   for (const RegisterPair& p : kRegisterPairs)
     c.regs.*p.ours = regs.*p.theirs;
   return why_it_ended(c);

@@ -477,7 +477,6 @@ constexpr BadEntry kBadEntries[] = {
     {"fs base", DUNE_FAIL_BASE, [](dune_run& r) { r.regs.fs_base = 1ull << 50; }},
     {"kernel gs base", DUNE_FAIL_BASE, [](dune_run& r) { r.regs.kernel_gs_base = 1ull << 63; }},
     {"cr3 too wide", DUNE_FAIL_CR3, [](dune_run& r) { r.regs.cr3 = 1ull << 52; }},
-    {"cr3 low bits", DUNE_FAIL_CR3, [](dune_run& r) { r.regs.cr3 |= 0x800; }},
     {"nmi", DUNE_FAIL_EVENT,
      [](dune_run& r) {
        r.event = {2, DUNE_EVENT_VALID, 0, 0};

@@ -18,6 +18,8 @@ PYTHON = "/usr/bin/python3"  # stepped only up to where it would need more than 
 # The emulated processor takes some 500 us for a signal of a program in a guest, and 200 us for a breakpoint that the host side sees.
 SCALE = "DDBG_TEST_STORM_US=2000 DDBG_TEST_HITS=2000"
 TESTS = f"{SCALE} DDBG_TEST_BACKEND=%s DDBG_KEEPER={machine.KEEPER} {ENGINE_TEST} --gtest_filter='%s'"
+# What an iret at ring 3 needs in QEMU; room for a trace of every step.
+MORE = {"qemu": ["--smap", "off"], "bochs": ["--memory", "512"]}
 STARTED = f"{machine.DDBG} -q -nx -iex 'set confirm off' -iex 'set pagination off' -iex 'handle SIGUSR1 nostop noprint'"
 
 
@@ -27,7 +29,7 @@ class Engine(machine.MachineTest):
         targets = [entry.path for entry in os.scandir(TARGETS) if entry.is_file() and os.access(entry.path, os.X_OK)]
         added = machine.adding(ENGINE_TEST, machine.DDBG, machine.KEEPER, machine.CAPSTONE, PYTHON, SPIN, *targets)
         arguments, first = self.for_guests(OPTIONS)
-        command = [*machine.VM, *arguments, *(("--smap", "off") if OPTIONS.machine == "qemu" else ()), *added, "--", "sh"]
+        command = [*machine.VM, *arguments, *MORE[OPTIONS.machine], *added, "--", "sh"]
         self.terminal = Terminal(command, self.env, patience=machine.PATIENCE)
         self.addCleanup(self.terminal.close)
         self.terminal.wait_for("# ")
