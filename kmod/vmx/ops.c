@@ -63,6 +63,8 @@ struct vmx_vcpu {
 	struct page *vmcs;
 	int vpid;
 	bool built; /* controls are in the VMCS */
+	struct vmx_cpu *host; /* whose constants are in there, and since when */
+	unsigned int host_enabled;
 	u64 last_rip, last_rflags;
 	u64 flushed; /* the table's generation when nothing was cached of it */
 };
@@ -70,6 +72,7 @@ struct vmx_vcpu {
 /* Of a processor. */
 struct vmx_cpu {
 	struct page *vmxon;
+	unsigned int enabled; /* how often */
 	/* What stays as it is while virtualisation is on. */
 	u64 efer, star, lstar, sfmask, sysenter_cs, sysenter_esp, sysenter_eip, gs_base, task_base;
 };
@@ -168,6 +171,7 @@ static int vmx_enable_irqoff(void)
 	rdmsrl(MSR_IA32_SYSENTER_EIP, cpu->sysenter_eip);
 	rdmsrl(MSR_GS_BASE, cpu->gs_base);
 	cpu->task_base = base_of_task();
+	cpu->enabled++;
 	return 0;
 
 refused:
@@ -646,7 +650,19 @@ struct host {
 	u64 fs_base, kernel_gs_base, debugctl;
 };
 
-static void save_host(struct host *host, struct vmx_cpu *cpu)
+/* Those of this processor, which stay in the VMCS. */
+static void write_host_constants(const struct vmx_cpu *cpu)
+{
+	vmcs_write(HOST_IA32_EFER, cpu->efer);
+	vmcs_write(HOST_GS_BASE, cpu->gs_base);
+	vmcs_write(HOST_TR_BASE, cpu->task_base);
+	vmcs_write(HOST_GDTR_BASE, (unsigned long)get_current_gdt_ro());
+	vmcs_write(HOST_IA32_SYSENTER_CS, cpu->sysenter_cs);
+	vmcs_write(HOST_IA32_SYSENTER_ESP, cpu->sysenter_esp);
+	vmcs_write(HOST_IA32_SYSENTER_EIP, cpu->sysenter_eip);
+}
+
+static void save_host(struct host *host)
 {
 	savesegment(ds, host->ds);
 	savesegment(es, host->es);
@@ -661,15 +677,8 @@ static void save_host(struct host *host, struct vmx_cpu *cpu)
 	vmcs_write(HOST_CR0, read_cr0());
 	vmcs_write(HOST_CR3, __read_cr3());
 	vmcs_write(HOST_CR4, cr4_read_shadow());
-	vmcs_write(HOST_IA32_EFER, cpu->efer);
 	vmcs_write(HOST_FS_BASE, host->fs_base);
-	vmcs_write(HOST_GS_BASE, cpu->gs_base);
-	vmcs_write(HOST_TR_BASE, cpu->task_base);
-	vmcs_write(HOST_GDTR_BASE, (unsigned long)get_current_gdt_ro());
 	vmcs_write(HOST_IDTR_BASE, host->idt.address);
-	vmcs_write(HOST_IA32_SYSENTER_CS, cpu->sysenter_cs);
-	vmcs_write(HOST_IA32_SYSENTER_ESP, cpu->sysenter_esp);
-	vmcs_write(HOST_IA32_SYSENTER_EIP, cpu->sysenter_eip);
 }
 
 static void restore_host(const struct host *host, const struct vmx_cpu *cpu)
@@ -723,7 +732,11 @@ static bool enter(struct vmx_vcpu *vmx, struct vmx_cpu *cpu)
 	u64 dr6;
 	int i;
 
-	save_host(&host, cpu);
+	save_host(&host);
+	if (vmx->host != cpu || vmx->host_enabled != cpu->enabled)
+		write_host_constants(cpu);
+	vmx->host = cpu;
+	vmx->host_enabled = cpu->enabled;
 	load_guest(vmx);
 	flush(vmx);
 	wrmsrl(MSR_KERNEL_GS_BASE, vcpu->regs.kernel_gs_base);
