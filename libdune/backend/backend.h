@@ -135,7 +135,9 @@ struct GuestOps {
   // Whether rdtsc and rdtscp fault (kVectorGeneralProtection; where the host's thread may not read
   // the counter either, kVectorIllegal is possible).
   void (*deny_time_stamps)(Cpu&, bool);
-  // Vector state, in the standard format of XSAVE, as a signal frame has it.
+  // Vector state, in the standard format of XSAVE, as a signal frame has it. It may be the calling
+  // thread's own: who loads it uses no vector register until the run, nor behind one until it is
+  // stored or the next run.
   Status (*load_vectors)(Cpu&, const void* image);
   Status (*store_vectors)(Cpu&, void* image, uint64_t size);
 };
