@@ -159,9 +159,12 @@ static enum dune_fail take_run(struct dune_vcpu *vcpu)
 	regs.dr6 = (regs.dr6 & DR6_WRITABLE) | DR6_FIXED;
 	vcpu->regs = regs;
 	vcpu->event = event;
-	/* At the first run neither is known, and both are flat. */
-	vcpu->flat_cs = vcpu->state_dirty || regs.cs != vcpu->last_cs;
-	vcpu->flat_ss = vcpu->state_dirty || regs.ss != vcpu->last_ss;
+	/*
+	 * At the first run neither is known, and both are flat. A run that ended before it entered has
+	 * left the wish behind, and the old segment in the control structure.
+	 */
+	vcpu->flat_cs |= vcpu->state_dirty || regs.cs != vcpu->last_cs;
+	vcpu->flat_ss |= vcpu->state_dirty || regs.ss != vcpu->last_ss;
 	if (regs.cr3 != vcpu->last_cr3)
 		vcpu->flush = true;
 	return 0;
