@@ -93,7 +93,7 @@ struct dune_vcpu {
 	struct dune_debug debug;
 	bool has_state;
 	bool state_dirty; /* not in the processor's control structure yet */
-	bool flat_cs, flat_ss; /* selectors are user space's */
+	bool flat_cs, flat_ss; /* selectors are user space's, since the last entry */
 	u64 last_cs, last_ss, last_cr3;
 
 	bool use_signal_mask;

@@ -160,8 +160,8 @@ static enum dune_fail take_run(struct dune_vcpu *vcpu)
 	vcpu->regs = regs;
 	vcpu->event = event;
 	/*
-	 * At the first run neither is known, and both are flat. Kept until an entry: a run may end
-	 * before one.
+	 * At the first run neither is known, and both are flat. A run that ended before it entered has
+	 * left the wish behind, and the old segment in the control structure.
 	 */
 	vcpu->flat_cs |= vcpu->state_dirty || regs.cs != vcpu->last_cs;
 	vcpu->flat_ss |= vcpu->state_dirty || regs.ss != vcpu->last_ss;
