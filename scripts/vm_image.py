@@ -96,8 +96,8 @@ class Image:
 def needs(path, content):
     """What a program cannot start without: the loader and its libraries, or the interpreter of a script."""
     script = re.match(rb"#! *(\S+)", content[:256])
-    if script:
-        return [os.fsdecode(script[1])]
+    if script:  # whose interpreter may be missing: then it does not start here either
+        return [name for name in (os.fsdecode(script[1]),) if os.path.isfile(name)]
     loader = interpreter(content)
     if not loader:
         return []

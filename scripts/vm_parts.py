@@ -1,5 +1,5 @@
-"""What a machine of scripts/vm is made of: a Debian kernel and its modules, busybox, and our init. Packages are downloaded with apt
-and unpacked, never installed; what was made of them stays in the cache."""
+"""What a machine of scripts/vm is made of: a Debian kernel and its modules, busybox, our init, and for one Bochs and our loader.
+Packages are downloaded with apt and unpacked, never installed; what was made of them stays in the cache."""
 
 import contextlib
 import fcntl
@@ -17,16 +17,19 @@ KERNELS = {
     "6.1": r"^linux-image-6\.1\.[0-9.]+-[0-9]+-cloud-amd64-unsigned$",
     "6.12": r"^linux-image-6\.12\.[0-9.]+\+deb[0-9]+-cloud-amd64-unsigned$",
 }
-LAYOUT = 1  # of a kernel's folder: another number if what make_kernel leaves there changes
-# These and what they depend on. Where they are built in there is no such file.
-MODULES = ("virtio_pci", "virtio_console", "kvm-amd")
+LAYOUT = 3  # of a kernel's folder: another number if what make_kernel leaves there changes
+# What some machine loads. Each has a folder with it and what it depends on; where it is built in that is empty.
+MODULES = ("virtio_pci", "virtio_console", "kvm-amd", "kvm-intel")
 # Where to look when this machine's own sources do not have a package.
 DEBIAN = """deb [signed-by={key}] http://deb.debian.org/debian bookworm main
 deb [signed-by={key}] http://deb.debian.org/debian-security bookworm-security main
 """
 DEBIAN_KEY = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
-INIT_SOURCE = Path(__file__).resolve().parent / "vm.d/init.c"
+# bochs-term is how it gets by without a window.
+BOCHS = ("bochs", "bochs-term", "bochsbios")
+
+SOURCES = Path(__file__).resolve().parent / "vm.d"
 
 
 class NotAvailable(Exception):
@@ -48,15 +51,40 @@ class Parts:
         self.cache_only = bool(os.environ.get("DDBG_VM_CACHE_ONLY"))
 
     def kernel(self, series):
-        """A folder with vmlinuz, vmlinux (what is packed in the former), modules/ in loading order, and the package's name in `package`."""
+        """A folder with vmlinuz, vmlinux (what is packed in the former), modules/, and the package's name in `package`."""
         return self.part(f"linux-{series}.{LAYOUT}", lambda to: make_kernel(series, to))
+
+    def headers(self, series):
+        """A folder for `make -C` that builds modules for the kernel of this series."""
+        # Named by the kernel, which may have been in the cache for long.
+        release = re.match(r"linux-image-(.+)-cloud-amd64", (self.kernel(series) / "package").read_text())[1]
+        return self.part(f"headers-{release}.{LAYOUT}", lambda to: make_headers(release, to, self.folder / f"headers-{release}.{LAYOUT}")) / "build"
+
+    def modules(self, series, names):
+        """Name -> file of these modules of MODULES and of all they depend on, in loading order."""
+        found = {}
+        for wanted in names:
+            for path in sorted((self.kernel(series) / "modules" / wanted).iterdir()):
+                found.setdefault(path.stem.partition("-")[2], path)
+        return found
 
     def busybox(self):
         return self.part("busybox", make_busybox) / "busybox"
 
     def init(self):
+        return self.compiled("init", "init.c", "-O2", "-s")
+
+    def loader(self):
+        return self.compiled("boot", "boot.S", "-nostdlib", "-Wl,--oformat=binary,-Ttext=0xc0000,--build-id=none")
+
+    def compiled(self, name, source, *options):
         # Named by what it is made of: another checkout may share the cache.
-        return self.part("init-" + hashlib.sha256(INIT_SOURCE.read_bytes()).hexdigest()[:16], make_init) / "init"
+        version = hashlib.sha256((SOURCES / source).read_bytes()).hexdigest()[:16]
+        return self.part(f"{name}-{version}", lambda to: compile_static(SOURCES / source, options, to / name)) / name
+
+    def bochs(self):
+        """A folder with bochs-bin, the BIOS of its machine, its plugins/, and in lib/ the libraries that are not here."""
+        return self.part("bochs", make_bochs)
 
     def part(self, name, make):
         path = self.folder / name
@@ -113,6 +141,16 @@ def version_key(name):
 
 def download(pattern, folder):
     """The newest package whose name matches, unpacked in `folder`; its file's name."""
+    return from_some_source(lambda options: download_newest(options, pattern, folder), folder)
+
+
+def download_with_dependencies(names, folder):
+    """Packages and what has to be installed for them here, unpacked in `folder`."""
+    from_some_source(lambda options: download_missing(options, names, folder), folder)
+
+
+def from_some_source(get, folder):
+    """What `get` makes of apt's options: this machine's sources, or if those fail Debian's."""
     if os.environ.get("DDBG_NO_APT"):
         raise NotAvailable("DDBG_NO_APT forbids downloading packages for the emulated machine")
     sources = [[]]
@@ -121,28 +159,49 @@ def download(pattern, folder):
             private = stack.enter_context(tempfile.TemporaryDirectory(prefix="apt.", dir=folder))
             sources.append(private_apt(Path(private)))
         for options in sources:
+            options = ["-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=20", *options]
             try:
-                return download_from(options, pattern, folder)
+                return get(options)
             except NotAvailable as error:
                 reason = error
         raise reason
 
 
-def download_from(options, pattern, folder):
-    options = ["-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=20", *options]
-    wanted = re.sub(r"[\^$\\]", "", re.sub(r"\[[^]]*\]\+", "*", pattern))
-    what = f"cannot download {wanted} for the emulated machine (as root `apt-get update` may help)"
+def cannot_download(wanted):
+    return f"cannot download {wanted} for the emulated machine (as root `apt-get update` may help)"
+
+
+def update_private(options, what):
     if "Dir::Etc::sourceparts=-" in options:
         run(["apt-get", *options, "-o", "APT::Update::Error-Mode=any", "-qq", "update"], what)
+
+
+def download_newest(options, pattern, folder):
+    what = cannot_download(re.sub(r"[\^$\\]", "", re.sub(r"\[[^]]*\]\+", "*", pattern)))
+    update_private(options, what)
     found = run(["apt-cache", *options, "search", "--names-only", pattern], what).decode()
     names = sorted((line.split()[0] for line in found.splitlines()), key=version_key)
     if not names:
         raise NotAvailable(f"{what}: no source of packages has it")
-    run(["apt-get", *options, "-qq", "download", names[-1]], what, cwd=folder)
-    package = next(folder.glob("*.deb"))
-    run(["dpkg-deb", "-x", package, folder], f"cannot unpack {package.name}")
-    package.unlink()
-    return package.name
+    (package,) = unpack(options, names[-1:], what, folder)
+    return package
+
+
+def download_missing(options, names, folder):
+    what = cannot_download(", ".join(names))
+    update_private(options, what)
+    plan = run(["apt-get", *options, "-s", "--no-install-recommends", "install", *names], what).decode()
+    unpack(options, sorted({*names, *re.findall(r"^Inst (\S+)", plan, re.MULTILINE)}), what, folder)
+
+
+def unpack(options, names, what, folder):
+    """The file names of these packages, which are in `folder` then."""
+    run(["apt-get", *options, "-qq", "download", *names], what, cwd=folder)
+    packages = list(folder.glob("*.deb"))
+    for package in packages:
+        run(["dpkg-deb", "-x", package, folder], f"cannot unpack {package.name}")
+        package.unlink()
+    return [package.name for package in packages]
 
 
 def private_apt(folder):
@@ -165,11 +224,29 @@ def make_kernel(series, to):
         (image,) = Path(scratch).glob("boot/vmlinuz-*")
         shutil.copy(image, to / "vmlinuz")
         (to / "vmlinux").write_bytes(unpacked_kernel(image.read_bytes()))
-        (to / "modules").mkdir()
         available = {path.name.split(".ko")[0]: path for path in Path(scratch).glob("lib/modules/*/kernel/**/*.ko*")}
-        for number, (name, content) in enumerate(modules_in_order(available).items()):
-            (to / f"modules/{number:02}-{name}.ko").write_bytes(content)
+        for wanted in MODULES:
+            folder = to / "modules" / wanted
+            folder.mkdir(parents=True)
+            for number, (name, content) in enumerate(modules_in_order(wanted, available).items()):
+                (folder / f"{number:02}-{name}.ko").write_bytes(content)
     (to / "package").write_text(package + "\n")
+
+
+def make_headers(release, to, place):
+    """What Debian has in three packages: this configuration, what all have in common, and the tools. They name each other by where
+    they would be installed, which becomes where they are going to be."""
+    # Since 6.12 each release has tools of its own.
+    tools = release if "+" in release else ".".join(release.split(".")[:2])
+    for name in (f"linux-headers-{release}-cloud-amd64", f"linux-headers-{release}-common", f"linux-kbuild-{tools}"):
+        with tempfile.TemporaryDirectory(dir=to) as scratch:
+            download(f"^{re.escape(name)}$", Path(scratch))
+            shutil.copytree(Path(scratch) / "usr", to / "usr", symlinks=True, dirs_exist_ok=True)
+    build = to / f"usr/src/linux-headers-{release}-cloud-amd64"
+    for path in (build / "Makefile", build / ".kernelvariables", to / f"usr/src/linux-headers-{release}-common/Makefile"):
+        if path.exists():
+            path.write_text(re.sub(r"(?<![\w/])/usr/(src|lib)/(?=linux-)", rf"{place}/usr/\1/", path.read_text()))
+    (to / "build").symlink_to(build.relative_to(to))
 
 
 def unpacked_kernel(image):
@@ -195,8 +272,8 @@ def run_filter(command, data):
             raise NotAvailable(f"{command[0]} cannot unpack the kernel") from error
 
 
-def modules_in_order(available):
-    """Name -> content of MODULES and all they depend on, in loading order."""
+def modules_in_order(wanted, available):
+    """Name -> content of a module and all it depends on, in loading order."""
     ordered = {}
 
     def add(name):
@@ -206,14 +283,23 @@ def modules_in_order(available):
         content = path.read_bytes()
         if path.suffix == ".xz":
             content = lzma.decompress(content)
+        content = without_signature(content)
         needs = re.search(rb"\0depends=([^\0]*)\0", content)
         for other in filter(None, needs[1].decode().split(",")):
             add(other)
         ordered[path.name.split(".ko")[0]] = content
 
-    for name in MODULES:
-        add(name)
+    add(wanted)
     return ordered
+
+
+def without_signature(module):
+    """The kernels start without the keys to it (SKIPPED_INITCALLS), and yet would take a long time to digest it all."""
+    mark = b"~Module signature appended~\n"
+    if not module.endswith(mark):
+        return module
+    end = len(module) - len(mark)
+    return module[:end - 12 - int.from_bytes(module[end - 4:end], "big")]  # struct module_signature, which ends in the other part's size
 
 
 def make_busybox(to):
@@ -222,5 +308,29 @@ def make_busybox(to):
         shutil.copy(next(Path(scratch).glob("**/bin/busybox")), to / "busybox")
 
 
-def make_init(to):
-    run([os.environ.get("CC", "cc"), "-O2", "-static", "-s", "-o", to / "init", INIT_SOURCE], "cannot compile vm.d/init.c")
+def compile_static(source, options, to):
+    run([os.environ.get("CC", "cc"), "-static", *options, "-o", to, source], f"cannot compile vm.d/{source.name}")
+
+
+def make_bochs(to):
+    with tempfile.TemporaryDirectory(dir=to) as scratch:
+        scratch = Path(scratch)
+        download_with_dependencies(BOCHS, scratch)
+        for name in ("bin/bochs-bin", "share/bochs/BIOS-bochs-latest"):
+            shutil.copy(scratch / "usr" / name, to)
+        for folder in ("plugins", "lib"):
+            (to / folder).mkdir()
+        for plugin in scratch.glob("usr/lib/*/bochs/plugins/*.so"):
+            shutil.copy(plugin, to / "plugins")
+        for program in (to / "bochs-bin", to / "plugins/libbx_term_gui.so"):
+            while missing := missing_libraries(program, to / "lib"):
+                for library in missing:
+                    found = next(scratch.glob(f"**/{library}"), None)
+                    if found is None:
+                        raise NotAvailable(f"Bochs needs {library}, which is neither here nor in a package that it depends on")
+                    shutil.copy(found, to / "lib")
+
+
+def missing_libraries(program, folder):
+    listed = run(["ldd", program], f"cannot list the libraries of {program.name}", env=dict(os.environ, LD_LIBRARY_PATH=str(folder)))
+    return re.findall(r"^\t(\S+) => not found", listed.decode(), re.MULTILINE)

@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Runs a command in an emulated machine that has /dev/kvm: QEMU without acceleration is an AMD processor with SVM and nested paging.
-The machine lives in memory, as long as the command. scripts/vm calls it with the build folder; docs/testing.md says how to use it."""
+"""Runs a command in an emulated machine that has /dev/kvm. The machine lives in memory, as long as the command.
+scripts/vm calls it with the build folder; docs/testing.md says how to use it."""
 
 import argparse
 import contextlib
-import ctypes
 import fcntl
 import os
 import selectors
@@ -19,33 +18,26 @@ import time
 import tty
 from pathlib import Path
 
+from vm_bochs import Bochs
 from vm_image import Image
+from vm_machine import MACHINE_FAILED, Failure
 from vm_parts import KERNELS, NotAvailable, Parts
+from vm_qemu import Qemu
+
+MACHINES = {"qemu": Qemu, "bochs": Bochs}
 
 # Exit statuses of our own; the others are the command's.
-TIMED_OUT, MACHINE_FAILED, NOT_AVAILABLE, NOT_EXECUTABLE, NOT_FOUND = 124, 125, 77, 126, 127
+TIMED_OUT, NOT_AVAILABLE, NOT_EXECUTABLE, NOT_FOUND = 124, 77, 126, 127
 
 # What lies beside a program of the build tree when it starts.
 COMPANIONS = {"ddbg": ["ddbg-keeper"]}
-# What the kernel would do at its start and nobody here needs; half of the time to the command.
-SKIPPED_INITCALLS = ("trace_eval_init", "btf_vmlinux_init", "init_kprobe_trace", "load_system_certificate_list", "crypto_kdf108_init",
-                     "init_encrypted", "init_evm", "init_ima")
-# The two about time: on a busy machine an emulated timer comes late, which the kernel takes for a broken one, and panics.
-PARAMETERS = ("console=ttyS0", "quiet", "panic=-1", "mitigations=off", "nokaslr", "cryptomgr.notests", "init_on_alloc=0",
-              "ipv6.disable=1", "no_timer_check", "tsc=reliable", "initcall_blacklist=" + ",".join(SKIPPED_INITCALLS))
 CONSOLE_KEPT = 16384  # bytes: the end of the kernel's messages, shown when the machine fails
 FRAME_HEAD = struct.Struct("<cI")
-INPUT_MOST = 4096  # bytes in a frame: kInput of init.c
+COUNT = struct.Struct("<I")
 
 
 def say(text):
     print(f"vm: {text}", file=sys.stderr, flush=True)
-
-
-class Failure(Exception):
-    def __init__(self, status, text):
-        super().__init__(text)
-        self.status = status
 
 
 # --- options ------------------------------------------------------------------------------------------------------------
@@ -54,27 +46,32 @@ class Failure(Exception):
 def parse_arguments():
     parser = argparse.ArgumentParser(prog="scripts/vm", description="Runs a command in an emulated machine that has /dev/kvm.")
     parser.add_argument("--build", type=Path, required=True, help=argparse.SUPPRESS)
-    modes = parser.add_subparsers(dest="mode", required=True, metavar="qemu|prepare")
-    qemu = modes.add_parser("qemu", help="run a command, or a shell", description="Runs a command in QEMU's emulated AMD processor.")
+    modes = parser.add_subparsers(dest="mode", required=True, metavar="|".join([*MACHINES, "prepare"]))
     prepare = modes.add_parser("prepare", help="only download and make what the machines are made of; prints where it is")
+    prepare.add_argument("--machine", choices=MACHINES, action="append")
     prepare.add_argument("--kernel", choices=KERNELS, action="append")
-    qemu.add_argument("--kernel", choices=KERNELS, default="6.1")
-    qemu.add_argument("--la57", choices=("on", "off"), default="off", help="five levels of page tables (off)")
-    qemu.add_argument("--smap", choices=("on", "off"), default="on",
-                      help="off: programs may execute iret, whose stack QEMU before 9.1 reads as ring 0 does (on)")
-    qemu.add_argument("--smp", type=int, default=1, metavar="N", help="processors (1)")
-    qemu.add_argument("--icount", action="store_true", help="its clocks count instructions, one a nanosecond; one processor")
-    qemu.add_argument("--memory", type=int, metavar="MB", help="(384 and twice the files that go in)")
-    qemu.add_argument("--timeout", type=float, metavar="SECONDS", help="(120; none with a terminal)")
-    qemu.add_argument("--add", action="append", default=[], metavar="FILE[:PATH]", help="a file or folder that the command needs")
-    qemu.add_argument("--console", action="store_true", help="the kernel's messages on standard error")
-    qemu.add_argument("--time", action="store_true", help="say how long it took until the command started")
-    qemu.add_argument("command", nargs="*", metavar="-- COMMAND",
-                      help="of the build tree or of this machine; arguments that are files here are files there")
+    for name, machine in MACHINES.items():
+        mode = modes.add_parser(name, help="run a command, or a shell", description=machine.DESCRIPTION)
+        add_options(mode, machine)
+        machine.add_options(mode)
     arguments = parser.parse_args()
-    if arguments.mode == "qemu" and arguments.icount and arguments.smp != 1:
-        parser.error("--icount is for one processor")
+    if arguments.mode in MACHINES:
+        MACHINES[arguments.mode].check_options(arguments, parser)
     return arguments
+
+
+def add_options(parser, machine):
+    """Those that every machine has."""
+    parser.add_argument("--kernel", choices=KERNELS, default="6.1")
+    parser.add_argument("--kvm", choices=("on", "off"), default="on", help="load kvm, which makes /dev/kvm and keeps others off the processor (on)")
+    parser.add_argument("--smp", type=int, default=1, metavar="N", help="processors (1)")
+    parser.add_argument("--memory", type=int, metavar="MB", help="(what the kernel needs and twice the files that go in)")
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help=f"({machine.PATIENCE}; none with a terminal)")
+    parser.add_argument("--add", action="append", default=[], metavar="FILE[:PATH]", help="a file or folder that the command needs")
+    parser.add_argument("--console", action="store_true", help="the kernel's messages on standard error")
+    parser.add_argument("--time", action="store_true", help="say how long it took until the command started")
+    parser.add_argument("command", nargs="*", metavar="-- COMMAND",
+                        help="of the build tree or of this machine; arguments that are files here are files there")
 
 
 def find_program(name, build):
@@ -107,7 +104,7 @@ def sources_of(path, ddbg):
     return [name for name in files if not name.startswith("/usr/") and os.path.isfile(name)]
 
 
-def make_image(arguments, parts, kernel, terminals):
+def make_image(arguments, parts, terminals):
     image = Image()
     command = arguments.command or ["sh"]
     busybox = parts.busybox()
@@ -132,8 +129,11 @@ def make_image(arguments, parts, kernel, terminals):
         image.add_file(source, path or None)
 
     image.add_content("/init", parts.init().read_bytes())
-    for module in sorted((kernel / "modules").iterdir()):
-        image.add_content(f"/vm/modules/{module.name}", module.read_bytes())
+    machine = MACHINES[arguments.mode]
+    modules = machine.MODULES + ((machine.KVM,) if arguments.kvm == "on" else ())
+    image.add_folder("/vm/modules")
+    for number, (name, file) in enumerate(parts.modules(arguments.kernel, modules).items()):
+        image.add_content(f"/vm/modules/{number:02}-{name}.ko", file.read_bytes())
     image.add_content("/usr/bin/busybox", busybox.read_bytes())
     for name in applets:
         image.add_link(f"/bin/{name}", "busybox")
@@ -151,77 +151,13 @@ def make_image(arguments, parts, kernel, terminals):
             description = f"{database}/{environment['TERM'][0]}/{environment['TERM']}"
             if os.path.isfile(description):
                 image.add_file(description)
-    job = ["".join("t" if terminal else "p" for terminal in terminals), rows, columns, os.getcwd(), len(command), program or command[0],
+    job = [machine.PORT, "".join("t" if terminal else "p" for terminal in terminals), rows, columns, os.getcwd(), len(command), program or command[0],
            *command[1:], *(f"{name}={value}" for name, value in environment.items())]
     image.add_content("/vm/job", b"".join(os.fsencode(str(word)) + b"\0" for word in job))
     return image
 
 
-# --- the machine --------------------------------------------------------------------------------------------------------
-
-
-class Machine:
-    """QEMU with two connections to us: the kernel's console, and the port of init.c. It ends with us, however we end."""
-
-    def __init__(self, arguments, kernel, image):
-        archive = image.archive()
-        memory = arguments.memory or 384 + 2 * (len(archive) >> 20)
-        # Five levels are switched on by the code that unpacks a kernel; without that it starts half a second earlier.
-        linux = kernel / ("vmlinuz" if arguments.la57 == "on" else "vmlinux")
-        # One host thread for all processors: QEMU before 8.1 can translate kernel text that another processor is patching, and then
-        # executes an int3 that is gone (a panic within minutes if VMs come and go: the first and the last patch the scheduler).
-        accelerator = "tcg,thread=single"
-        with contextlib.ExitStack() as passed:
-            self.console, console = self._pair(passed)
-            self.port, port = self._pair(passed)
-            initrd = passed.enter_context(os.fdopen(os.memfd_create("initrd"), "wb", buffering=0))
-            initrd.write(archive)
-            command = ["qemu-system-x86_64", "-accel", accelerator, "-cpu", f"max,la57={arguments.la57},smap={arguments.smap}",
-                       "-m", str(memory), "-smp", str(arguments.smp), "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-nic", "none",
-                       "-no-reboot", *(["-icount", "shift=0,sleep=off"] if arguments.icount else []),
-                       "-chardev", f"socket,id=console,fd={console}", "-serial", "chardev:console",
-                       "-chardev", f"socket,id=port,fd={port}", "-device", "virtio-serial-pci",
-                       "-device", "virtserialport,chardev=port,nr=1",
-                       "-kernel", str(linux), "-initrd", f"/proc/self/fd/{initrd.fileno()}",
-                       "-append", " ".join(PARAMETERS)]
-            libc, parent = ctypes.CDLL(None), os.getpid()
-
-            def die_with_us():
-                libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-                if os.getppid() != parent:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-            try:
-                self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                                                start_new_session=True, preexec_fn=die_with_us,
-                                                pass_fds=(console, port, initrd.fileno()))
-            except FileNotFoundError as error:
-                raise NotAvailable("qemu-system-x86_64 is not installed (as root: apt-get install qemu-system-x86)") from error
-
-    @staticmethod
-    def _pair(passed):
-        ours, theirs = socket.socketpair()
-        passed.enter_context(theirs)
-        return ours, theirs.fileno()
-
-    def close(self):
-        self.process.kill()
-        self.process.wait()
-        self.process.stderr.close()
-        self.console.close()
-        self.port.close()
-
-    def why_it_stopped(self, console):
-        """The connection is gone and the command's end was not heard of."""
-        complaint = self.process.stderr.read().decode(errors="replace").strip()
-        status = self.process.wait()
-        if status < 0:
-            return f"QEMU was killed by signal {-status}"
-        if status > 0:
-            return f"QEMU failed: {complaint}"
-        if b"Kernel panic" in console:
-            return "the machine's kernel panicked"
-        return "the machine stopped by itself"
+# --- the command ------------------------------------------------------------------------------------------------------
 
 
 class Session:
@@ -231,12 +167,13 @@ class Session:
         self.machine = machine
         self.arguments = arguments
         self.began, self.running = time.monotonic(), False
-        self.limit = arguments.timeout or (None if terminals[0] else 120)
+        self.limit = arguments.timeout or (None if terminals[0] else machine.PATIENCE)
         self.received = bytearray()
+        self.room, self.resized = 0, False  # bytes that we may send, in one frame; the terminal has another size than was told
         self.console_end = b""
         self.ending = None
         self.events = selectors.DefaultSelector()
-        self.events.register(machine.port, selectors.EVENT_READ, self.take_frames)
+        self.events.register(machine.output, selectors.EVENT_READ, self.take_frames)
         self.events.register(machine.console, selectors.EVENT_READ, self.take_console)
         self.wakeup = None
         if terminals[0]:
@@ -267,12 +204,13 @@ class Session:
         raise Failure(MACHINE_FAILED, f"the machine could not run the command: {self.ending}")
 
     def send(self, kind, payload):
+        self.room = 0
         # If the machine is gone the reading side says so.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.machine.port.sendall(FRAME_HEAD.pack(kind, len(payload)) + payload)
+            write_all(self.machine.input, FRAME_HEAD.pack(kind, len(payload)) + payload)
 
     def take_frames(self):
-        chunk = receive(self.machine.port)
+        chunk = receive(self.machine.output)
         if not chunk:
             self.machine_is_gone()
         self.received += chunk
@@ -289,28 +227,39 @@ class Session:
             say(f"{time.monotonic() - self.began:.2f} s to the command")
         self.running = True
 
-    def wants_input(self, _):
-        if sys.stdin is None:
+    def may_send(self, payload):
+        (self.room,) = COUNT.unpack(payload)
+        if self.resized:
+            self.send_size()
+        elif sys.stdin is None:
             self.send(b"i", b"")
-            return
-        try:
-            self.events.register(0, selectors.EVENT_READ, self.take_input)
-        except PermissionError:  # a regular file, which epoll does not take, is always ready
-            self.take_input()
+        else:
+            try:
+                self.events.register(0, selectors.EVENT_READ, self.take_input)
+            except PermissionError:  # a regular file, which epoll does not take, is always ready
+                self.take_input()
 
     def take_input(self):
-        with contextlib.suppress(KeyError):
-            self.events.unregister(0)
+        self.stop_input()
         try:
-            chunk = os.read(0, INPUT_MOST)
+            chunk = os.read(0, self.room)
         except OSError:
             chunk = b""
         self.send(b"i", chunk)
 
+    def stop_input(self):
+        with contextlib.suppress(KeyError):
+            self.events.unregister(0)
+
+    def send_size(self):
+        self.stop_input()
+        self.resized = False
+        self.send(b"w", struct.pack("<HH", *terminal_size()))
+
     def ended(self, payload):
         self.ending = payload.decode()
 
-    FRAMES = {b"r": command_starts, b"n": wants_input, b"x": ended,
+    FRAMES = {b"r": command_starts, b"n": may_send, b"x": ended,
               b"o": lambda self, payload: write_all(1, payload), b"e": lambda self, payload: write_all(2, payload)}
 
     def take_console(self):
@@ -324,7 +273,9 @@ class Session:
 
     def take_signals(self):
         self.wakeup.recv(4096)
-        self.send(b"w", struct.pack("<HH", *terminal_size()))
+        self.resized = True
+        if self.room:
+            self.send_size()
 
     def machine_is_gone(self):
         while self.machine.console in (key.fileobj for key in self.events.get_map().values()):
@@ -335,10 +286,10 @@ class Session:
         raise Failure(MACHINE_FAILED, why)
 
 
-def receive(socket):
+def receive(fd):
     """Nothing when the machine is gone, one way or the other."""
     try:
-        return socket.recv(1 << 16)
+        return os.read(fd, 1 << 16)
     except ConnectionResetError:
         return b""
 
@@ -370,27 +321,30 @@ def end_by_signal(number, _):
     sys.exit(128 + number)
 
 
-def run_qemu(arguments):
+def run(arguments):
     parts = Parts(say)
     # For output and errors: the terminal, or a pipe. Without a terminal to type at there is none.
     terminals = [os.isatty(0) and os.isatty(1), os.isatty(0) and os.isatty(1) and os.isatty(2)]
-    kernel = parts.kernel(arguments.kernel)
-    image = make_image(arguments, parts, kernel, terminals)
-    with contextlib.closing(Machine(arguments, kernel, image)) as machine:
+    archive = make_image(arguments, parts, terminals).archive()
+    with contextlib.closing(MACHINES[arguments.mode](arguments, parts, archive)) as machine:
         with raw_terminal() if terminals[0] else contextlib.nullcontext():
             return Session(machine, arguments, terminals).run()
 
 
 def prepare(arguments):
+    """All that can be had, also when something cannot."""
     parts = Parts(say)
     print(parts.folder, flush=True)
-    parts.busybox()
-    parts.init()
-    for series in arguments.kernel or KERNELS:
-        parts.kernel(series)
-    if not shutil.which("qemu-system-x86_64"):
-        raise NotAvailable("qemu-system-x86_64 is not installed (as root: apt-get install qemu-system-x86)")
-    return 0
+    status = 0
+    wanted = [parts.busybox, parts.init, *(lambda series=series: parts.kernel(series) for series in arguments.kernel or KERNELS),
+              *(lambda name=name: MACHINES[name].prepare(parts) for name in arguments.machine or MACHINES)]
+    for make in wanted:
+        try:
+            make()
+        except NotAvailable as error:
+            say(f"not available here: {error}")
+            status = NOT_AVAILABLE
+    return status
 
 
 def main():
@@ -398,7 +352,7 @@ def main():
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end_by_signal)
     try:
-        return run_qemu(arguments) if arguments.mode == "qemu" else prepare(arguments)
+        return prepare(arguments) if arguments.mode == "prepare" else run(arguments)
     except NotAvailable as error:
         say(f"not available here: {error}")
         return NOT_AVAILABLE

@@ -100,7 +100,7 @@ Checked<Injected> attach(pid_t pid, const dune::backend::Choice& choice) {
                                   stopped->stragglers().front(), pid),
                       "It may be waiting for a child made with vfork; try again later.",
                       {}};
-  auto filters = check_confinement(pid, *stopped, choice.backend->guest != nullptr);
+  auto filters = check_confinement(pid, *stopped, has_guest(choice));
   if (!filters)
     return filters.error();
   auto detour = Detour::build(pid);

@@ -293,7 +293,7 @@ Checked<void> map_everything(Injected& in, Remote& remote) {
 // What the backend found on its own threads, less what is refused for this process's.
 uint32_t capabilities_for(const Tracee& thread, const dune::backend::Choice& choice) {
   uint32_t capabilities = choice.probe.capabilities;
-  if (choice.backend->guest) {
+  if (has_guest(choice)) {
     if (capabilities & kCapRing0)
       capabilities |= kCapProtectedAgent;
     capabilities &= kCapStep | kCapRing0 | kCapProtectedAgent;
@@ -363,6 +363,7 @@ Checked<void> bring_up(Injected& in, const Tracee& thread, Detour& detour,
   c.guest = in.map.guest;
   c.guest_size = in.map.guest_size;
   in.capabilities = capabilities_for(thread, choice);
+  c.guest_kind = static_cast<uint32_t>(choice.backend->guest);
   using dune::backend::Placement;
   c.guest_placement =
       static_cast<uint32_t>(in.capabilities & kCapRing0 ? Placement::kRing0 : Placement::kRing3);
@@ -380,7 +381,7 @@ Checked<void> bring_up(Injected& in, const Tracee& thread, Detour& detour,
   if (c.guest_refused)
     return Diagnostic{fmt::format("The process cannot be taken into a guest: {}.",
                                   strerror(static_cast<int>(c.guest_refused))),
-                      "It needs access to /dev/kvm itself; try --backend signal.",
+                      "It needs access to the backend's device itself; try --backend signal.",
                       {}};
   return {};
 }
@@ -404,7 +405,7 @@ Checked<Injected> inject_agent(pid_t pid, const Tracee& thread, Detour& detour,
   if (!memory)
     return to_diagnostic(memory.error());
   in.memory = std::move(*memory);
-  auto plan = plan_addresses(pid, choice.backend->guest != nullptr);
+  auto plan = plan_addresses(pid, has_guest(choice));
   if (!plan)
     return plan.error();
   in.map = *plan;

@@ -674,7 +674,8 @@ void open_process_guest() {
       {kVectorDebug, TargetAddr(address_of(agent_monitor_step))},
   };
   Status ok = backend::open_guest(
-      room.guest, backend::kvm_guest(), {TargetAddr(tables), TargetAddr(tables + kGuestTablesSize)},
+      room.guest, backend::guest_ops(static_cast<backend::GuestKind>(agent_config.guest_kind)),
+      {TargetAddr(tables), TargetAddr(tables + kGuestTablesSize)},
       static_cast<backend::Placement>(agent_config.guest_placement), handlers);
   new (&room.memory) process::AddressSpace;
   find_own_memory(room);

@@ -72,6 +72,7 @@ struct AgentConfig {
   SignalSet owned; // the signals the agent keeps deliverable, whatever the program's mask says
   uint64_t guest;  // GuestRoom*, 0: threads run where the kernel runs them
   uint64_t guest_size;
+  uint32_t guest_kind;        // backend::GuestKind
   uint32_t guest_placement;   // backend::Placement
   uint8_t xstate_features[8]; // XCR0 as a signal frame shows it
   uint32_t guest_refused; // the agent's to set: 0, or an error number, why it could not be opened

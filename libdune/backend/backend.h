@@ -3,7 +3,7 @@
 //
 // There are two kinds of rows, and a row says which by `guest`:
 //
-//   null   The target's threads run where the kernel runs them. A trap reaches the agent as a
+//   none   The target's threads run where the kernel runs them. A trap reaches the agent as a
 //   signal:
 //          the kernel saves all registers in a frame on the agent's alternate stack, blocks signals
 //          by the handler's mask, and rt_sigreturn is the way back. There is nothing to open, enter
@@ -104,10 +104,11 @@ struct GuestOps {
   Status (*open)(Guest&);
   // After every Cpu's close_cpu. No thread is in run().
   void (*close)(Guest&);
-  // Part `slot` of the second level (below kMaxChunks): the guest finds this memory of the process,
-  // whether anything is mapped there or not, at the guest-physical address; nothing of the range:
-  // not any more. kExhausted: there is no room.
-  Status (*set_slot)(Guest&, uint32_t slot, GuestPhysAddr, TargetRange);
+  // The guest finds the chunk of the process's memory, whether anything is mapped there or not, at
+  // the guest-physical address; or not any more. It ends with user space. `slot` is the chunk's
+  // number below kMaxChunks. kExhausted: there is no room.
+  Status (*show_chunk)(Guest&, uint32_t slot, GuestPhysAddr, TargetAddr chunk);
+  Status (*hide_chunk)(Guest&, uint32_t slot, GuestPhysAddr, TargetAddr chunk);
   // Makes all processors forget what the tables do not say any more, of the tables themselves, too.
   // Threads may be in run() meanwhile.
   Status (*forget)(Guest&);
@@ -134,7 +135,9 @@ struct GuestOps {
   // Whether rdtsc and rdtscp fault (kVectorGeneralProtection; where the host's thread may not read
   // the counter either, kVectorIllegal is possible).
   void (*deny_time_stamps)(Cpu&, bool);
-  // Vector state, in the standard format of XSAVE, as a signal frame has it.
+  // Vector state, in the standard format of XSAVE, as a signal frame has it. It may be the calling
+  // thread's own: who loads it uses no vector register until the run, nor behind one until it is
+  // stored or the next run.
   Status (*load_vectors)(Cpu&, const void* image);
   Status (*store_vectors)(Cpu&, void* image, uint64_t size);
 };
@@ -176,20 +179,22 @@ struct Cpu {
   uint64_t shared_size;
   uint32_t watches;   // debug registers are in use
   uint32_t processor; // as the guest has been told
+  uint32_t denies_time_stamps;
 };
 
 // ---------------------------------------------------------------------------------------------
 
-GuestOps kvm_guest();
+// The guests there are, by number: the agent's image has no table of functions, whose addresses
+// nobody would relocate.
+enum class GuestKind : uint32_t { kNone, kKmod, kKvm };
+GuestOps guest_ops(GuestKind); // Pre: not kNone
 
 struct Backend {
   const char* name;
   // Takes milliseconds; has no lasting effect. Claims nothing that it has not seen happen. Null: as
   // for all guests (guest_hosted.cpp).
   Result<Probe> (*probe)();
-  // Null: threads run where the kernel runs them. A function, because a table of functions'
-  // addresses in the agent's image would have to be relocated.
-  GuestOps (*guest)();
+  GuestKind guest; // kNone: threads run where the kernel runs them
 };
 
 } // namespace dune::backend

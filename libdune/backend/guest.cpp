@@ -3,6 +3,7 @@
 #include "libdune/arch/syscall.h"
 
 #include <linux/fcntl.h>
+#include <linux/mman.h>
 #include <linux/resource.h>
 
 namespace dune::backend {
@@ -10,6 +11,12 @@ namespace dune::backend {
 namespace {
 
 uint32_t chunk_of(TargetAddr a) { return static_cast<uint32_t>(a.value / kChunkSize); }
+TargetAddr begin_of(uint32_t chunk) { return TargetAddr(chunk * kChunkSize); }
+
+// The address itself where that fits, else the place in the order of first use.
+GuestPhysAddr place_of(const Guest& g, uint32_t chunk, uint32_t slot) {
+  return GuestPhysAddr(kChunkSize * (g.physical_bits >= 47 ? chunk : slot));
+}
 
 // Of which the tables map nothing.
 void uncover_unused_chunks(Guest& g) {
@@ -21,7 +28,7 @@ void uncover_unused_chunks(Guest& g) {
   });
   for (uint32_t slot = 0; slot < g.chunk_count; ++slot)
     if (g.chunks[slot] != kNoChunk && !(used[slot / 64] >> slot % 64 & 1) &&
-        g.ops.set_slot(g, slot, {}, {}))
+        g.ops.hide_chunk(g, slot, place_of(g, g.chunks[slot], slot), begin_of(g.chunks[slot])))
       g.chunks[slot] = kNoChunk;
 }
 
@@ -42,16 +49,14 @@ Result<GuestPhysAddr> cover(Guest& g, TargetAddr a) {
   const bool covered = slot < g.chunk_count;
   if (!covered)
     slot = unused;
-  // The address itself where that fits, else the place in the order of first use.
-  const GuestPhysAddr at(kChunkSize * (g.physical_bits >= 47 ? chunk : slot));
+  const GuestPhysAddr at = place_of(g, chunk, slot);
   if (!covered) {
-    const TargetAddr begin(chunk * kChunkSize);
-    const TargetRange range{
-        begin,
-        TargetAddr(begin.value + kChunkSize < kUserEnd ? begin.value + kChunkSize : kUserEnd)};
-    if (slot == kMaxChunks || at + range.size() > row_page(g))
+    const uint64_t size = begin_of(chunk) + kChunkSize < TargetAddr(kUserEnd)
+                              ? kChunkSize
+                              : TargetAddr(kUserEnd) - begin_of(chunk);
+    if (slot == kMaxChunks || at + size > row_page(g))
       return Error{Errc::kExhausted, "the process uses too many gigabytes of address space", slot};
-    if (auto ok = g.ops.set_slot(g, slot, at, range); !ok)
+    if (auto ok = g.ops.show_chunk(g, slot, at, begin_of(chunk)); !ok)
       return ok.error();
     g.chunks[slot] = chunk;
     g.chunk_count += slot == g.chunk_count;
@@ -76,6 +81,14 @@ uint64_t user_if_ring3(const Guest& g) {
   return g.placement == Placement::kRing3 ? uint64_t{kPageUser} : 0;
 }
 
+Status protect_stubs(const GuestMemory& m, long protection) {
+  const long result = syscall_of(__NR_mprotect, reinterpret_cast<uint64_t>(m.stub_page),
+                                 sizeof m.stub_page, protection);
+  if (is_errno(result))
+    return Error{Errc::kSystem, "cannot make code for the guest", -result};
+  return {};
+}
+
 Status build_tables(Guest& g, std::span<const Handler> handlers) {
   const TargetRange pool{g.memory.begin + sizeof(GuestMemory), g.memory.end};
   auto pool_at = cover(g, pool.begin);
@@ -84,6 +97,8 @@ Status build_tables(Guest& g, std::span<const Handler> handlers) {
   g.tables = PageTables(pool, *pool_at);
 
   GuestMemory& m = memory_of(g);
+  if (auto ok = protect_stubs(m, PROT_READ | PROT_WRITE); !ok) // a forked child has its parent's
+    return ok;
   for (uint32_t v = 0; v < kExceptionVectors; ++v) {
     uint8_t* stub = m.stubs + v * kStubSize;
     g.ops.write_call(stub, static_cast<uint8_t>(v));
@@ -103,6 +118,10 @@ Status build_tables(Guest& g, std::span<const Handler> handlers) {
     m.idt.gates[h.vector] =
         make_gate(in_ring3 ? GateType::kTrap : GateType::kInterrupt, h.entry,
                   in_ring3 ? kUserCode : kKernelCode, kHandlerStack, h.vector == kVectorBreakpoint);
+
+  // The second level may know what the process may execute.
+  if (auto ok = protect_stubs(m, PROT_READ | PROT_EXEC); !ok)
+    return ok;
 
   if (auto ok = map_own(g, &m.idt, kPageRead); !ok)
     return ok;

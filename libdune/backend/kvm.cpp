@@ -9,9 +9,8 @@
 //   complete then, too.
 // - A VM belongs to the address space that made it: KVM_RUN answers EIO in a forked child. But the
 //   page of registers is shared: what the child writes there before is the parent's.
-#include "libdune/arch/syscall.h"
-#include "libdune/backend/guest.h"
 #include "libdune/backend/guest_cpuid.h"
+#include "libdune/backend/rows.h"
 
 #include <linux/fcntl.h>
 #include <linux/kvm.h>
@@ -20,9 +19,6 @@
 namespace dune::backend {
 
 namespace {
-
-constexpr uint64_t kDr6Clear = 0xffff0ff0;
-constexpr int kEintr = 4, kEnomem = 12, kEfault = 14, kEinval = 22, kEmfile = 24;
 
 struct CpuidTable {
   uint32_t count;
@@ -45,15 +41,6 @@ using XsaveImage = uint8_t[4096]; // in the number only; an image may be larger
 constexpr unsigned kGetXsave = _IOR(KVMIO, 0xa4, XsaveImage);
 constexpr unsigned kSetXsave = _IOW(KVMIO, 0xa5, XsaveImage);
 constexpr unsigned kGetXsave2 = _IOR(KVMIO, 0xcf, XsaveImage);
-
-template <class T> long control(int fd, unsigned request, T argument) {
-  return syscall_of(__NR_ioctl, fd, request, argument);
-}
-template <class T> long control(int fd, unsigned request, T* argument) {
-  return syscall_of(__NR_ioctl, fd, request, reinterpret_cast<uint64_t>(argument));
-}
-
-Error refused(const char* what, long result) { return {Errc::kSystem, what, -result}; }
 
 const kvm_cpuid_entry2* find_leaf(const CpuidTable& t, uint32_t leaf) {
   for (uint32_t i = 0; i < t.count; ++i)
@@ -120,12 +107,13 @@ Status open_kvm(Guest& g) {
   return {};
 }
 
-Status set_slot_kvm(Guest& g, uint32_t slot, GuestPhysAddr at, TargetRange range) {
+// `size` 0: the slot goes.
+Status set_slot(const Guest& g, uint32_t slot, GuestPhysAddr at, TargetAddr begin, uint64_t size) {
   kvm_userspace_memory_region region{};
   region.slot = slot;
   region.guest_phys_addr = at.value;
-  region.userspace_addr = range.begin.value;
-  region.memory_size = range.size();
+  region.userspace_addr = begin.value;
+  region.memory_size = size;
   const long result = control(g.vm, KVM_SET_USER_MEMORY_REGION, &region);
   if (result == -kEnomem)
     return Error{Errc::kExhausted, "KVM has no room for more of the address space", slot};
@@ -134,15 +122,22 @@ Status set_slot_kvm(Guest& g, uint32_t slot, GuestPhysAddr at, TargetRange range
   return {};
 }
 
+Status show_chunk_kvm(Guest& g, uint32_t slot, GuestPhysAddr at, TargetAddr chunk) {
+  const uint64_t end = chunk.value + kChunkSize;
+  return set_slot(g, slot, at, chunk, (end < kUserEnd ? end : kUserEnd) - chunk.value);
+}
+Status hide_chunk_kvm(Guest& g, uint32_t slot, GuestPhysAddr at, TargetAddr chunk) {
+  return set_slot(g, slot, at, chunk, 0);
+}
+
 // When a slot goes, whichever, KVM lets no thread use what it had made of the tables before: it
 // waits for those that are about to look at them, drops every shadow of them, brings all processors
 // out of the guest and has them flush their own caches (kvm_swap_active_memslots,
 // kvm_mmu_zap_all_fast; documented as KVM_X86_QUIRK_SLOT_ZAP_ALL, which a VM has unless it is
 // switched off). So one comes and goes at which nothing is.
 Status forget_kvm(Guest& g) {
-  const TargetRange page{g.memory.begin, g.memory.begin + kPageSize};
-  const Status ok = set_slot_kvm(g, kMaxChunks, row_page(g), page);
-  return ok ? set_slot_kvm(g, kMaxChunks, {}, {}) : ok;
+  const Status ok = set_slot(g, kMaxChunks, row_page(g), g.memory.begin, kPageSize);
+  return ok ? set_slot(g, kMaxChunks, row_page(g), g.memory.begin, 0) : ok;
 }
 
 void write_call_kvm(uint8_t* at, uint8_t number) {
@@ -241,62 +236,20 @@ Status set_up(Cpu& c) {
   return set_msrs(c.fd, g);
 }
 
-void close_cpu_kvm(Cpu& c) {
-  if (c.shared) // its place stays the caller's
-    syscall_of(__NR_mmap, reinterpret_cast<uint64_t>(c.shared), c.shared_size,
-               PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-  if (c.fd >= 0)
-    syscall_of(__NR_close, c.fd);
-  c.shared = nullptr;
-  c.fd = -1;
-}
-
-// A descriptor, beside the others. Its place is taken first: what is made cannot be taken back.
-long make_processor(const Guest& g) {
-  const long place = syscall_of(__NR_fcntl, g.device, F_DUPFD_CLOEXEC, g.device);
-  if (is_errno(place))
-    return place;
-  const long fd = control(g.vm, KVM_CREATE_VCPU, g.cpu_count);
-  if (is_errno(fd)) {
-    syscall_of(__NR_close, place);
-    return fd;
-  }
-  syscall_of(__NR_dup3, fd, place, O_CLOEXEC);
-  syscall_of(__NR_close, fd);
-  return place;
-}
+long make_processor(const Guest& g) { return control(g.vm, KVM_CREATE_VCPU, g.cpu_count); }
 
 Status add_cpu_kvm(Cpu& c) {
-  Guest& g = *c.guest;
-  long fd = make_processor(g);
-  if (fd == -kEinval || fd == -kEmfile) { // the program may have lowered its limit, or used it up
-    const RaisedLimit raised(g.device);
-    fd = make_processor(g);
-  }
-  if (is_errno(fd))
-    return refused("KVM makes no more processors", fd);
-  ++g.cpu_count;
-  c.fd = static_cast<int>(fd);
-  c.shared = nullptr;
-  c.processor = ~0u;
-  const long size = control(g.device, KVM_GET_VCPU_MMAP_SIZE, 0);
-  const uint64_t place = c.memory.begin.value + offsetof(CpuMemory, shared);
-  const long shared = size > long(sizeof(CpuMemory::shared))
-                          ? -kEnomem
-                          : syscall_of(__NR_mmap, place, size, PROT_READ | PROT_WRITE,
-                                       MAP_SHARED | MAP_FIXED, c.fd, 0);
-  if (is_errno(shared)) {
-    close_cpu_kvm(c);
-    return refused("cannot map a processor's registers", shared);
-  }
-  syscall_of(__NR_madvise, shared, size, MADV_DONTFORK);
-  c.shared = reinterpret_cast<void*>(shared);
-  c.shared_size = static_cast<uint64_t>(size);
+  const long size = control(c.guest->device, KVM_GET_VCPU_MMAP_SIZE, 0);
+  if (auto ok = take_processor(c, make_processor, size); !ok)
+    return ok;
   Status ok = set_up(c);
   if (!ok)
-    close_cpu_kvm(c);
+    close_processor(c);
   return ok;
 }
+
+// Here, because the address of a function elsewhere is one that nobody relocates.
+void close_cpu_kvm(Cpu& c) { close_processor(c); }
 
 struct RegisterPair {
   __u64 kvm_regs::*theirs;
@@ -379,27 +332,21 @@ void complete_access(Cpu& c) {
   control(c.fd, KVM_RUN, 0);
 }
 
-// Which processor it is, where the vDSO's getcpu looks. A thread that is moved while it is in the
-// guest finds out when it comes back the next time.
-void show_processor(Cpu& c) {
-  uint32_t number;
-  bool known;
-  asm("lsl %2, %0" : "=r"(number), "=@ccz"(known) : "r"(uint32_t{kProcessorNumber}));
-  if (!known || number == c.processor)
+// For rdtscp and rdpid, too.
+void show_processor_and_tsc_aux(Cpu& c) {
+  if (!show_processor(c))
     return;
-  c.processor = number;
-  reinterpret_cast<CpuMemory*>(c.memory.begin.value)->gdt.show_processor(number);
   MsrTable msrs{};
   msrs.count = 1;
-  msrs.entries[0].index = 0xc0000103; // TSC_AUX, for rdtscp and rdpid
-  msrs.entries[0].data = number;
+  msrs.entries[0].index = 0xc0000103; // TSC_AUX
+  msrs.entries[0].data = c.processor;
   control(c.fd, kSetMsrs, &msrs); // refused where the guest has neither
 }
 
 Exit run_kvm(Cpu& c) {
   kvm_run& run = run_of(c);
   if (c.guest->placement == Placement::kRing0)
-    show_processor(c);
+    show_processor_and_tsc_aux(c);
   if (c.regs.cs == kUserCode && run.s.regs.sregs.cr3 != c.root.value)
     begin_switch(c);
   load(run, c.regs);
@@ -493,7 +440,8 @@ GuestOps kvm_guest() {
   GuestOps o;
   o.open = open_kvm;
   o.close = close_kvm;
-  o.set_slot = set_slot_kvm;
+  o.show_chunk = show_chunk_kvm;
+  o.hide_chunk = hide_chunk_kvm;
   o.forget = forget_kvm;
   o.write_call = write_call_kvm;
   o.add_cpu = add_cpu_kvm;

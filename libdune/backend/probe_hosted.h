@@ -10,11 +10,16 @@ namespace dune::backend {
 
 std::span<const Backend> all();
 
+// Of a row of all(), done at most once in a process.
+const Result<Probe>& probe(const Backend&);
+
 struct Choice {
   const Backend* backend = nullptr; // null: none, `why` says why
   Probe probe;
   std::string why;
 };
+
+inline bool has_guest(const Choice& c) { return c.backend->guest != GuestKind::kNone; }
 
 // By name, or by measurement for "auto": the cheapest trap among those that carry targets and are
 // present, and whose system calls cost less than ten times the cheapest. Probes only what is asked

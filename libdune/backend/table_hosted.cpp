@@ -13,17 +13,10 @@ Result<Probe> probe_guest(const GuestOps&);
 namespace {
 
 constexpr Backend kBackends[] = {
-    {"signal", probe_signal, nullptr},
-    {"kvm", nullptr, kvm_guest},
+    {"signal", probe_signal, GuestKind::kNone},
+    {"kmod", nullptr, GuestKind::kKmod},
+    {"kvm", nullptr, GuestKind::kKvm},
 };
-
-const Result<Probe>& probe_of(const Backend& b) {
-  static std::optional<Result<Probe>> found[std::size(kBackends)];
-  auto& probe = found[&b - kBackends];
-  if (!probe)
-    probe.emplace(b.guest ? probe_guest(b.guest()) : b.probe());
-  return *probe;
-}
 
 std::string absent(const Backend& b, const Error& e) {
   std::string text = std::string("The backend \"") + b.name + "\" is not there: " + e.text;
@@ -38,10 +31,10 @@ Choice by_name(const std::string& name) {
     names += std::string(", ") + b.name;
     if (name != b.name)
       continue;
-    const auto& probe = probe_of(b);
-    if (!probe)
-      return {nullptr, {}, absent(b, probe.error())};
-    return {&b, *probe, "asked for"};
+    const auto& found = probe(b);
+    if (!found)
+      return {nullptr, {}, absent(b, found.error())};
+    return {&b, *found, "asked for"};
   }
   return {nullptr, {}, "There is no backend \"" + name + "\"; there are: " + names + "."};
 }
@@ -50,18 +43,18 @@ Choice by_measurement() {
   uint32_t cheapest_call = UINT32_MAX;
   size_t present = 0;
   for (const Backend& b : kBackends)
-    if (probe_of(b)) {
-      cheapest_call = std::min(cheapest_call, probe_of(b)->syscall_ns);
+    if (probe(b)) {
+      cheapest_call = std::min(cheapest_call, probe(b)->syscall_ns);
       ++present;
     }
   Choice best{nullptr, {}, "No backend works here."};
   for (const Backend& b : kBackends) {
-    if (!probe_of(b))
+    if (!probe(b))
       continue;
-    const Probe& probe = *probe_of(b);
-    if (probe.syscall_ns / 10 <= cheapest_call &&
-        (!best.backend || probe.trap_ns < best.probe.trap_ns))
-      best = {&b, probe,
+    const Probe& found = *probe(b);
+    if (found.syscall_ns / 10 <= cheapest_call &&
+        (!best.backend || found.trap_ns < best.probe.trap_ns))
+      best = {&b, found,
               present == 1 ? "the only one that is there" : "the cheapest trap, as measured"};
   }
   return best;
@@ -70,6 +63,14 @@ Choice by_measurement() {
 } // namespace
 
 std::span<const Backend> all() { return kBackends; }
+
+const Result<Probe>& probe(const Backend& b) {
+  static std::optional<Result<Probe>> found[std::size(kBackends)];
+  auto& result = found[&b - kBackends];
+  if (!result)
+    result.emplace(b.probe ? b.probe() : probe_guest(guest_ops(b.guest)));
+  return *result;
+}
 
 Choice choose(const std::string& name) { return name == "auto" ? by_measurement() : by_name(name); }
 

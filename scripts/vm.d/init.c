@@ -1,9 +1,9 @@
 // The first process of the machine that scripts/vm starts: loads the modules, runs one command and carries its input, output
-// and end through a virtio port, so that they share no line with the kernel's messages.
+// and end through a port, so that they share no line with the kernel's messages.
 //
 // A frame on the port is a type, the length of what follows (32 bits, little endian), and that. To the host: 'r' the command is
-// about to start, 'n' it may have more input, 'o' and 'e' its output, 'x' how it ended ("exit N", "signal N", or what went
-// wrong here). From the host: 'i' input (none: its end), at most kInput bytes and one for each 'n'; 'w' the terminal's rows and columns.
+// about to start, 'n' the host may send a frame with so many bytes (32 bits), 'o' and 'e' its output, 'x' how it ended ("exit N",
+// "signal N", or what went wrong here). From the host, one for each 'n': 'i' input (none: its end), 'w' the terminal's rows and columns.
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
@@ -18,39 +18,38 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
+#include <sys/io.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
-enum { kInput = 4096, kOutput = 32768, kMostStrings = 4096 };
+enum { kHead = 5, kInput = 4096, kOutput = 32768, kMostStrings = 4096 };
 
-static const char kPort[] = "/dev/vport0p1", kModules[] = "/vm/modules", kJob[] = "/vm/job";
+static const char kModules[] = "/vm/modules", kJob[] = "/vm/job";
 
+// How this machine's port works; `port` is the descriptor to read from.
+struct port_kind {
+  const char *name; // Machine.PORT of scripts/vm_machine.py
+  void (*open)(void);
+  void (*put)(const void *bytes, size_t size);
+  uint32_t input; // bytes of a frame that the host may send at once
+};
+static const struct port_kind *kind;
 static int port = -1;
 
-// Every byte, or the host is gone and nobody is left to tell.
-static void put(int fd, const void *bytes, size_t size) {
-  for (const char *at = bytes; size > 0;) {
-    const ssize_t n = write(fd, at, size);
-    if (n < 0 && errno == EINTR)
-      continue;
-    if (n <= 0)
-      exit(1);
-    at += n;
-    size -= (size_t)n;
-  }
+static void send_frame(char type, const void *bytes, uint32_t size) {
+  char head[kHead] = {type};
+  memcpy(head + 1, &size, sizeof size);
+  kind->put(head, sizeof head);
+  kind->put(bytes, size);
 }
 
-static void send_frame(char type, const void *bytes, uint32_t size) {
-  char head[5] = {type};
-  memcpy(head + 1, &size, sizeof size);
-  put(port, head, sizeof head);
-  put(port, bytes, size);
-}
+static void ask_for_input(void) { send_frame('n', &kind->input, sizeof kind->input); }
 
 // The last word. The host switches the machine off when it has read it; an init that returned would make the kernel panic.
 __attribute__((noreturn, format(printf, 1, 2))) static void end(const char *format, ...) {
@@ -114,7 +113,10 @@ static void load_modules(void) {
   }
 }
 
-static void open_port(void) {
+// --- the ports -----------------------------------------------------------------------------------
+
+static void open_virtio(void) {
+  static const char kPort[] = "/dev/vport0p1";
   const int watch = inotify_init1(IN_CLOEXEC);
   check(watch >= 0 && inotify_add_watch(watch, "/dev", IN_CREATE) >= 0, "inotify");
   while ((port = open(kPort, O_RDWR | O_CLOEXEC)) < 0) {
@@ -125,9 +127,64 @@ static void open_port(void) {
   close(watch);
 }
 
-// What to run, as strings that end in 0: for output and errors each a letter, 't' for the terminal and 'p' for a pipe; rows;
+// Every byte, or the host is gone and nobody is left to tell.
+static void put_virtio(const void *bytes, size_t size) {
+  for (const char *at = bytes; size > 0;) {
+    const ssize_t n = write(port, at, size);
+    if (n < 0 && errno == EINTR)
+      continue;
+    if (n <= 0)
+      exit(1);
+    at += n;
+    size -= (size_t)n;
+  }
+}
+
+// To the host by a parallel port: an emulator hands on each byte before the processor goes on, so none can be lost, and there is
+// no driver and no line speed. From the host by the second serial one, whose receiver holds kFifo bytes: whatever keeps its
+// driver from running, the one frame that may be under way fits.
+enum { kPrinter = 0x378, kControl = kPrinter + 2, kSelected = 0x0c, kStrobe = 0x01, kFifo = 16 };
+
+static void open_parallel(void) {
+  static const char kPort[] = "/dev/ttyS1";
+  port = open(kPort, O_RDWR | O_CLOEXEC | O_NOCTTY);
+  struct termios settings;
+  check(port >= 0 && tcgetattr(port, &settings) == 0, kPort);
+  cfmakeraw(&settings);
+  settings.c_cflag |= CLOCAL;
+  cfsetspeed(&settings, B115200);
+  check(tcsetattr(port, TCSANOW, &settings) == 0, kPort);
+  check(ioperm(kPrinter, 3, 1) == 0, "ioperm");
+}
+
+static void put_parallel(const void *bytes, size_t size) {
+  for (const unsigned char *at = bytes; size > 0; --size) {
+    outb(*at++, kPrinter);
+    outb(kSelected | kStrobe, kControl);
+    outb(kSelected, kControl);
+  }
+}
+
+static const struct port_kind kPorts[] = {
+    {"virtio", open_virtio, put_virtio, kInput},
+    {"parallel", open_parallel, put_parallel, kFifo - kHead},
+};
+
+static void open_port(const char *name) {
+  for (size_t i = 0; i < sizeof kPorts / sizeof *kPorts; ++i)
+    if (strcmp(kPorts[i].name, name) == 0)
+      kind = &kPorts[i];
+  if (kind == NULL)
+    end("there is no port %s", name);
+  kind->open();
+}
+
+// --- the command ---------------------------------------------------------------------------------
+
+// What to run, as strings that end in 0: the port; for output and errors each a letter, 't' for the terminal and 'p' for a pipe; rows;
 // columns; the folder; how many arguments; those; the environment.
 struct job {
+  const char *port;
   bool terminal, errors_apart;
   struct winsize size;
   const char *folder;
@@ -149,15 +206,16 @@ static struct job read_job(void) {
       end("the command line is too long");
     strings[count++] = at;
   }
-  struct job job = {.terminal = strings[0][0] == 't',
-                    .errors_apart = strings[0][1] == 'p',
-                    .size = {.ws_row = (unsigned short)atoi(strings[1]),
-                             .ws_col = (unsigned short)atoi(strings[2])},
-                    .folder = strings[3]};
+  struct job job = {.port = strings[0],
+                    .terminal = strings[1][0] == 't',
+                    .errors_apart = strings[1][1] == 'p',
+                    .size = {.ws_row = (unsigned short)atoi(strings[2]),
+                             .ws_col = (unsigned short)atoi(strings[3])},
+                    .folder = strings[4]};
   // The arguments move down over their number, and a null ends them.
-  const int arguments = atoi(strings[4]);
-  job.environment = strings + 5 + arguments;
-  job.arguments = memmove(strings + 4, strings + 5, (size_t)arguments * sizeof *strings);
+  const int arguments = atoi(strings[5]);
+  job.environment = strings + 6 + arguments;
+  job.arguments = memmove(strings + 5, strings + 6, (size_t)arguments * sizeof *strings);
   job.arguments[arguments] = NULL;
   return job;
 }
@@ -190,6 +248,7 @@ static pid_t start(const struct job *job, struct ends *ends, const sigset_t *sig
     dup2(out[1], STDOUT_FILENO);
     dup2(job->errors_apart ? err[1] : out[1], STDERR_FILENO);
     close_range(3, ~0u, 0);
+    ioperm(kPrinter, 3, 0); // which fork and exec pass on
     if (chdir(job->folder) == 0)
       execvpe(job->arguments[0], job->arguments, job->environment);
     dprintf(STDERR_FILENO, "vm: %s: %s\n", job->arguments[0], strerror(errno));
@@ -235,7 +294,7 @@ static void pass_input(struct ends *ends) {
   else if (errno != EAGAIN && errno != EINTR)
     input.done = input.size; // it reads no more; the first process of a system survives SIGPIPE
   if (input.done == input.size)
-    send_frame('n', "", 0);
+    ask_for_input();
 }
 
 static void get(void *bytes, size_t size) {
@@ -260,6 +319,7 @@ static void take_frame(struct ends *ends) {
     get(&to.ws_row, sizeof to.ws_row);
     get(&to.ws_col, sizeof to.ws_col);
     ioctl(ends->terminal, TIOCSWINSZ, &to);
+    ask_for_input();
   } else if (size == 0 && ends->terminal < 0) {
     drop(&ends->in);
   } else if (size <= kInput) {
@@ -302,9 +362,9 @@ static int serve(pid_t command, struct ends *ends, int children) {
 
 int main(void) {
   mount_all();
-  load_modules();
-  open_port();
   const struct job job = read_job();
+  load_modules();
+  open_port(job.port);
 
   sigset_t signals;
   sigemptyset(&signals);
@@ -314,7 +374,7 @@ int main(void) {
   check(children >= 0, "signalfd");
   // A write waits until the host's side of the port is open, which a read takes for its end.
   send_frame('r', "", 0);
-  send_frame('n', "", 0);
+  ask_for_input();
   struct ends ends;
   const pid_t command = start(&job, &ends, &signals);
   const int status = serve(command, &ends, children);

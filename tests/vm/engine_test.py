@@ -17,8 +17,10 @@ SPIN = os.path.join(os.environ["E2E_PROGRAMS"], "spin")
 PYTHON = "/usr/bin/python3"  # stepped only up to where it would need more than its libraries
 # The emulated processor takes some 500 us for a signal of a program in a guest, and 200 us for a breakpoint that the host side sees.
 SCALE = "DDBG_TEST_STORM_US=2000 DDBG_TEST_HITS=2000"
-TESTS = f"{SCALE} DDBG_TEST_BACKEND=kvm DDBG_KEEPER={machine.KEEPER} {ENGINE_TEST} --gtest_filter='%s'"
-STARTED = f"{machine.DDBG} -q -nx -iex 'set confirm off' -iex 'set pagination off' -iex 'handle SIGUSR1 nostop noprint' --backend kvm"
+TESTS = f"{SCALE} DDBG_TEST_BACKEND=%s DDBG_KEEPER={machine.KEEPER} {ENGINE_TEST} --gtest_filter='%s'"
+# What an iret at ring 3 needs in QEMU; room for a trace of every step.
+MORE = {"qemu": ["--smap", "off"], "bochs": ["--memory", "512"]}
+STARTED = f"{machine.DDBG} -q -nx -iex 'set confirm off' -iex 'set pagination off' -iex 'handle SIGUSR1 nostop noprint'"
 
 
 class Engine(machine.MachineTest):
@@ -26,11 +28,12 @@ class Engine(machine.MachineTest):
         super().setUp()
         targets = [entry.path for entry in os.scandir(TARGETS) if entry.is_file() and os.access(entry.path, os.X_OK)]
         added = machine.adding(ENGINE_TEST, machine.DDBG, machine.KEEPER, machine.CAPSTONE, PYTHON, SPIN, *targets)
-        command = [*machine.VM, "qemu", "--smap", "off", "--kernel", OPTIONS.kernel, "--la57", OPTIONS.la57, "--smp", str(OPTIONS.smp),
-                   *added, "--", "sh"]
+        arguments, first = self.for_guests(OPTIONS)
+        command = [*machine.VM, *arguments, *MORE[OPTIONS.machine], *added, "--", "sh"]
         self.terminal = Terminal(command, self.env, patience=machine.PATIENCE)
         self.addCleanup(self.terminal.close)
         self.terminal.wait_for("# ")
+        self.assertEqual(self.shell(f"{first} && echo ready"), "ready\n")
 
     def shell(self, line):
         """What the command prints."""
@@ -39,7 +42,7 @@ class Engine(machine.MachineTest):
         return self.terminal.wait_for("# ")[:-len("# ")]
 
     def test_in_a_guest(self):
-        out = self.shell(TESTS % OPTIONS.filter)
+        out = self.shell(TESTS % (OPTIONS.backend, OPTIONS.filter))
         self.assertEqual(self.shell("echo $?"), "0\n", out)
         ran = re.search(r"^\[==========\] (\d+) tests? from .* ran", out, re.M)
         passed = re.search(r"^\[  PASSED  \] (\d+) test", out, re.M)
@@ -55,13 +58,13 @@ class Engine(machine.MachineTest):
 
     def launched(self):
         t = self.terminal
-        t.type(f"{STARTED} {SPIN}\n")
+        t.type(f"{STARTED} --backend {OPTIONS.backend} {SPIN}\n")
         t.wait_for(PROMPT)
         t.type("run\n")
         t.wait_for("spinning\n")
         t.type("\x03")
         self.assertIn("received signal SIGINT, Interrupt.", t.wait_for(PROMPT))
-        self.assertIn("In use: kvm (asked for)", t.command("info backend"))
+        self.assertIn(f"In use: {OPTIONS.backend} (asked for)", t.command("info backend"))
         t.command("watch turns")
         for _ in range(2):
             self.assertRegex(t.command("continue"), r"atchpoint 1: turns\n\nOld value = \d+\nNew value = \d+\n")
@@ -80,12 +83,12 @@ class Engine(machine.MachineTest):
         self.shell(f"{TARGETS}/attached read tick handler_tick futex churn < /tmp/go > /tmp/out & exec 3> /tmp/go")
         self.shell("until grep -q started /tmp/out; do sleep 0.01; done")
         for _ in range(2):
-            out = self.shell(f"{STARTED} -batch -p $! -ex 'break hit_a' -ex continue -ex 'delete 1' -ex 'watch counted_a' -ex continue "
+            out = self.shell(f"{STARTED} --backend {OPTIONS.backend} -batch -p $! -ex 'break hit_a' -ex continue -ex 'delete 1' -ex 'watch counted_a' -ex continue "
                              "-ex 'delete 2' -ex 'stepi 3' -ex 'info threads' -ex detach")
             self.assertRegex(out, r"(?s)hit Breakpoint 1, .*atchpoint 2: counted_a.*New value.*Thread .*process \d+\) detached", out)
             self.left_alone()
         # Killed while the program is stopped, and while it runs, or is about to.
-        t.type(f"{STARTED} -p $! -ex 'break hit_a' -ex continue\n")
+        t.type(f"{STARTED} --backend {OPTIONS.backend} -p $! -ex 'break hit_a' -ex continue\n")
         t.wait_for("hit Breakpoint 1, ")
         t.wait_for(PROMPT)
         t.type("shell kill -9 $PPID\n")
@@ -94,7 +97,7 @@ class Engine(machine.MachineTest):
         t.type("stty sane\n")
         t.wait_for("# ")
         self.left_alone()
-        self.shell(f"p=$!; {STARTED} -p $p -ex 'break hit_a if counted_a < 0' -ex 'shell kill -9 $PPID &' -ex continue")
+        self.shell(f"p=$!; {STARTED} --backend {OPTIONS.backend} -p $p -ex 'break hit_a if counted_a < 0' -ex 'shell kill -9 $PPID &' -ex continue")
         t.type("stty sane\n")
         t.wait_for("# ")
         self.left_alone("p")
@@ -112,11 +115,9 @@ class Engine(machine.MachineTest):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--kernel", required=True)
-    parser.add_argument("--la57", required=True)
-    parser.add_argument("--smp", type=int, required=True)
+    machine.guest_options(parser)
     parser.add_argument("--filter", required=True)
     parser.add_argument("--session", action="store_true")
     OPTIONS, others = parser.parse_known_args()
     sys.argv[1:] = others
-    machine.main(OPTIONS.kernel)
+    machine.main(OPTIONS.kernel, machine=OPTIONS.machine)

@@ -23,8 +23,20 @@ def adding(*paths):
     return [word for path in paths if os.path.exists(path) for word in ("--add", str(path))]
 
 
+def guest_options(parser):
+    """Which machine, and who makes the guests in it."""
+    parser.add_argument("--machine", choices=("qemu", "bochs"), default="qemu")
+    parser.add_argument("--backend", choices=("kvm", "kmod"), default="kvm")
+    parser.add_argument("--kernel", required=True)
+    parser.add_argument("--la57", default="off")
+    parser.add_argument("--smp", type=int, required=True)
+
+
 class MachineTest(unittest.TestCase):
     """Every process of a test carries a mark in its environment, and its temporary folder is its own."""
+
+    MACHINE = "qemu"
+    PATIENCE = PATIENCE
 
     def setUp(self):
         self.scratch = tempfile.TemporaryDirectory(prefix="ddbg-vm-test.")
@@ -33,14 +45,35 @@ class MachineTest(unittest.TestCase):
         name, _, value = self.mark.partition("=")
         self.env = dict(os.environ, **{name: value, "TMPDIR": self.scratch.name, "DDBG_VM_CACHE": CACHE})
 
+    def module(self, kernel):
+        """dune.ko for the kernel. Skips everything where its headers cannot be had."""
+        built = subprocess.run([sys.executable, "-B", os.path.join(os.path.dirname(os.environ["DDBG_VM"]), "vm_module.py"), "--kernel", kernel],
+                               env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        if built.returncode == NOT_AVAILABLE:
+            # What main() has prepared is no part of it, so this says why as that does.
+            print(built.stderr.strip().splitlines()[-1], flush=True)
+            os._exit(NOT_AVAILABLE)
+        self.assertEqual(built.returncode, 0, built.stderr)
+        return built.stdout.strip()
+
+    def for_guests(self, options):
+        """scripts/vm's arguments for guest_options, and what to do in the machine first."""
+        arguments = [options.machine, "--kernel", options.kernel, "--smp", str(options.smp)]
+        if options.machine == "qemu": # the others have four levels
+            arguments += ["--la57", options.la57]
+        if options.backend == "kvm":
+            return arguments, "true"
+        # Bochs' processor has what a kernel without mitigations is warned of, and nobody to steal anything.
+        return [*arguments, "--kvm", "off", "--add", f"{self.module(options.kernel)}:/dune.ko"], "insmod /dune.ko unsafe_cpu=1"
+
     def vm(self, *arguments, **keywords):
         keywords = {"stdin": subprocess.DEVNULL, **keywords} if "input" not in keywords else keywords
-        done = subprocess.run([*VM, "qemu", *arguments], env=self.env, capture_output=True, timeout=PATIENCE, check=False, **keywords)
+        done = subprocess.run([*VM, self.MACHINE, *arguments], env=self.env, capture_output=True, timeout=self.PATIENCE, check=False, **keywords)
         self.nothing_is_left()
         return done
 
     def start(self, *command):
-        return subprocess.Popen([*VM, "qemu", "--", *command], env=self.env, bufsize=0,
+        return subprocess.Popen([*VM, self.MACHINE, "--", *command], env=self.env, bufsize=0,
                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def processes(self, name):
@@ -93,10 +126,10 @@ class Shell:
         return out[:end.start()].decode(errors="replace"), 128 - status if status > 128 else status
 
 
-def main(*kernels):
+def main(*kernels, machine="qemu"):
     """As unittest's, but for a machine that cannot be had: then the tests are skipped, and the last line says why."""
     global CACHE  # not where a test with a home of its own would look
-    wanted = [word for kernel in kernels for word in ("--kernel", kernel)]
+    wanted = ["--machine", machine, *(word for kernel in kernels for word in ("--kernel", kernel))]
     prepared = subprocess.run([*VM, "prepare", *wanted], stdout=subprocess.PIPE, text=True, check=False)
     if prepared.returncode != 0:
         sys.exit(prepared.returncode)

@@ -5,8 +5,6 @@
 
 namespace dune::backend {
 
-GuestOps kvm_guest();
-
 namespace {
 
 alignas(kPageSize) uint8_t guest_memory[kLeastGuestMemory];
@@ -32,7 +30,7 @@ bool open(Placement placement) {
   __builtin_memset(guest_memory, 0, sizeof guest_memory);
   const TargetRange for_guest = range_of(guest_memory, sizeof guest_memory);
   const TargetRange for_cpu = range_of(cpu_memory, sizeof cpu_memory);
-  return open_guest(guest, kvm_guest(), for_guest, placement, {}) &&
+  return open_guest(guest, guest_ops(GuestKind::kKvm), for_guest, placement, {}) &&
          open_cpu(cpu, guest, for_cpu, TargetAddr()) && memory.open(guest, known, {});
 }
 

@@ -13,7 +13,7 @@ namespace dune::backend {
 inline auto each_guest() {
   std::vector<const Backend*> found;
   for (const Backend& b : all())
-    if (b.guest)
+    if (b.guest != GuestKind::kNone)
       found.push_back(&b);
   return testing::ValuesIn(found);
 }
@@ -25,15 +25,15 @@ inline std::string name_of_guest(const testing::TestParamInfo<const Backend*>& r
 class GuestTest : public testing::TestWithParam<const Backend*> {
 protected:
   void SetUp() override {
-    const auto probe = GetParam()->probe();
-    if (!probe && probe.error().code == Errc::kSystem)
-      GTEST_SKIP() << GetParam()->name << " is not there: " << probe.error().text << ": "
-                   << strerror(int(probe.error().detail));
-    ASSERT_TRUE(probe) << probe.error().text;
-    capabilities_ = probe->capabilities;
+    const auto& found = probe(*GetParam());
+    if (!found && found.error().code == Errc::kSystem)
+      GTEST_SKIP() << GetParam()->name << " is not there: " << found.error().text << ": "
+                   << strerror(int(found.error().detail));
+    ASSERT_TRUE(found) << found.error().text;
+    capabilities_ = found->capabilities;
   }
 
-  GuestOps ops() const { return GetParam()->guest(); }
+  GuestOps ops() const { return guest_ops(GetParam()->guest); }
   Placement placement() const {
     return can(session::kCapRing0) ? Placement::kRing0 : Placement::kRing3;
   }

@@ -1,0 +1,312 @@
+// The kmod backend's guest, on our own module (kmod/uapi/dune.h, docs/kmod.md). Its vector state is
+// the host thread's, whom the kernel keeps it for, like any thread's.
+#include "kmod/uapi/dune.h"
+#include "libdune/backend/rows.h"
+
+#include <linux/fcntl.h>
+#include <linux/mman.h>
+
+namespace dune::backend {
+
+namespace {
+
+constexpr uint64_t kTsd = 1 << 2;
+
+dune_run& run_of(const Cpu& c) { return *static_cast<dune_run*>(c.shared); }
+
+void close_kmod(Guest& g) {
+  if (g.device >= 0)
+    syscall_of(__NR_close, g.device);
+  g.device = -1;
+}
+
+Result<dune_info> info_of(int device) {
+  dune_info info{};
+  info.size = sizeof info;
+  if (long result = control(device, DUNE_GET_INFO, &info); is_errno(result))
+    return refused("dune.ko does not say what it is", result);
+  if (info.version != DUNE_ABI_VERSION)
+    return Error{Errc::kUnsupported, "dune.ko is of another version", info.version};
+  return info;
+}
+
+Status open_kmod(Guest& g) {
+  g.vm = g.device = -1;
+  static constexpr char kPath[] = "/dev/dune";
+  const long fd = move_high(
+      syscall_of(__NR_openat, AT_FDCWD, reinterpret_cast<uint64_t>(kPath), O_RDWR | O_CLOEXEC, 0));
+  if (is_errno(fd))
+    return refused("cannot open /dev/dune", fd);
+  g.device = static_cast<int>(fd);
+  auto info = info_of(g.device);
+  if (!info) {
+    close_kmod(g);
+    return info.error();
+  }
+  g.physical_bits = info->gpa_bits;
+  return {};
+}
+
+Status set_region(const Guest& g, uint32_t flags, GuestPhysAddr at, TargetAddr chunk) {
+  dune_region region{};
+  region.size = sizeof region;
+  region.flags = flags;
+  region.gpa = at.value;
+  region.hva = chunk.value;
+  region.length = kChunkSize;
+  const long result = control(g.device, DUNE_SET_REGION, &region);
+  if (result == -kEnomem || result == -kEnospc)
+    return Error{Errc::kExhausted, "dune.ko has no room for more of the address space", -result};
+  if (is_errno(result))
+    return refused("dune.ko takes no more memory", result);
+  return {};
+}
+
+Status show_chunk_kmod(Guest& g, uint32_t, GuestPhysAddr at, TargetAddr chunk) {
+  return set_region(g, 0, at, chunk);
+}
+Status hide_chunk_kmod(Guest& g, uint32_t, GuestPhysAddr at, TargetAddr chunk) {
+  return set_region(g, DUNE_REGION_REMOVE, at, chunk);
+}
+
+Status forget_kmod(Guest& g) {
+  if (long result = control(g.device, DUNE_FORGET, 0); is_errno(result))
+    return refused("dune.ko does not forget the tables", result);
+  return {};
+}
+
+// Which of the two there is: the other is illegal.
+bool is_amd() {
+  constexpr uint32_t kFeatures = 0x80000001, kSvm = 1 << 2;
+  uint32_t leaf = 0x80000000, b, c, d;
+  asm("cpuid" : "+a"(leaf), "=b"(b), "=c"(c), "=d"(d));
+  if (leaf < kFeatures)
+    return false;
+  leaf = kFeatures;
+  asm("cpuid" : "+a"(leaf), "=b"(b), "=c"(c), "=d"(d));
+  return c & kSvm;
+}
+
+void write_call_kmod(uint8_t* at, uint8_t) {
+  const uint8_t vmcall[] = {0x0f, 0x01, 0xc1}, vmmcall[] = {0x0f, 0x01, 0xd9};
+  __builtin_memcpy(at, is_amd() ? vmmcall : vmcall, sizeof vmcall);
+}
+
+Status set_state(const Cpu& c, bool denies_time_stamps) {
+  auto info = info_of(c.guest->device);
+  if (!info)
+    return info.error();
+  constexpr uint64_t kNeeded = 1 << 5 | 1 << 9 | 1 << 10; // PAE OSFXSR OSXMMEXCPT
+  constexpr uint64_t kWanted = 1 << 16 | 1 << 18;         // FSGSBASE OSXSAVE
+  const auto* memory = reinterpret_cast<const CpuMemory*>(c.memory.begin.value);
+  const uint64_t shared = c.guest->memory.begin.value;
+  dune_state state{};
+  state.size = sizeof state;
+  state.cr4 = kNeeded | (kWanted & info->cr4_allowed) | (denies_time_stamps ? kTsd : 0);
+  state.gdt = {reinterpret_cast<uint64_t>(&memory->gdt), sizeof(Gdt) - 1, 0};
+  state.idt = {shared + offsetof(GuestMemory, idt), kExceptionVectors * sizeof(Gate) - 1, 0};
+  state.task = {reinterpret_cast<uint64_t>(&memory->tss), sizeof(Tss) - 1, 0};
+  state.task_selector = kTaskSelector;
+  state.star = uint64_t{kUserCode32} << 48 | uint64_t{kKernelCode} << 32;
+  state.lstar = shared + offsetof(GuestMemory, stubs) + kSystemCallStub * kStubSize;
+  state.sfmask = 0x44700; // TF IF DF NT AC
+  if (long result = control(c.fd, DUNE_SET_STATE, &state); is_errno(result))
+    return refused("dune.ko refuses the processor's state", result);
+  return {};
+}
+
+long make_processor(const Guest& g) {
+  dune_create_vcpu create{};
+  create.size = sizeof create;
+  return control(g.device, DUNE_CREATE_VCPU, &create);
+}
+
+Status add_cpu_kmod(Cpu& c) {
+  auto info = info_of(c.guest->device);
+  if (!info)
+    return info.error();
+  if (auto ok = take_processor(c, make_processor, info->run_size); !ok)
+    return ok;
+  run_of(c).regs.cr3 = c.root.value;
+  Status ok = set_state(c, false);
+  if (!ok)
+    close_processor(c);
+  return ok;
+}
+
+// Here, because the address of a function elsewhere is one that nobody relocates.
+void close_cpu_kmod(Cpu& c) { close_processor(c); }
+
+struct RegisterPair {
+  __u64 dune_regs::*theirs;
+  uint64_t Registers::*ours;
+};
+constexpr RegisterPair kRegisterPairs[] = {
+#define PAIR(name)                                                                                 \
+  { &dune_regs::name, &Registers::name }
+    PAIR(rax),     PAIR(rbx),     PAIR(rcx), PAIR(rdx), PAIR(rsi),
+    PAIR(rdi),     PAIR(rbp),     PAIR(rsp), PAIR(r8),  PAIR(r9),
+    PAIR(r10),     PAIR(r11),     PAIR(r12), PAIR(r13), PAIR(r14),
+    PAIR(r15),     PAIR(rip),     PAIR(cs),  PAIR(ss),  {&dune_regs::rflags, &Registers::eflags},
+    PAIR(fs_base), PAIR(gs_base),
+#undef PAIR
+};
+
+void interrupt_kmod(Cpu& c) { __atomic_store_n(&run_of(c).interrupt, 1, __ATOMIC_RELAXED); }
+
+// An exception on its way into the guest when the run ended: the next run would deliver it with
+// whatever registers that has. It is taken back, and told as one without a handler.
+bool take_held_exception(Cpu& c, Exit& e) {
+  dune_event& held = run_of(c).event;
+  if (!(held.flags & DUNE_EVENT_VALID))
+    return false;
+  e = {Why::kTrap, held.vector};
+  if (held.flags & DUNE_EVENT_ERROR_CODE)
+    e.error = held.error_code;
+  if (held.vector == kVectorPageFault)
+    e.address = run_of(c).regs.cr2;
+  held = {};
+  return true;
+}
+
+// From a stub, which is known by its place: rip is at its only instruction or behind it.
+Exit called(Cpu& c) {
+  dune_regs& regs = run_of(c).regs;
+  const bool in_stub = stubs_contain(*c.guest, c.regs.rip);
+  Exit e = host_call(c, in_stub ? stub_number(*c.guest, c.regs.rip) : 0, regs.cr2);
+  if (e.why == Why::kTrap && e.vector == kVectorDebug && c.watches) {
+    e.error = regs.dr6;
+    regs.dr6 = kDr6Clear; // the processor only adds to it
+  }
+  return e;
+}
+
+Exit why_it_ended(Cpu& c) {
+  dune_run& run = run_of(c);
+  const auto broken = [&](uint32_t what) {
+    return Exit{Why::kBroken, 0, uint64_t{run.exit_reason} << 32 | what};
+  };
+  switch (run.exit_reason) {
+  case DUNE_EXIT_SYSCALL:
+    return called(c);
+  case DUNE_EXIT_INTR: {
+    // On its way out with something else: that comes first, the interruption with the next run().
+    Exit e{Why::kInterrupted};
+    const bool leaving = stubs_contain(*c.guest, c.regs.rip);
+    if (leaving || take_held_exception(c, e))
+      interrupt_kmod(c);
+    return leaving ? called(c) : e;
+  }
+  case DUNE_EXIT_FAULT: {
+    if (run.exit.fault.error == kEnomem || run.exit.fault.error == kEnoent)
+      return broken(run.exit.fault.error);
+    Exit e{Why::kUnbacked};
+    take_held_exception(c, e); // of whose delivery the page was
+    return e;
+  }
+  case DUNE_EXIT_FAIL_ENTRY:
+    if (run.exit.fail.code == DUNE_FAIL_OFF) // the kernel moves the thread to another processor
+      return {Why::kInterrupted};
+    return broken(run.exit.fail.code);
+  default:
+    return broken(0);
+  }
+}
+
+Exit run_kmod(Cpu& c) {
+  dune_regs& regs = run_of(c).regs;
+  show_processor(c);
+  if (c.regs.cs == kUserCode)
+    regs.cr3 = c.root.value;
+  for (const RegisterPair& p : kRegisterPairs)
+    regs.*p.theirs = c.regs.*p.ours;
+  do {
+    if (const long result = control(c.fd, DUNE_RUN, 0); is_errno(result))
+      return {Why::kBroken, 0, static_cast<uint64_t>(-result)};
+  } while (run_of(c).exit_reason == DUNE_EXIT_INTR && !run_of(c).exit.intr.by);
+  for (const RegisterPair& p : kRegisterPairs)
+    c.regs.*p.ours = regs.*p.theirs;
+  return why_it_ended(c);
+}
+
+Status set_mask_kmod(Cpu& c, uint64_t blocked) {
+  dune_signal_mask mask{};
+  mask.size = sizeof mask;
+  mask.flags = DUNE_SIGNAL_MASK_USE;
+  mask.blocked = blocked;
+  if (long result = control(c.fd, DUNE_SET_SIGNAL_MASK, &mask); is_errno(result))
+    return refused("dune.ko refuses the signal mask", result);
+  return {};
+}
+
+Status set_debug_kmod(Cpu& c, const DebugRegisters& d) {
+  dune_debug debug{};
+  debug.size = sizeof debug;
+  for (int i = 0; i < 4; ++i)
+    debug.address[i] = d.address[i];
+  debug.dr7 = d.dr7;
+  if (long result = control(c.fd, DUNE_SET_DEBUG, &debug); is_errno(result))
+    return refused("dune.ko refuses the debug registers", result);
+  c.watches = d.dr7 != 0;
+  return {};
+}
+
+void deny_time_stamps_kmod(Cpu& c, bool denied) {
+  if (c.denies_time_stamps == denied)
+    return;
+  if (set_state(c, denied))
+    c.denies_time_stamps = denied;
+}
+
+bool has_xsave() {
+  uint32_t a = 1, b, c = 0, d;
+  asm("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+  return c >> 27 & 1; // OSXSAVE
+}
+
+Status load_vectors_kmod(Cpu&, const void* image) {
+  if (has_xsave())
+    asm volatile("xrstor64 (%0)" ::"r"(image), "a"(-1), "d"(-1) : "memory");
+  else
+    asm volatile("fxrstor64 (%0)" ::"r"(image) : "memory");
+  return {};
+}
+
+Status store_vectors_kmod(Cpu&, void* image, uint64_t size) {
+  uint32_t a = 0xd, b, c = 0, d;
+  if (has_xsave())
+    asm("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+  else
+    b = 512;
+  if (b > size) // for what is on
+    return Error{Errc::kInvalid, "too little room for the vector state", b};
+  if (has_xsave())
+    asm volatile("xsave64 (%0)" ::"r"(image), "a"(-1), "d"(-1) : "memory");
+  else
+    asm volatile("fxsave64 (%0)" ::"r"(image) : "memory");
+  return {};
+}
+
+} // namespace
+
+GuestOps kmod_guest() {
+  GuestOps o;
+  o.open = open_kmod;
+  o.close = close_kmod;
+  o.show_chunk = show_chunk_kmod;
+  o.hide_chunk = hide_chunk_kmod;
+  o.forget = forget_kmod;
+  o.write_call = write_call_kmod;
+  o.add_cpu = add_cpu_kmod;
+  o.close_cpu = close_cpu_kmod;
+  o.run = run_kmod;
+  o.interrupt = interrupt_kmod;
+  o.set_mask = set_mask_kmod;
+  o.set_debug = set_debug_kmod;
+  o.deny_time_stamps = deny_time_stamps_kmod;
+  o.load_vectors = load_vectors_kmod;
+  o.store_vectors = store_vectors_kmod;
+  return o;
+}
+
+} // namespace dune::backend
