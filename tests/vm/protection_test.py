@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
-"""A target that tries to change the agent: refused where the agent is in ring 0, and let without a guest (so the attempt is one)."""
+"""A target that tries to change the agent: refused where the agent is in ring 0, and let without a guest (so the attempt is one).
+With --backend kmod, on dune.ko."""
+import argparse
 import os
 import re
+import sys
 
 import machine
 
@@ -11,7 +14,9 @@ INTRUDER = os.path.join(os.environ["DDBG_TEST_TARGETS"], "intruder")
 class Protection(machine.MachineTest):
     def attack(self, backend, *arguments, commands=("break attacked", "run", "continue")):
         """What it is let do, as far as it says."""
-        done = self.vm("--kernel", "6.12", "--la57", "on", "--smp", "2", "--timeout", "250", "--", "ddbg", "-q", "-nx", "-batch", "--backend", backend,
+        (self.MACHINE, *there), first = self.for_guests(OPTIONS)
+        done = self.vm(*there, "--timeout", "250", *machine.adding(machine.DDBG, machine.KEEPER, machine.CAPSTONE, INTRUDER),
+                       "--", "sh", "-c", f'{first}; exec "$0" "$@"', machine.DDBG, "-q", "-nx", "-batch", "--backend", backend,
                        "-ex", "handle SIGSEGV SIGUSR1 nostop noprint", *(word for command in commands for word in ("-ex", command)),
                        "--args", INTRUDER, *arguments)
         self.out = done.stdout.decode(errors="replace")
@@ -19,7 +24,7 @@ class Protection(machine.MachineTest):
         return re.search(r"^\d+ mappings, (\d+) pages: (\d+) stored to, (\d+) read into$", self.out, re.M)
 
     def test_no_page_and_no_call(self):
-        let = self.attack("kvm")
+        let = self.attack(OPTIONS.backend)
         self.assertRegex(self.out, r"Breakpoint 1, attacked \(\)", self.told)  # nor has it harmed itself
         self.assertTrue(let, self.told)
         self.assertGreater(int(let[1]), 60000, self.told)
@@ -35,13 +40,13 @@ class Protection(machine.MachineTest):
         return int(let[2])
 
     def test_instruction_past_a_watch(self):
-        self.assertEqual(self.attack_past_watch("kvm"), 0, self.told)
+        self.assertEqual(self.attack_past_watch(OPTIONS.backend), 0, self.told)
 
     def test_instruction_past_a_watch_without_a_guest(self):
         self.assertGreater(self.attack_past_watch("signal"), 0, self.told)
 
     def test_signal_frame(self):
-        self.attack("kvm", "frame")
+        self.attack(OPTIONS.backend, "frame")
         self.assertIn("Program terminated with signal SIGSEGV", self.out, self.told)
 
     def test_without_a_guest(self):
@@ -50,4 +55,8 @@ class Protection(machine.MachineTest):
 
 
 if __name__ == "__main__":
-    machine.main("6.12")
+    parser = argparse.ArgumentParser()
+    machine.guest_options(parser)
+    OPTIONS, others = parser.parse_known_args()
+    sys.argv[1:] = others
+    machine.main(OPTIONS.kernel, machine=OPTIONS.machine)
