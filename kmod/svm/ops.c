@@ -59,10 +59,10 @@ struct svm_cpu {
 
 static DEFINE_PER_CPU(struct svm_cpu, svm_cpus);
 static struct page *msr_bitmap, *io_bitmap;
-bool svm_ibpb_on_exit; /* for enter.S */
+extern bool svm_ibpb_on_exit; /* enter.S reads it */
+bool svm_ibpb_on_exit;
 static u64 host_xss; /* state that only XSAVES reaches, which is the kernel's */
 
-extern bool svm_ibpb_on_exit;
 void svm_enter(u64 guest, struct dune_regs *regs, u64 host);
 
 /* ---------------------------------------------------------------------------------------------
