@@ -336,7 +336,7 @@ def prepare(arguments):
     parts = Parts(say)
     print(parts.folder, flush=True)
     status = 0
-    wanted = [parts.busybox, parts.init, *(lambda series=series: parts.kernel(series) for series in arguments.kernel or KERNELS),
+    wanted = [parts.busybox, parts.init, *(lambda series=series: parts.headers(series) for series in arguments.kernel or KERNELS),
               *(lambda name=name: MACHINES[name].prepare(parts) for name in arguments.machine or MACHINES)]
     for make in wanted:
         try:

@@ -120,4 +120,4 @@ if __name__ == "__main__":
     parser.add_argument("--session", action="store_true")
     OPTIONS, others = parser.parse_known_args()
     sys.argv[1:] = others
-    machine.main(OPTIONS.kernel, machine=OPTIONS.machine)
+    machine.guest_main(OPTIONS)

@@ -62,4 +62,4 @@ if __name__ == "__main__":
     machine.guest_options(parser)
     OPTIONS, others = parser.parse_known_args()
     sys.argv[1:] = others
-    machine.main(OPTIONS.kernel, machine=OPTIONS.machine)
+    machine.guest_main(OPTIONS)

@@ -15,7 +15,7 @@ KEEPER = DDBG + "-keeper"
 CAPSTONE = "/usr/lib/x86_64-linux-gnu/libcapstone.so.4"  # loaded when it is needed
 PATIENCE = 280  # seconds, for a start on a busy machine too: a failure, not a pace
 NOT_AVAILABLE = 77
-CACHE = None  # main() sets it
+CACHE = MODULE = None  # main() and guest_main() set them
 
 
 def adding(*paths):
@@ -45,17 +45,6 @@ class MachineTest(unittest.TestCase):
         name, _, value = self.mark.partition("=")
         self.env = dict(os.environ, **{name: value, "TMPDIR": self.scratch.name, "DDBG_VM_CACHE": CACHE})
 
-    def module(self, kernel):
-        """dune.ko for the kernel. Skips everything where its headers cannot be had."""
-        built = subprocess.run([sys.executable, "-B", os.path.join(os.path.dirname(os.environ["DDBG_VM"]), "vm_module.py"), "--kernel", kernel],
-                               env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        if built.returncode == NOT_AVAILABLE:
-            # What main() has prepared is no part of it, so this says why as that does.
-            print(built.stderr.strip().splitlines()[-1], flush=True)
-            os._exit(NOT_AVAILABLE)
-        self.assertEqual(built.returncode, 0, built.stderr)
-        return built.stdout.strip()
-
     def for_guests(self, options):
         """scripts/vm's arguments for guest_options, and what to do in the machine first."""
         arguments = [options.machine, "--kernel", options.kernel, "--smp", str(options.smp)]
@@ -64,7 +53,7 @@ class MachineTest(unittest.TestCase):
         if options.backend == "kvm":
             return arguments, "true"
         # Bochs' processor has what a kernel without mitigations is warned of, and nobody to steal anything.
-        return [*arguments, "--kvm", "off", "--add", f"{self.module(options.kernel)}:/dune.ko"], "insmod /dune.ko unsafe_cpu=1"
+        return [*arguments, "--kvm", "off", "--add", f"{MODULE}:/dune.ko"], "insmod /dune.ko unsafe_cpu=1"
 
     def vm(self, *arguments, **keywords):
         keywords = {"stdin": subprocess.DEVNULL, **keywords} if "input" not in keywords else keywords
@@ -124,6 +113,23 @@ class Shell:
         if time.monotonic() - begin >= patience:
             return out[:end.start()].decode(errors="replace"), None
         return out[:end.start()].decode(errors="replace"), 128 - status if status > 128 else status
+
+
+def build_module(kernel):
+    """dune.ko's path; the process ends if there is none."""
+    builder = os.path.join(os.path.dirname(os.environ["DDBG_VM"]), "vm_module.py")
+    built = subprocess.run([sys.executable, "-B", builder, "--kernel", kernel], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
+    if built.returncode != 0:  # it has said why, and whether that is a skip
+        sys.exit(built.returncode)
+    return built.stdout.strip()
+
+
+def guest_main(options):
+    """main() for guest_options."""
+    global MODULE
+    if options.backend == "kmod":
+        MODULE = build_module(options.kernel)
+    main(options.kernel, machine=options.machine)
 
 
 def main(*kernels, machine="qemu"):
