@@ -119,7 +119,7 @@ class Ctest:
         cache = Path(done.stdout.strip() or self.scratch / "nowhere")
         if self.account and cache.is_dir():  # which may lie where only its owner comes
             ours, cache = cache, self.scratch / "vm"
-            shutil.copytree(ours, cache)
+            shutil.copytree(ours, cache, symlinks=True)
             self.hand_over(cache)
         self.env.update(DDBG_VM_CACHE=str(cache), DDBG_VM_CACHE_ONLY="1")
 

@@ -17,7 +17,7 @@ KERNELS = {
     "6.1": r"^linux-image-6\.1\.[0-9.]+-[0-9]+-cloud-amd64-unsigned$",
     "6.12": r"^linux-image-6\.12\.[0-9.]+\+deb[0-9]+-cloud-amd64-unsigned$",
 }
-LAYOUT = 3  # of a kernel's folder: another number if what make_kernel leaves there changes
+LAYOUT = 4  # of a kernel's folder: another number if what make_kernel leaves there changes
 # What some machine loads. Each has a folder with it and what it depends on; where it is built in that is empty.
 MODULES = ("virtio_pci", "virtio_console", "kvm-amd", "kvm-intel")
 # Where to look when this machine's own sources do not have a package.
@@ -58,7 +58,7 @@ class Parts:
         """A folder for `make -C` that builds modules for the kernel of this series."""
         # Named by the kernel, which may have been in the cache for long.
         release = re.match(r"linux-image-(.+)-cloud-amd64", (self.kernel(series) / "package").read_text())[1]
-        return self.part(f"headers-{release}.{LAYOUT}", lambda to: make_headers(release, to, self.folder / f"headers-{release}.{LAYOUT}")) / "build"
+        return self.part(f"headers-{release}.{LAYOUT}", lambda to: make_headers(release, to)) / "build"
 
     def modules(self, series, names):
         """Name -> file of these modules of MODULES and of all they depend on, in loading order."""
@@ -233,9 +233,9 @@ def make_kernel(series, to):
     (to / "package").write_text(package + "\n")
 
 
-def make_headers(release, to, place):
+def make_headers(release, to):
     """What Debian has in three packages: this configuration, what all have in common, and the tools. They name each other by where
-    they would be installed, which becomes where they are going to be."""
+    they would be installed, which becomes where they are: the cache may be copied."""
     # Since 6.12 each release has tools of its own.
     tools = release if "+" in release else ".".join(release.split(".")[:2])
     for name in (f"linux-headers-{release}-cloud-amd64", f"linux-headers-{release}-common", f"linux-kbuild-{tools}"):
@@ -245,7 +245,7 @@ def make_headers(release, to, place):
     build = to / f"usr/src/linux-headers-{release}-cloud-amd64"
     for path in (build / "Makefile", build / ".kernelvariables", to / f"usr/src/linux-headers-{release}-common/Makefile"):
         if path.exists():
-            path.write_text(re.sub(r"(?<![\w/])/usr/(src|lib)/(?=linux-)", rf"{place}/usr/\1/", path.read_text()))
+            path.write_text(re.sub(r"(?<![\w/])/usr/(src|lib)/(?=linux-)", r"$(dir $(realpath $(lastword $(MAKEFILE_LIST))))../../\1/", path.read_text()))
     (to / "build").symlink_to(build.relative_to(to))
 
 
