@@ -126,7 +126,9 @@ Status add_cpu_kmod(Cpu& c) {
   if (!info)
     return info.error();
   if (auto ok = take_processor(c, make_processor, info->run_size); !ok)
-    return ok;
+    return ok.error().detail == kEbusy
+               ? refused("KVM or another hypervisor has the processor (docs/kmod.md)", -kEbusy)
+               : ok;
   run_of(c).regs.cr3 = c.root.value;
   Status ok = set_state(c, false);
   if (!ok)

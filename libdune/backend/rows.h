@@ -9,7 +9,7 @@ namespace dune::backend {
 
 GuestOps kmod_guest(), kvm_guest();
 
-inline constexpr int kEnoent = 2, kEintr = 4, kEnomem = 12, kEfault = 14, kEinval = 22,
+inline constexpr int kEnoent = 2, kEintr = 4, kEnomem = 12, kEfault = 14, kEbusy = 16, kEinval = 22,
                      kEmfile = 24, kEnospc = 28;
 inline constexpr uint64_t kDr6Clear = 0xffff0ff0;
 
