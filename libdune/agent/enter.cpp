@@ -1,6 +1,7 @@
 // How a thread comes under the agent, brought by the keeper at birth or attach, and how it leaves:
 // at release by the keeper's doing, or by itself when there is nobody any more.
 #include "libdune/agent/guest_loop.h"
+#include "libdune/arch/vector_state.h"
 
 namespace dune::agent {
 
@@ -17,20 +18,14 @@ namespace {
 // Where agent_take_process goes on behind a kick that nobody waited for.
 void* unawaited[5];
 
-// Vector state as the kernel has put it into a signal's frame; a handler begins with none.
-void load_vectors(const KernelSigcontext& m) {
-  if (agent_config.xstate_size > kFpLegacySize)
-    asm volatile("xrstor64 (%0)" ::"r"(m.fpstate), "a"(-1), "d"(-1) : "memory");
-  else
-    asm volatile("fxrstor64 (%0)" ::"r"(m.fpstate) : "memory");
-}
-
 // The thread has its registers, vector state and mask, and is still on its way back, which needs no
 // more than that: by rt_sigreturn a call that the kernel goes on with by restart_syscall would end.
 void on_kick_of_take(int signal, KernelSiginfo* info, KernelUcontext* uc) {
   if (!unawaited[0] || !in_agent_text(uc->mcontext.rip) || !is_queued_kick(*info))
     return agent_on_signal(signal, info, uc);
-  load_vectors(uc->mcontext);
+  // The kernel has put its vector state into the frame; a handler begins with none.
+  load_vector_state(reinterpret_cast<const void*>(uc->mcontext.fpstate),
+                    agent_config.xstate_size > kFpLegacySize);
   __builtin_longjmp(unawaited, 1);
 }
 

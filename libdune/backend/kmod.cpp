@@ -1,10 +1,10 @@
 // The kmod backend's guest, on our own module (kmod/uapi/dune.h, docs/kmod.md). Its vector state is
 // the host thread's, whom the kernel keeps it for, like any thread's.
 #include "kmod/uapi/dune.h"
+#include "libdune/arch/vector_state.h"
 #include "libdune/backend/rows.h"
 
 #include <linux/fcntl.h>
-#include <linux/mman.h>
 
 namespace dune::backend {
 
@@ -20,14 +20,22 @@ void close_kmod(Guest& g) {
   g.device = -1;
 }
 
-Result<dune_info> info_of(int device) {
-  dune_info info{};
+// What the module said of itself when the guest was opened.
+dune_info& info_of(const Guest& g) {
+  static_assert(sizeof(dune_info) <= sizeof(GuestMemory::scratch));
+  return *reinterpret_cast<dune_info*>(
+      reinterpret_cast<GuestMemory*>(g.memory.begin.value)->scratch);
+}
+
+Status ask_for_info(const Guest& g) {
+  dune_info& info = info_of(g);
+  info = {};
   info.size = sizeof info;
-  if (long result = control(device, DUNE_GET_INFO, &info); is_errno(result))
+  if (long result = control(g.device, DUNE_GET_INFO, &info); is_errno(result))
     return refused("dune.ko does not say what it is", result);
   if (info.version != DUNE_ABI_VERSION)
     return Error{Errc::kUnsupported, "dune.ko is of another version", info.version};
-  return info;
+  return {};
 }
 
 Status open_kmod(Guest& g) {
@@ -38,13 +46,11 @@ Status open_kmod(Guest& g) {
   if (is_errno(fd))
     return refused("cannot open /dev/dune", fd);
   g.device = static_cast<int>(fd);
-  auto info = info_of(g.device);
-  if (!info) {
+  Status ok = ask_for_info(g);
+  if (!ok)
     close_kmod(g);
-    return info.error();
-  }
-  g.physical_bits = info->gpa_bits;
-  return {};
+  g.physical_bits = info_of(g).gpa_bits;
+  return ok;
 }
 
 Status set_region(const Guest& g, uint32_t flags, GuestPhysAddr at, TargetAddr chunk) {
@@ -93,16 +99,13 @@ void write_call_kmod(uint8_t* at, uint8_t) {
 }
 
 Status set_state(const Cpu& c, bool denies_time_stamps) {
-  auto info = info_of(c.guest->device);
-  if (!info)
-    return info.error();
   constexpr uint64_t kNeeded = 1 << 5 | 1 << 9 | 1 << 10; // PAE OSFXSR OSXMMEXCPT
   constexpr uint64_t kWanted = 1 << 16 | 1 << 18;         // FSGSBASE OSXSAVE
   const auto* memory = reinterpret_cast<const CpuMemory*>(c.memory.begin.value);
   const uint64_t shared = c.guest->memory.begin.value;
   dune_state state{};
   state.size = sizeof state;
-  state.cr4 = kNeeded | (kWanted & info->cr4_allowed) | (denies_time_stamps ? kTsd : 0);
+  state.cr4 = kNeeded | (kWanted & info_of(*c.guest).cr4_allowed) | (denies_time_stamps ? kTsd : 0);
   state.gdt = {reinterpret_cast<uint64_t>(&memory->gdt), sizeof(Gdt) - 1, 0};
   state.idt = {shared + offsetof(GuestMemory, idt), kExceptionVectors * sizeof(Gate) - 1, 0};
   state.task = {reinterpret_cast<uint64_t>(&memory->tss), sizeof(Tss) - 1, 0};
@@ -122,10 +125,7 @@ long make_processor(const Guest& g) {
 }
 
 Status add_cpu_kmod(Cpu& c) {
-  auto info = info_of(c.guest->device);
-  if (!info)
-    return info.error();
-  if (auto ok = take_processor(c, make_processor, info->run_size); !ok)
+  if (auto ok = take_processor(c, make_processor, info_of(*c.guest).run_size); !ok)
     return ok.error().detail == kEbusy
                ? refused("KVM or another hypervisor has the processor (docs/kmod.md)", -kEbusy)
                : ok;
@@ -267,25 +267,18 @@ bool has_xsave() {
 }
 
 Status load_vectors_kmod(Cpu&, const void* image) {
-  if (has_xsave())
-    asm volatile("xrstor64 (%0)" ::"r"(image), "a"(-1), "d"(-1) : "memory");
-  else
-    asm volatile("fxrstor64 (%0)" ::"r"(image) : "memory");
+  load_vector_state(image, has_xsave());
   return {};
 }
 
 Status store_vectors_kmod(Cpu&, void* image, uint64_t size) {
-  uint32_t a = 0xd, b, c = 0, d;
-  if (has_xsave())
+  const bool extended = has_xsave();
+  uint32_t a = 0xd, b = 512, c = 0, d;
+  if (extended)
     asm("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-  else
-    b = 512;
   if (b > size) // for what is on
     return Error{Errc::kInvalid, "too little room for the vector state", b};
-  if (has_xsave())
-    asm volatile("xsave64 (%0)" ::"r"(image), "a"(-1), "d"(-1) : "memory");
-  else
-    asm volatile("fxsave64 (%0)" ::"r"(image) : "memory");
+  store_vector_state(image, extended);
   return {};
 }
 

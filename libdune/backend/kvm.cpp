@@ -14,7 +14,6 @@
 
 #include <linux/fcntl.h>
 #include <linux/kvm.h>
-#include <linux/mman.h>
 
 namespace dune::backend {
 
