@@ -247,6 +247,11 @@ void step_out_with(ThreadBlock*, KernelUcontext*, const KernelSiginfo&);
 void end_step_out(ThreadBlock*, KernelUcontext*);
 
 // enter.cpp
+// What the program has set up so far (at birth: what it inherited); then the handlers are ours.
+void take_actions();
+// The dispositions that are still ours: a program that the agent could not serve may have made
+// others.
+void give_back_actions();
 bool cannot_serve();
 // The thread goes on without us. The handlers stay ours; to them it has no slot from now on.
 void give_back(ThreadBlock*, KernelUcontext*, const KernelSiginfo* undelivered = nullptr);

@@ -31,15 +31,28 @@ void on_kick_of_take(int signal, KernelSiginfo* info, KernelUcontext* uc) {
 
 } // namespace
 
-// Reads what the program has set up so far (at birth: what it inherited), then takes the handlers.
-// The kick at the end stops the thread where the keeper waits for it, and it does not go on here.
-// Should the keeper be gone the kick comes, and must neither kill nor be noticed.
-extern "C" const Away* agent_take_process(const Away* back) {
-  current()->passthrough = 1;
+void take_actions() {
   for (int signal = 1; signal <= kSignalCount; ++signal)
     syscall_of(__NR_rt_sigaction, signal, 0, reinterpret_cast<uint64_t>(&process.actions[signal]),
                8);
   refresh_policy();
+}
+
+void give_back_actions() {
+  for (int signal = 1; signal <= kSignalCount; ++signal) {
+    KernelSigaction now{};
+    if (!is_errno(syscall_of(__NR_rt_sigaction, signal, 0, reinterpret_cast<uint64_t>(&now), 8)) &&
+        in_agent_text(now.handler))
+      syscall_of(__NR_rt_sigaction, signal, reinterpret_cast<uint64_t>(&process.actions[signal]), 0,
+                 8);
+  }
+}
+
+// The kick at the end stops the thread where the keeper waits for it, and it does not go on here.
+// Should the keeper be gone the kick comes, and must neither kill nor be noticed.
+extern "C" const Away* agent_take_process(const Away* back) {
+  current()->passthrough = 1;
+  take_actions();
   open_process_guest();
   KernelSigaction action = kick_action();
   if (!__builtin_setjmp(unawaited)) {
@@ -190,17 +203,9 @@ extern "C" const Away* agent_leave(const Away* stay, Away* leave, SignalSet wait
   return leave;
 }
 
-// The dispositions that are still ours: a program that the agent could not serve may have made
-// others.
 extern "C" const Away* agent_give_back_actions(const Away* back) {
   close_process_guest();
-  for (int signal = 1; signal <= kSignalCount; ++signal) {
-    KernelSigaction now{};
-    if (!is_errno(syscall_of(__NR_rt_sigaction, signal, 0, reinterpret_cast<uint64_t>(&now), 8)) &&
-        in_agent_text(now.handler))
-      syscall_of(__NR_rt_sigaction, signal, reinterpret_cast<uint64_t>(&process.actions[signal]), 0,
-                 8);
-  }
+  give_back_actions();
   return back;
 }
 

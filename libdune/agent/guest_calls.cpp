@@ -1,5 +1,5 @@
 // System calls of threads in a guest: made on the host side, in the thread that asks.
-#include "libdune/agent/guest_loop.h"
+#include "libdune/agent/application.h"
 #include "libdune/process/calls.h"
 
 #include <asm/prctl.h>
@@ -497,6 +497,10 @@ void make_guest_call_32(ThreadBlock* t, KernelUcontext* uc) {
 
 void make_guest_call(ThreadBlock* t, KernelUcontext* uc) {
   KernelSigcontext& m = uc->mcontext;
+  if (is_application() && m.rax == kApplicationCall) {
+    m.rax = static_cast<uint64_t>(application_call(t, m));
+    return;
+  }
   m.rip -= kSyscallLength;
   t->call_number = m.rax;
   t->last_rsp = m.rsp;

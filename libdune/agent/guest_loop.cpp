@@ -3,7 +3,7 @@
 // The host loop runs on the slot's stack, below the frame by which the thread came into the agent;
 // that frame's context is the thread's home. Agent code that the loop calls sees the home as it
 // would see the context of a signal, and everything it does to it takes effect at the next entry.
-#include "libdune/agent/guest_loop.h"
+#include "libdune/agent/application.h"
 
 #include <asm/prctl.h>
 #include <linux/fcntl.h>
@@ -333,6 +333,8 @@ Left abandon_monitor(ThreadBlock* t, Registers& regs) {
 }
 
 bool is_in_monitor(const ThreadBlock* t, const Registers& regs) {
+  if (is_application())
+    return false;
   if (is_protected())
     return regs.cs == kKernelCode;
   return in_agent_text(regs.rip) || monitor_stack(t).value - regs.rsp < kMonitorStackSize;
@@ -358,14 +360,17 @@ void run_once(ThreadBlock* t) {
     registers_from(g.cpu.regs, uc->mcontext);
     g.cpu.regs.fs_base = fs;
     g.cpu.regs.gs_base = gs;
-    g.cpu.regs.cs = kUserCode;
-    g.cpu.regs.ss = kUserData;
-    g.cpu.regs.eflags |= kEflagsInterrupts;
+    const bool in_ring0 = is_application() && !g.in_ring3;
+    g.cpu.regs.cs = in_ring0 ? kKernelCode : kUserCode;
+    g.cpu.regs.ss = in_ring0 ? kKernelData : kUserData;
+    g.cpu.regs.eflags |= in_ring0 ? kRing0Flags : kEflagsInterrupts;
     g.cpu.root = root_of(t);
   }
   Exit e = ops.run(g.cpu);
   if (e.why == Why::kBroken)
     broken(e, g.cpu.regs);
+  if (is_application())
+    e = find_program(t, e);
   g.in_monitor = is_in_monitor(t, g.cpu.regs);
   using process::Outcome;
   const bool page_fault = e.why == Why::kTrap && e.vector == kVectorPageFault;
@@ -402,6 +407,13 @@ void run_once(ThreadBlock* t) {
     if (e.why == Why::kTrap && !take_guard(t, g.cpu.regs))
       broken(e, g.cpu.regs);
     return;
+  }
+  if (is_application()) {
+    const bool offered = outcome != Outcome::kWatched &&
+                         (!page_fault || outcome != Outcome::kServed) && offer(t, e);
+    g.in_ring3 = g.cpu.regs.cs == kUserCode && !offered;
+    if (offered)
+      return registers_to(uc->mcontext, g.cpu.regs);
   }
   registers_to(uc->mcontext, g.cpu.regs);
   // KVM says so of any instruction that it fails to emulate, at a time when it could as well have
@@ -450,6 +462,8 @@ bool leave_call(ThreadBlock* t) {
 
 // What is at hand before the thread may go in (again).
 void settle(ThreadBlock* t) {
+  if (guest_slot(t).in_ring3 && t->recorded_count)
+    come_out_of_ring3(t, home_of(t)->mcontext);
   deliver_recorded(t);
   t->attention = 0;
   do {
@@ -495,14 +509,15 @@ bool is_open(int fd) { return !is_errno(syscall_of(__NR_fcntl, fd, F_GETFD)); }
 
 bool open_processor(ThreadBlock* t) {
   GuestSlot& g = guest_slot(t);
+  process::Holder hold(guest_room().memory.mutex());
   if (g.has_cpu && is_open(g.cpu.fd))
-    return true;
+    return !is_application() || open_trap_stacks(t);
   const TargetAddr memory(address_of(&g.memory));
   memset(&g.cpu, 0, sizeof g.cpu);
-  process::Holder hold(guest_room().memory.mutex());
-  g.has_cpu = bool(backend::open_cpu(g.cpu, guest_room().guest, {memory, memory + sizeof g.memory},
-                                     monitor_stack(t)));
-  return g.has_cpu;
+  const TargetAddr stack = is_application() ? end_of_trap_stacks(t) : monitor_stack(t);
+  g.has_cpu = bool(
+      backend::open_cpu(g.cpu, guest_room().guest, {memory, memory + sizeof g.memory}, stack));
+  return g.has_cpu && (!is_application() || open_trap_stacks(t));
 }
 
 namespace {
@@ -666,21 +681,22 @@ void open_process_guest() {
   if (!agent_config.guest)
     return;
   GuestRoom& room = guest_room();
-  const uint64_t tables =
-      (agent_config.guest + page_round(sizeof(GuestRoom)) + kGuestTablesSize - 1) &
-      ~(kGuestTablesSize - 1);
-  const backend::Handler handlers[] = {
+  backend::Handler handlers[kMostHandlers] = {
       {kVectorBreakpoint, TargetAddr(address_of(agent_monitor_breakpoint))},
       {kVectorDebug, TargetAddr(address_of(agent_monitor_step))},
   };
+  const uint32_t count = is_application() ? application_handlers(handlers) : 2;
   Status ok = backend::open_guest(
       room.guest, backend::guest_ops(static_cast<backend::GuestKind>(agent_config.guest_kind)),
-      {TargetAddr(tables), TargetAddr(tables + kGuestTablesSize)},
-      static_cast<backend::Placement>(agent_config.guest_placement), handlers);
+      guest_tables(),
+      static_cast<backend::Placement>(agent_config.guest_placement), std::span(handlers, count),
+      is_application() ? application_system_call() : TargetAddr());
   new (&room.memory) process::AddressSpace;
   find_own_memory(room);
   if (ok)
     ok = room.memory.open(room.guest, room.known, own_memory(), room.copies);
+  if (ok && is_application())
+    ok = show_agent();
   agent_config.guest_refused =
       ok ? 0 : static_cast<uint32_t>(ok.error().detail ? ok.error().detail : 22);
 }

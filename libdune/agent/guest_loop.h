@@ -32,6 +32,7 @@ struct alignas(kPageSize) GuestSlot {
   uint32_t vectors_fetched;
   process::FaultHistory faults;
   uint64_t illegal_at;   // the last exit was for an illegal instruction there
+  uint32_t in_ring3;     // a program in ring 0 runs that (application.cpp)
   uint32_t in_monitor;   // cpu.regs are the monitor's, the program's lie on its stack
   SignalSet kernel_mask; // the thread's, less the kick's signal; ~0: not known
   // Watchpoints (guest_watch.cpp), by the index of GuestRoom::watched.
@@ -78,6 +79,12 @@ struct GuestRoom {
 };
 static_assert(sizeof(GuestRoom) + 2 * kGuestTablesSize <= kGuestRoomSize);
 
+// The guest's own memory in it, with the tables: aligned to its size.
+inline TargetRange guest_tables() {
+  const TargetAddr begin =
+      TargetAddr(agent_config.guest + sizeof(GuestRoom)).align_up(kGuestTablesSize);
+  return {begin, begin + kGuestTablesSize};
+}
 inline GuestRoom& guest_room() { return *reinterpret_cast<GuestRoom*>(agent_config.guest); }
 inline GuestSlot& guest_slot(const ThreadBlock* t) { return guest_room().slots[t->slot]; }
 
@@ -96,7 +103,8 @@ inline std::span<const TargetRange> own_memory() {
 }
 // The agent's memory is ring 0's, and the program cannot have the kernel touch it either.
 inline bool is_protected() {
-  return agent_config.guest && guest_room().guest.placement == backend::Placement::kRing0;
+  return agent_config.guest && !agent_config.trap_stacks &&
+         guest_room().guest.placement == backend::Placement::kRing0;
 }
 
 inline bool in_guest(const ThreadBlock* t) { return t && t->home; }

@@ -17,6 +17,8 @@
     .quad agent_quick_call
     .quad agent_process + Process_mask
     .quad agent_stepped_call
+    .quad agent_application
+    .quad agent_on_enter_application
     .quad agent_forward_end
     .quad agent_forward_judged_end
     .quad agent_forward_32_end

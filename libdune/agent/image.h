@@ -3,6 +3,7 @@
 // together. Freestanding-clean.
 #pragma once
 
+#include "libdune/arch/descriptors.h"
 #include "libdune/arch/signal_frame.h"
 #include "libdune/session/layout.h"
 
@@ -29,6 +30,8 @@ struct ImageHeader {
   uint64_t quick_call;   // where trampolines of jump sites lead
   uint64_t mask;         // SignalSet: what a thread blocks while it runs the agent
   uint64_t stepped_call; // `syscall; int3`: for a call of the program's that is to end in the agent
+  uint64_t application;  // behind text that is the agent's only, not the program's
+  uint64_t enter_application; // handler of a signal, see ApplicationEntry
   // Behind the instruction that makes a call for a thread in a guest, whose block has the rest: of
   // a call that the kernel judges by the program's filters, of one that has been judged.
   uint64_t forward_ends[2], forward_32_ends[2];
@@ -43,6 +46,43 @@ inline constexpr uint64_t kGuestRoomSize = (64ull << 20) + 2 * kGuestTablesSize;
 struct Away {
   uint64_t registers[27]; // user_regs_struct, of a thread that is not in a system call any more
   SignalSet mask;
+};
+
+// A program that enters Dune mode by itself (libdune/application) goes on in ring 0. Its exceptions
+// come to its handlers there, on stacks of ours, one for each exception within another
+// (application.cpp).
+inline constexpr uint64_t kTrapStackSize = 32 << 10, kTrapStacksSize = 256 << 10;
+
+// At the lower end of a thread's kTrapStacksSize, which are aligned to that.
+struct TrapStacks {
+  uint64_t stack_entry; // address of the word that says where the next exception's stack ends
+  uint64_t ring3;       // Ring3*: what it runs there, or has come out of with an exception
+  uint32_t refused;     // a handler of the program's has: the process is to get the signal
+};
+
+// What the library gives its first thread on the way, by the value of a queued signal whose handler
+// is ImageHeader::enter_application, on the slot's stack.
+struct ApplicationEntry {
+  KernelSigaction action; // the program's, of that signal
+  SignalSet mask;
+  KernelStack altstack;
+  int64_t error; // what came of it: 0, or why it could not be (an error number)
+  const char* text;
+};
+
+// What tells a `syscall` of ring 0 from one of ring 3: the program runs with these flags in ring 0,
+// and ring 3, which has its flags without, cannot set them. (They mean nothing there: no guest has
+// ports.)
+inline constexpr uint64_t kIoPrivilege = 0x3000;
+inline constexpr uint64_t kRing0Flags = kIoPrivilege | kEflagsInterrupts | 2;
+
+// System calls of a program in ring 0 to the agent: the number, and in rdi what.
+inline constexpr uint64_t kApplicationCall = 0x656e7564;
+enum class ApplicationCall : uint64_t {
+  kTrapStacks, // where the thread's are
+  kPolicy,     // of the pages from rsi to rdx: `allowed` in r10 (page_policy.h), ~0: none
+  kForget,     // on all processors what the tables do not say any more
+  kPhysical,   // where the guest finds the page in rsi physically
 };
 
 // Filled in by the keeper before any thread enters, but for `leaving`, `sites_removed` and
@@ -76,6 +116,11 @@ struct AgentConfig {
   uint32_t guest_placement;   // backend::Placement
   uint8_t xstate_features[8]; // XCR0 as a signal frame shows it
   uint32_t guest_refused; // the agent's to set: 0, or an error number, why it could not be opened
+  // Of a program in ring 0; 0: it is not.
+  uint64_t trap_stacks; // of all slots
+  uint64_t tables;      // the agent's to set: dune::PageTables*
+  uint64_t handlers[kExceptionVectors]; // the program's, dune::TrapHandler
+  uint32_t saves_vectors;               // for these: bit n, vector n
 };
 
 // What entry.S keeps of a system call that came through a jump site, on the program's stack below

@@ -1,5 +1,6 @@
 // Prints the assembly's view of image.h; run at build time.
 #include "libdune/agent/image.h"
+#include "libdune/include/dune/trap.h"
 
 #include <cstddef>
 #include <cstdio>
@@ -10,6 +11,31 @@ using namespace dune::agent;
 int main() {
 #define OFFSET(type, field) printf("#define " #type "_" #field " %zu\n", offsetof(type, field))
   OFFSET(AgentConfig, stacks);
+#define OF_TRAP(name) OFFSET(Trap, name)
+  OF_TRAP(looked_at);
+  OF_TRAP(rax);
+  OF_TRAP(rdx);
+  OF_TRAP(rcx);
+  OF_TRAP(rbx);
+  OF_TRAP(rsi);
+  OF_TRAP(rdi);
+  OF_TRAP(rbp);
+  OF_TRAP(r8);
+  OF_TRAP(r9);
+  OF_TRAP(r10);
+  OF_TRAP(r11);
+  OF_TRAP(r12);
+  OF_TRAP(r13);
+  OF_TRAP(r14);
+  OF_TRAP(r15);
+  OF_TRAP(address);
+  OF_TRAP(vector);
+  OF_TRAP(rip);
+  printf("#define kTrapStackSize %lu\n", static_cast<unsigned long>(kTrapStackSize));
+  printf("#define kTrapStacksSize %lu\n", static_cast<unsigned long>(kTrapStacksSize));
+  printf("#define kRing0Flags 0x%lx\n", static_cast<unsigned long>(kRing0Flags));
+  printf("#define kIoPrivilege 0x%lx\n", static_cast<unsigned long>(kIoPrivilege));
+  printf("#define kVectorRing3Call %u\n", kVectorRing3Call);
   OFFSET(QuickFrame, regs);
   OFFSET(QuickFrame, mask);
   OFFSET(QuickFrame, agent_mask);

@@ -3,18 +3,11 @@
 // guest-physical memory, and the two need not be the same. Freestanding-clean.
 #pragma once
 
+#include "libdune/arch/page_policy.h"
 #include "libdune/base/result.h"
 #include "libdune/base/types.h"
 
 namespace dune {
-
-enum PageRights : uint64_t {
-  kPageRead = 1, // present
-  kPageWrite = 2,
-  kPageUser = 4,
-  kPageOwn = 1 << 9,         // ours, not the program's: clear() leaves it alone
-  kPageExecute = 1ull << 63, // kept inverted in the entry (NX)
-};
 
 // The lower half of the address space: what user space can have with four levels. The last page is
 // never mapped by the kernel.
@@ -29,6 +22,9 @@ inline constexpr uint64_t kUserEnd = 0x7ffffffff000;
 //
 // Not thread-safe; the processor reads the tables all the time, entries change in one store each.
 // The roots stay where they are.
+//
+// A page may have a policy (page_policy.h), which its entry keeps whatever becomes of the mapping:
+// of a program that is in ring 0 itself, which may change it at any time, too. 
 class PageTables {
 public:
   static constexpr uint32_t kViews = 5;
@@ -52,8 +48,43 @@ public:
   Status map(TargetAddr page, GuestPhysAddr to, uint64_t rights) {
     if (auto ok = reach(page); !ok)
       return ok;
-    set(page, 0, entry(to, rights));
+    const Entry now = *entry_at(pool_.begin, page, 0);
+    if (now & kEntryPolicy)
+      change(page, [=, this](Entry e) { return with_mapping(e, entry(to, rights)); });
+    else
+      set(page, 0, entry(to, rights));
     return {};
+  }
+
+  // A large page of our own, which is there for good. Pre: nothing is mapped in its place, or views.
+  static constexpr uint64_t kLargePage = 512 * kPageSize;
+  Status map_large(TargetAddr page, GuestPhysAddr to, uint64_t rights) {
+    if (auto ok = reach(page, 1); !ok)
+      return ok;
+    store(*entry_at(pool_.begin, page, 1), entry(to, rights | kPageOwn) | kLarge);
+    return {};
+  }
+
+  // The page's entry, for f to say what it is to become; the tables on the way to it are made. Of
+  // tables with views it is not: nobody has both.
+  template <class F> Status change_entry(TargetAddr page, F&& f) {
+    if (auto ok = reach(page); !ok)
+      return ok;
+    change(page, f);
+    return {};
+  }
+
+  // Where the entry stands; null: there is no table. For whoever is about to change it by
+  // compare and exchange, which is safe at any time as long as no table is ever given up (prune).
+  PageEntry* find_entry(TargetAddr page) const {
+    Entry* table = table_at(pool_.begin);
+    for (int level = 3; level > 0; --level) {
+      const Entry e = table[index(page, level)];
+      if (!is_table(e))
+        return nullptr;
+      table = next(e);
+    }
+    return &table[index(page, 0)];
   }
 
   Status map_in(uint32_t view, TargetAddr page, GuestPhysAddr to, uint64_t rights) {
@@ -108,17 +139,20 @@ public:
   template <class F> void each(F&& f) const { each(table_at(pool_.begin), 3, 0, f); }
 
 private:
-  using Entry = uint64_t;
-  static constexpr uint64_t kAddressMask = 0x000ffffffffff000;
+  using Entry = PageEntry;
+  static constexpr uint64_t kAddressMask = kEntryAddress;
+
+  static constexpr Entry kLarge = 1 << 7; // of the second level
+  static bool is_table(Entry e) { return (e & (kPageRead | kLarge)) == kPageRead; }
 
   static uint64_t index(TargetAddr a, int level) { return a.value >> (12 + 9 * level) & 511; }
   static void store(Entry& e, uint64_t value) { __atomic_store_n(&e, value, __ATOMIC_RELEASE); }
   static Entry* table_at(TargetAddr a) { return reinterpret_cast<Entry*>(a.value); }
   static Entry entry(GuestPhysAddr to, uint64_t rights) {
-    // Accessed and dirty from the start: nobody reads these bits, and setting them costs the
-    // processor (or a shadow of these tables) a second walk.
-    constexpr uint64_t kAccessedAndDirty = 0x60;
-    return (to.value | kAccessedAndDirty | (rights & ~kPageExecute)) | (~rights & kPageExecute);
+    // Accessed and dirty from the start, for setting them costs the processor (or a shadow of these
+    // tables) a second walk. Who reads these bits gives the page a policy.
+    return (to.value | kEntryAccessed | kEntryDirty | (rights & ~kPageExecute)) |
+           (~rights & kPageExecute);
   }
   // The processor marks what it has used.
   static bool same_table(Entry a, Entry b) { return !((a ^ b) & kAddressMask); }
@@ -161,6 +195,14 @@ private:
     return &table[index(page, level)];
   }
 
+  // Pre: the tables above it are there, and nothing is in views alone.
+  template <class F> void change(TargetAddr page, F&& f) {
+    Entry* e = entry_at(pool_.begin, page, 0);
+    Entry now = __atomic_load_n(e, __ATOMIC_RELAXED);
+    while (!__atomic_compare_exchange_n(e, &now, f(now), false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+      ;
+  }
+
   // In the tables, and in those that views have in their place.
   void set(TargetAddr page, int level, Entry value) {
     Entry* shared = entry_at(pool_.begin, page, level);
@@ -171,11 +213,11 @@ private:
     store(*shared, value);
   }
 
-  // The tables on the way to the page.
-  Status reach(TargetAddr page) {
+  // The tables on the way to the page, down to `last`.
+  Status reach(TargetAddr page, int last = 0) {
     DUNE_ASSERT(page < TargetAddr(kUserEnd));
     Entry* table = table_at(pool_.begin);
-    for (int level = 3; level > 0; --level) {
+    for (int level = 3; level > last; --level) {
       Entry& e = table[index(page, level)];
       if (!(e & kPageRead)) {
         auto taken = take_table();
@@ -183,6 +225,7 @@ private:
           return taken.error();
         set(page, level, entry_of_table(*taken));
       }
+      DUNE_ASSERT(is_table(e));
       table = next(e);
     }
     return {};
@@ -256,8 +299,14 @@ private:
       const uint64_t covered = base + i * span;
       if (covered >= range.end.value)
         break;
+      if (level == 0 && (table[i] & kEntryPolicy)) {
+        change(TargetAddr(covered), [](Entry e) { return with_mapping(e, 0); });
+        continue;
+      }
       if (!(table[i] & kPageRead) || (shared && level > 0 && same_table(table[i], shared[i])))
         continue;
+      if (level > 0 && !is_table(table[i]))
+        continue; // our own
       if (level > 0)
         clear(next(table[i]), shared ? next(shared[i]) : nullptr, level - 1, covered, range);
       else if (!(table[i] & kPageOwn))

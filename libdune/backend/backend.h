@@ -152,6 +152,9 @@ struct Guest {
   GuestOps ops;
   TargetRange memory;
   Placement placement;
+  // Not null: the program itself is in ring 0, and this is where a `syscall` goes, whosever it is.
+  // From there that of ring 0 comes to the host side by system_call_stub().
+  TargetAddr system_call;
   PageTables tables; // whoever changes the process's mappings changes these, see PageTables::clear
 
   // The row's own.
@@ -170,7 +173,8 @@ struct Cpu {
   TargetRange memory;
   Registers regs; // the thread's; the caller's between runs
   // Of the tables with which the thread runs in ring 3, where ring 0 is real; the guest's unless
-  // the caller chooses one of their views. (A handler may change CR3 itself.)
+  // the caller chooses one of their views. (A handler may change CR3 itself.) Of a program in ring
+  // 0: those that it begins with.
   GuestPhysAddr root;
 
   // The row's own.

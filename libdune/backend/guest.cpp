@@ -89,6 +89,13 @@ Status protect_stubs(const GuestMemory& m, long protection) {
   return {};
 }
 
+void write_jump(uint8_t* at, TargetAddr to) {
+  constexpr uint64_t kLength = 5;
+  const auto distance = static_cast<int32_t>(to - (address_of(at) + kLength));
+  at[0] = 0xe9;
+  __builtin_memcpy(at + 1, &distance, sizeof distance);
+}
+
 Status build_tables(Guest& g, std::span<const Handler> handlers) {
   const TargetRange pool{g.memory.begin + sizeof(GuestMemory), g.memory.end};
   auto pool_at = cover(g, pool.begin);
@@ -106,7 +113,13 @@ Status build_tables(Guest& g, std::span<const Handler> handlers) {
     m.idt.gates[v] =
         make_gate(GateType::kInterrupt, address_of(stub), kKernelCode, kHostCallStack, callable);
   }
-  g.ops.write_call(m.stubs + kSystemCallStub * kStubSize, kSystemCallStub);
+  uint8_t* system_call = m.stubs + kSystemCallStub * kStubSize;
+  if (g.system_call) {
+    write_jump(system_call, g.system_call);
+    g.ops.write_call(m.stubs + kRing0CallStub * kStubSize, kRing0CallStub);
+  } else {
+    g.ops.write_call(system_call, kSystemCallStub);
+  }
   constexpr uint8_t kSwitchTables[] = {0x0f, 0x22, 0xd8, // mov %rax, %cr3
                                        0x58,             // pop %rax
                                        0x48, 0xcf};      // iretq
@@ -131,7 +144,7 @@ Status build_tables(Guest& g, std::span<const Handler> handlers) {
 } // namespace
 
 Status open_guest(Guest& g, const GuestOps& ops, TargetRange memory, Placement placement,
-                  std::span<const Handler> handlers) {
+                  std::span<const Handler> handlers, TargetAddr system_call) {
   const bool crosses =
       memory.begin.align_down(kChunkSize) != (memory.end - 1).align_down(kChunkSize);
   const bool too_large = memory.size() > sizeof(GuestMemory) + PageTables::kLargestPool;
@@ -140,6 +153,7 @@ Status open_guest(Guest& g, const GuestOps& ops, TargetRange memory, Placement p
   g.ops = ops;
   g.memory = memory;
   g.placement = placement;
+  g.system_call = system_call;
   if (auto ok = ops.open(g); !ok)
     return ok;
   Status ok = build_tables(g, handlers);
@@ -173,6 +187,11 @@ Status open_cpu(Cpu& cpu, Guest& g, TargetRange memory, TargetAddr handler_stack
         !ok)
       return ok;
   return g.ops.add_cpu(cpu);
+}
+
+TargetAddr handler_stack_entry(const Cpu& cpu) {
+  const Tss& tss = at<CpuMemory>(cpu.memory.begin).tss;
+  return address_of(&tss) + offsetof(Tss, ist) + (kHandlerStack - 1) * sizeof tss.ist[0];
 }
 
 Status map_page(Guest& g, TargetAddr page, uint64_t rights) {
@@ -261,6 +280,15 @@ void end_switch(Cpu& cpu) {
   r.ss = frame.trap.ss;
 }
 
+bool is_leaving(const Guest& g, uint64_t rip) {
+  const bool is_jump = g.system_call && rip == stub(g, kSystemCallStub).value;
+  return stubs_contain(g, rip) && !is_jump;
+}
+
+TargetAddr stub(const Guest& g, uint8_t number) {
+  return address_of(memory_of(g).stubs + number * kStubSize);
+}
+
 uint8_t stub_number(const Guest& g, uint64_t rip) {
   return static_cast<uint8_t>((rip - address_of(memory_of(g).stubs).value) / kStubSize);
 }
@@ -270,11 +298,12 @@ Exit host_call(Cpu& cpu, uint8_t number, uint64_t fault_address) {
   // The program may execute the instruction of a stub, where ring 3 may use its port.
   if (!stubs_contain(*cpu.guest, r.rip))
     return {Why::kTrap, kVectorGeneralProtection};
-  if (number == kSystemCallStub) {
+  if (number == kSystemCallStub || number == kRing0CallStub) {
+    const bool ring0 = number == kRing0CallStub;
     r.rip = r.rcx;
     r.eflags = r.r11;
-    r.cs = kUserCode;
-    r.ss = kUserData;
+    r.cs = ring0 ? kKernelCode : kUserCode;
+    r.ss = ring0 ? kKernelData : kUserData;
     return {Why::kSystemCall};
   }
   const uint64_t* stack = reinterpret_cast<const uint64_t*>(r.rsp);

@@ -9,6 +9,9 @@ namespace dune::backend {
 
 inline constexpr uint64_t kStubSize = 8;
 inline constexpr uint8_t kSystemCallStub = 0x80; // below: exceptions, by vector
+// Where the program is in ring 0: for its own system calls, while kSystemCallStub leads to
+// Guest::system_call.
+inline constexpr uint8_t kRing0CallStub = 0x81;
 
 // Layout of Guest::memory. Everything here is the caller's memory, invisible to ring 3 code of the
 // guest except the stub's page where ring 0 is emulated.
@@ -61,13 +64,17 @@ struct CpuMemory {
 
 // Makes the calling process's guest; `guest` is zeroed, `memory` zeroed pages of at least
 // kLeastGuestMemory within one GiB of address space, neither to be moved.
+// `system_call`: see Guest.
 Status open_guest(Guest& guest, const GuestOps&, TargetRange memory, Placement,
-                  std::span<const Handler>);
+                  std::span<const Handler>, TargetAddr system_call = {});
 
 // Makes a thread's processor. `cpu` is zeroed; `memory` holds a CpuMemory. Handlers run on the
 // stack that ends at `handler_stack` (the page below it is part of it; more is the caller's to
 // map).
 Status open_cpu(Cpu& cpu, Guest&, TargetRange memory, TargetAddr handler_stack);
+
+// Where the processor finds the end of the stack for the next exception that has a handler.
+TargetAddr handler_stack_entry(const Cpu&);
 
 // Makes a page of the process visible to the guest, with rights that must not exceed those it has.
 // kInvalid: no address of user space (the vsyscall page, for one).
@@ -78,9 +85,10 @@ Status map_page(Guest&, TargetAddr page, uint64_t rights);
 Status renew_tables(Guest&);
 
 // What map() makes of the tables, and again if there was no room.
+// A program in ring 0 has what nobody could bring back in its tables.
 template <class F> Status map_with_room(Guest& g, F&& map) {
   Status ok = map();
-  if (ok || ok.error().code != Errc::kExhausted)
+  if (ok || ok.error().code != Errc::kExhausted || g.system_call)
     return ok;
   ok = renew_tables(g);
   return ok ? map() : ok;
@@ -108,6 +116,9 @@ private:
 };
 
 bool stubs_contain(const Guest&, uint64_t rip);
+// In a stub that calls the host: nothing but that call is left to be done.
+bool is_leaving(const Guest&, uint64_t rip);
+TargetAddr stub(const Guest&, uint8_t number);
 uint8_t stub_number(const Guest&, uint64_t rip); // Pre: stubs_contain
 
 // For the rows, where ring 0 is real: how a thread comes to other tables. The guest itself loads

@@ -194,7 +194,7 @@ Exit why_it_ended(Cpu& c) {
   case DUNE_EXIT_INTR: {
     // On its way out with something else: that comes first, the interruption with the next run().
     Exit e{Why::kInterrupted};
-    const bool leaving = stubs_contain(*c.guest, c.regs.rip);
+    const bool leaving = is_leaving(*c.guest, c.regs.rip);
     if (leaving || take_held_exception(c, e))
       interrupt_kmod(c);
     return leaving ? called(c) : e;
@@ -218,7 +218,7 @@ Exit why_it_ended(Cpu& c) {
 Exit run_kmod(Cpu& c) {
   dune_regs& regs = run_of(c).regs;
   show_processor(c);
-  if (c.regs.cs == kUserCode)
+  if (c.regs.cs == kUserCode && !c.guest->system_call)
     regs.cr3 = c.root.value;
   for (const RegisterPair& p : kRegisterPairs)
     regs.*p.theirs = c.regs.*p.ours;

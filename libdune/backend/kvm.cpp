@@ -346,7 +346,7 @@ Exit run_kvm(Cpu& c) {
   kvm_run& run = run_of(c);
   if (c.guest->placement == Placement::kRing0)
     show_processor_and_tsc_aux(c);
-  if (c.regs.cs == kUserCode && run.s.regs.sregs.cr3 != c.root.value)
+  if (c.regs.cs == kUserCode && !c.guest->system_call && run.s.regs.sregs.cr3 != c.root.value)
     begin_switch(c);
   load(run, c.regs);
   const long result = control(c.fd, KVM_RUN, 0);
@@ -356,7 +356,7 @@ Exit run_kvm(Cpu& c) {
   if (result == -kEintr) {
     // On its way out with something else: that comes first, the interruption with the next run().
     Exit e{Why::kInterrupted};
-    const bool leaving = stubs_contain(*c.guest, c.regs.rip);
+    const bool leaving = is_leaving(*c.guest, c.regs.rip);
     const bool first = leaving || take_held_exception(c, e);
     __atomic_store_n(&run.immediate_exit, first, __ATOMIC_RELAXED);
     return leaving ? host_call(c, stub_number(*c.guest, c.regs.rip), run.s.regs.sregs.cr2) : e;

@@ -262,7 +262,7 @@ Outcome AddressSpace::map_around(TargetAddr page, uint64_t error, const Mapped& 
     --alone_;
   else
     window = common({first, first + kAround}, m.range);
-  uint64_t rights = m.rights | kPageRead | kPageUser;
+  uint64_t rights = m.rights | kPageRead | (guest_->system_call ? 0 : uint64_t{kPageUser});
   if (const TargetRange own = own_at(page); !own.empty()) {
     const TargetRange copy = copy_at(page);
     window = common(window, copy.empty() ? own : copy);
@@ -358,12 +358,23 @@ Outcome AddressSpace::answer(TargetAddr page, uint64_t error, long populated, bo
   }
 }
 
+// Of a program in ring 0, by what it has said of the page.
+bool AddressSpace::refused_by_policy(TargetAddr page, uint64_t error) {
+  if (!guest_->system_call)
+    return false;
+  const Holder holder(mutex_);
+  const PageEntry* e = guest_->tables.find_entry(page);
+  return policy_refuses(e ? *e : 0, error);
+}
+
 Outcome AddressSpace::serve(TargetAddr address, uint64_t error, FaultHistory& history) {
   const TargetAddr page = address.align_down(kPageSize);
   const bool hidden = guest_->placement == backend::Placement::kRing0 && error & kFaultUser &&
                       !own_at(page).empty() && copy_at(page).empty();
   Outcome outcome = Outcome::kNoMapping;
-  if (kEverything.contains(page) && !hidden) {
+  if (kEverything.contains(page) && !hidden && refused_by_policy(page, error)) {
+    outcome = Outcome::kNoRights;
+  } else if (kEverything.contains(page) && !hidden) {
     const bool for_write = error & kFaultWrite;
     long populated = populate(page, for_write);
     // What grows down does so when it is accessed, not when it is populated.

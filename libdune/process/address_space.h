@@ -122,6 +122,8 @@ private:
   Status map_in_views(TargetAddr page, GuestPhysAddr to, uint64_t rights);
   void flush(TargetAddr page);
 
+  bool refused_by_policy(TargetAddr page, uint64_t error);
+
   long map(const long arguments[6], Call, void* context);
   long protect(long number, const long arguments[6], Call, void* context);
   long move(const long arguments[6], Call, void* context);

@@ -1,0 +1,515 @@
+// A program in ring 0: what it gets its exceptions by, how it comes to ring 3 and back, and what the
+// host side does for it. docs/application.md has the picture.
+//
+// The first half runs in the guest, in ring 0, on the stack of an exception or the program's own; a
+// signal may come at any of its instructions, as it may to the program.
+#include "libdune/agent/application.h"
+#include "libdune/arch/vector_state.h"
+#include "libdune/include/dune/ring3.h"
+
+#include <asm/errno.h>
+
+namespace dune {
+
+// The layout that the program shares with us.
+class Ring3Access {
+public:
+  static void enter(Ring3& r, Trap& trap, uint64_t& current) {
+    r.caller_ = trap;
+    r.outer_ = current;
+    current = reinterpret_cast<uint64_t>(&r);
+    trap = r.trap;
+  }
+  static void leave(Ring3& r, Trap& trap, uint64_t& current) {
+    r.trap = trap;
+    trap = r.caller_;
+    current = r.outer_;
+  }
+  static uint64_t& caller_fs_base(Ring3& r) { return r.caller_fs_base_; }
+  static uint64_t& caller_gs_base(Ring3& r) { return r.caller_gs_base_; }
+};
+
+} // namespace dune
+
+namespace dune::agent {
+
+using backend::Exit;
+using backend::Why;
+
+// entry of application_entry.S
+extern "C" char agent_application[], agent_application_exceptions[], agent_application_save[],
+    agent_application_saved[], agent_application_shifted[], agent_application_entered[],
+    agent_application_leaving[], agent_application_passing[], agent_application_end[], agent_application_call[], agent_application_call_end[];
+
+extern "C" {
+extern const char agent_text_size[], agent_total_size[];
+[[gnu::visibility("hidden"), gnu::used]] uint64_t agent_ring0_call; // its stub
+}
+
+namespace {
+
+constexpr uint64_t kExceptionEntrySize = 16;
+constexpr uint64_t kRing3Flags = 0x244dd5; // those that ring 3 may have: ID AC OF DF TF SF ZF AF PF CF
+constexpr uint64_t kAlways = kEflagsInterrupts | 2;
+
+// --- In the guest
+// --------------------------------------------------------------------------------
+
+// All that it needs of other files is inline: their code is the agent's text, where no signal finds
+// the program.
+#define DUNE_OF_APPLICATION [[gnu::section(".application"), gnu::flatten]]
+#define DUNE_INLINE [[gnu::always_inline]] inline
+
+DUNE_INLINE uint64_t fault_address() {
+  uint64_t address;
+  asm volatile("mov %%cr2, %0" : "=r"(address));
+  return address;
+}
+DUNE_INLINE uint64_t fs_base() {
+  uint64_t base;
+  asm volatile("rdfsbase %0" : "=r"(base));
+  return base;
+}
+DUNE_INLINE uint64_t gs_base() {
+  uint64_t base;
+  asm volatile("rdgsbase %0" : "=r"(base));
+  return base;
+}
+DUNE_INLINE void set_bases(uint64_t fs, uint64_t gs) {
+  asm volatile("wrfsbase %0\n\twrgsbase %1" : : "r"(fs), "r"(gs));
+}
+
+DUNE_INLINE TrapStacks& stacks_of(const Trap* trap) {
+  return *reinterpret_cast<TrapStacks*>(reinterpret_cast<uint64_t>(trap) &
+                                        ~(kTrapStacksSize - 1));
+}
+DUNE_INLINE uint64_t address_of_stacks(const TrapStacks& s) {
+  return reinterpret_cast<uint64_t>(&s);
+}
+DUNE_INLINE Ring3& ring3_of(TrapStacks& s) { return *reinterpret_cast<Ring3*>(s.ring3); }
+
+// Between ring 3 and its caller.
+DUNE_INLINE void bases_to_caller(TrapStacks& s) {
+  Ring3& r = ring3_of(s);
+  r.fs_base = fs_base();
+  r.gs_base = gs_base();
+  set_bases(Ring3Access::caller_fs_base(r), Ring3Access::caller_gs_base(r));
+}
+DUNE_INLINE void bases_to_ring3(TrapStacks& s) {
+  Ring3& r = ring3_of(s);
+  Ring3Access::caller_fs_base(r) = fs_base();
+  Ring3Access::caller_gs_base(r) = gs_base();
+  set_bases(r.fs_base, r.gs_base);
+}
+// Whatever the program has made of it.
+DUNE_INLINE void keep_in_ring3(Trap& trap) {
+  trap.cs = kUserCode;
+  trap.ss = kUserData;
+  trap.eflags = (trap.eflags & kRing3Flags) | kAlways;
+}
+
+DUNE_INLINE void enter_ring3(TrapStacks& s, Trap& trap) {
+  Ring3& r = *reinterpret_cast<Ring3*>(trap.rdi);
+  Ring3Access::enter(r, trap, s.ring3);
+  keep_in_ring3(trap);
+  bases_to_ring3(s);
+}
+// The bases are the caller's already.
+DUNE_INLINE void leave_ring3(TrapStacks& s, Trap& trap) {
+  Ring3Access::leave(ring3_of(s), trap, s.ring3);
+}
+
+// Not the handler's business: the guest has not seen the page yet, and the host side will bring it.
+DUNE_INLINE bool is_only_missing(const Trap& trap) {
+  if (trap.looked_at)
+    return false;
+  const TargetAddr page = TargetAddr(trap.address).align_down(kPageSize);
+  if (page >= TargetAddr(kUserEnd))
+    return false;
+  const PageEntry* e = reinterpret_cast<PageTables*>(agent_config.tables)->find_entry(page);
+  return !policy_refuses(e ? *e : 0, trap.error);
+}
+
+DUNE_INLINE bool call_handler(uint64_t handler, Trap& trap) {
+  const auto call = reinterpret_cast<bool (*)(Trap&)>(handler);
+  if (!(agent_config.saves_vectors >> trap.vector & 1))
+    return call(trap);
+  const bool extended = agent_config.xstate_size > kFpLegacySize;
+  alignas(64) uint8_t image[kTrapStackSize / 2]; // enough for tiles, the largest there is
+  if (extended) // what XSAVE leaves of it, XRSTOR would find
+    for (uint64_t at = kFpLegacySize; at < kFpLegacySize + 64; at += 8)
+      *reinterpret_cast<volatile uint64_t*>(image + at) = 0;
+  store_vector_state(image, extended);
+  const bool handled = call(trap);
+  load_vector_state(image, extended);
+  return handled;
+}
+
+// What the entry is to go on with: 0, the program; else where the stub's address lies (see there).
+DUNE_INLINE uint64_t pass_on(Trap& trap) {
+  uint64_t* at = &(pushes_error_code(static_cast<uint32_t>(trap.vector)) ? trap.vector : trap.error);
+  trap.looked_at = trap.vector; // find_program() asks for it
+  if (trap.vector == kVectorPageFault) // which another may have changed since
+    asm volatile("mov %0, %%cr2" : : "r"(trap.address));
+  *at = agent_ring0_call - (backend::kRing0CallStub - trap.vector) * backend::kStubSize;
+  return reinterpret_cast<uint64_t>(at);
+}
+
+} // namespace
+
+extern "C" DUNE_OF_APPLICATION [[gnu::visibility("hidden"), gnu::used]] uint64_t
+agent_on_application_trap(Trap* trap) {
+  TrapStacks& s = stacks_of(trap);
+  if (address_of_stacks(s) + kTrapStackSize > reinterpret_cast<uint64_t>(trap)) {
+    trap->vector = kVectorDoubleFault; // within too many others: nobody can deal with it
+    trap->error = 0;
+    s.refused = 1;
+    return pass_on(*trap);
+  }
+  if (trap->vector == kVectorPageFault && !trap->looked_at)
+    trap->address = fault_address();
+  if (trap->vector == kVectorRing3) {
+    enter_ring3(s, *trap);
+    return 0;
+  }
+  if (trap->vector == kVectorRing3Call && !trap->looked_at) {
+    trap->rip = trap->rcx;
+    trap->eflags = trap->r11;
+    trap->cs = kUserCode;
+  }
+  if (trap->vector == kVectorPageFault && is_only_missing(*trap))
+    return pass_on(*trap);
+  const bool of_ring3 = trap->cs & 3;
+  if (of_ring3)
+    bases_to_caller(s);
+  const uint64_t handler = agent_config.handlers[trap->vector];
+  const bool handled =
+      trap->vector == kVectorAttention || (handler && call_handler(handler, *trap));
+  if (of_ring3) {
+    if (handled) {
+      keep_in_ring3(*trap);
+      bases_to_ring3(s);
+    } else {
+      leave_ring3(s, *trap);
+    }
+    return 0;
+  }
+  if (handled)
+    return 0;
+  s.refused = handler != 0;
+  return pass_on(*trap);
+}
+
+// --- On the host side
+// ----------------------------------------------------------------------------
+
+namespace {
+
+uint64_t address_of(const void* p) { return reinterpret_cast<uint64_t>(p); }
+
+bool between(uint64_t rip, const char* begin, const char* end) {
+  return rip >= address_of(begin) && rip < address_of(end);
+}
+
+uint64_t begin_of_trap_stacks(const ThreadBlock* t) {
+  return agent_config.trap_stacks + t->slot * kTrapStacksSize;
+}
+TrapStacks& stacks_of(const ThreadBlock* t) {
+  return *reinterpret_cast<TrapStacks*>(begin_of_trap_stacks(t));
+}
+uint64_t& next_stack(const ThreadBlock* t) {
+  return *reinterpret_cast<uint64_t*>(stacks_of(t).stack_entry);
+}
+// The one in which rsp is.
+Trap& trap_at(uint64_t rsp) {
+  const uint64_t end = (rsp + kTrapStackSize - 1) & ~(kTrapStackSize - 1);
+  return *reinterpret_cast<Trap*>(end - sizeof(Trap));
+}
+
+// Registers, or the context of a signal: what the assembly has at agent_application_entered.
+template <class R> void begin_handler(const ThreadBlock* t, R& r, Trap& trap) {
+  r.rsp = address_of(&trap);
+  r.rbx = stacks_of(t).stack_entry;
+  r.rip = address_of(agent_application_entered);
+  r.eflags = kRing0Flags;
+  guest_slot(t).in_ring3 = 0;
+}
+
+template <class R> void save(Trap& trap, const R& r) {
+  trap.rax = r.rax, trap.rdx = r.rdx, trap.rcx = r.rcx, trap.rbx = r.rbx;
+  trap.rsi = r.rsi, trap.rdi = r.rdi, trap.rbp = r.rbp;
+  trap.r8 = r.r8, trap.r9 = r.r9, trap.r10 = r.r10, trap.r11 = r.r11;
+  trap.r12 = r.r12, trap.r13 = r.r13, trap.r14 = r.r14, trap.r15 = r.r15;
+}
+void load(Registers& r, const Trap& trap) {
+  r.rax = trap.rax, r.rdx = trap.rdx, r.rcx = trap.rcx, r.rbx = trap.rbx;
+  r.rsi = trap.rsi, r.rdi = trap.rdi, r.rbp = trap.rbp;
+  r.r8 = trap.r8, r.r9 = trap.r9, r.r10 = trap.r10, r.r11 = trap.r11;
+  r.r12 = trap.r12, r.r13 = trap.r13, r.r14 = trap.r14, r.r15 = trap.r15;
+  r.rip = trap.rip, r.cs = trap.cs, r.eflags = trap.eflags, r.rsp = trap.rsp, r.ss = trap.ss;
+}
+
+// The exception, as if the processor had raised it at these registers. False: it is within too many.
+template <class R> bool raise(const ThreadBlock* t, R& r, bool in_ring3, const Exit& e) {
+  if (next_stack(t) <= begin_of_trap_stacks(t) + kTrapStackSize)
+    return false;
+  Trap& trap = trap_at(next_stack(t));
+  next_stack(t) -= kTrapStackSize;
+  save(trap, r);
+  trap.looked_at = 1;
+  trap.address = e.address;
+  trap.vector = e.vector;
+  trap.error = e.error;
+  trap.rip = r.rip;
+  trap.cs = in_ring3 ? kUserCode : kKernelCode;
+  trap.ss = in_ring3 ? kUserData : kKernelData;
+  trap.eflags = r.eflags;
+  trap.rsp = r.rsp;
+  begin_handler(t, r, trap);
+  return true;
+}
+
+// From the entry, at whatever instruction, to its end.
+void end_entry(ThreadBlock* t, Registers& r) {
+  Trap& trap = trap_at(r.rsp);
+  if (between(r.rip, agent_application_exceptions, agent_application_saved)) {
+    const bool in_table = between(r.rip, agent_application_exceptions, agent_application_save);
+    const uint64_t vector =
+        in_table ? (r.rip - address_of(agent_application_exceptions)) / kExceptionEntrySize
+                 : trap.vector;
+    if (!pushes_error_code(static_cast<uint32_t>(vector)))
+      trap.error = 0;
+    trap.vector = vector;
+    trap.looked_at = 0;
+    save(trap, r);
+  }
+  if (between(r.rip, agent_application_exceptions, agent_application_shifted))
+    next_stack(t) -= kTrapStackSize;
+  begin_handler(t, r, trap);
+}
+
+constexpr bool comes_again(uint64_t vector) { // when the same instruction is executed
+  return vector != kVectorDebug && vector != kVectorBreakpoint;
+}
+
+// At a system call of whosever, which has not been made.
+Exit begin_call(ThreadBlock* t, Registers& r) {
+  const bool of_ring0 = r.r11 & kIoPrivilege;
+  r.rip = r.rcx;
+  r.eflags = r.r11;
+  if (of_ring0)
+    return {Why::kSystemCall};
+  raise(t, r, true, {Why::kTrap, kVectorRing3Call});
+  return {Why::kInterrupted};
+}
+
+} // namespace
+
+Exit find_program(ThreadBlock* t, Exit e) {
+  Registers& r = guest_slot(t).cpu.regs;
+  if (e.why != Why::kInterrupted || r.cs != kKernelCode)
+    return e;
+  const uint64_t entry =
+      backend::stub(guest_room().guest, backend::kSystemCallStub).value;
+  if (r.rip == entry || between(r.rip, agent_application_call, agent_application_call_end))
+    return begin_call(t, r);
+  if (between(r.rip, agent_application_exceptions, agent_application_entered)) {
+    end_entry(t, r);
+  } else if (between(r.rip, agent_application_leaving, agent_application_end)) {
+    const Trap& trap = trap_at(r.rsp);
+    if (between(r.rip, agent_application_passing, agent_application_end) &&
+        !comes_again(trap.looked_at))
+      e = {Why::kTrap, static_cast<uint32_t>(trap.looked_at)};
+    else
+      stacks_of(t).refused = 0;
+    load(r, trap);
+  }
+  return e;
+}
+
+bool offer(ThreadBlock* t, const Exit& e) {
+  if (e.why != Why::kTrap || e.vector >= kMostHandlers)
+    return false;
+  Registers& r = guest_slot(t).cpu.regs;
+  const bool in_ring3 = r.cs == kUserCode;
+  TrapStacks& s = stacks_of(t);
+  const bool refused = s.refused;
+  s.refused = 0;
+  const bool is_call = e.vector == kVectorGeneralProtection && e.error == kCallOf32Bits;
+  if (!in_ring3 && (refused || is_call || !agent_config.handlers[e.vector]))
+    return false;
+  return raise(t, r, in_ring3, e);
+}
+
+void come_out_of_ring3(ThreadBlock* t, KernelSigcontext& m) {
+  raise(t, m, true, {Why::kTrap, kVectorAttention});
+}
+
+uint32_t application_handlers(backend::Handler (&handlers)[kMostHandlers]) {
+  constexpr uint32_t kOthers = 1u << 2 | 1u << 8 | 1u << 18; // NMI, double fault, machine check
+  uint32_t count = 0;
+  for (uint32_t v = 0; v < kMostHandlers; ++v)
+    if (!(kOthers >> v & 1))
+      handlers[count++] = {v, TargetAddr(address_of(agent_application_exceptions) +
+                                         v * kExceptionEntrySize)};
+  return count;
+}
+
+TargetAddr application_system_call() { return TargetAddr(address_of(agent_application_call)); }
+
+Status show_agent() {
+  backend::Guest& g = guest_room().guest;
+  const auto show = [&g](TargetRange range, uint64_t rights) {
+    Status ok;
+    for (TargetAddr page = range.begin; page < range.end && ok; page += kPageSize)
+      ok = backend::map_page(g, page, rights | kPageRead | kPageOwn);
+    return ok;
+  };
+  const TargetAddr text(agent_config.text_begin), data(address_of(agent_text_size)),
+      end(address_of(agent_total_size)), room(agent_config.guest);
+  Status ok = show({text, data}, kPageExecute);
+  if (ok)
+    ok = show({data, end}, kPageWrite);
+  if (ok)
+    ok = show({room, (room + sizeof(backend::Guest)).align_up(kPageSize)}, kPageWrite);
+  const TargetRange tables = guest_tables();
+  auto at = backend::cover(g, tables.begin);
+  if (!at)
+    return at.error();
+  constexpr uint64_t kLarge = PageTables::kLargePage;
+  if (ok) // among them the stubs, which have rights of their own
+    ok = show({tables.begin + sizeof(backend::GuestMemory), tables.begin + kLarge}, kPageWrite);
+  for (uint64_t n = kLarge; n < tables.size() && ok; n += kLarge)
+    ok = g.tables.map_large(tables.begin + n, *at + n, kPageRead | kPageWrite);
+  return ok;
+}
+
+TargetAddr end_of_trap_stacks(const ThreadBlock* t) {
+  return TargetAddr(begin_of_trap_stacks(t) + kTrapStacksSize);
+}
+
+// No exception's stack may be missing when it comes.
+bool open_trap_stacks(ThreadBlock* t) {
+  GuestSlot& g = guest_slot(t);
+  g.in_ring3 = 0;
+  TrapStacks& s = stacks_of(t);
+  s.stack_entry = backend::handler_stack_entry(g.cpu).value;
+  s.ring3 = s.refused = 0;
+  next_stack(t) = end_of_trap_stacks(t).value;
+  if (guest_room().guest.tables.mapped(TargetAddr(begin_of_trap_stacks(t))))
+    return true; // the slot has had a thread
+  for (TargetAddr page(begin_of_trap_stacks(t)); page < end_of_trap_stacks(t); page += kPageSize)
+    if (!backend::map_page(guest_room().guest, page, kPageRead | kPageWrite | kPageOwn))
+      return false;
+  return true;
+}
+
+namespace {
+
+constexpr uint64_t kNoPolicy = ~uint64_t{0};
+
+long set_policy(TargetRange range, uint64_t allowed) {
+  GuestRoom& room = guest_room();
+  if (allowed != kNoPolicy && (allowed & ~kEntryAllowed))
+    return -EINVAL;
+  if (range.end < range.begin || range.end > TargetAddr(kUserEnd))
+    return -EINVAL;
+  for (const TargetRange& own : own_memory())
+    if (own.overlaps(range))
+      return -EINVAL;
+  const process::Holder hold(room.memory.mutex());
+  for (TargetAddr page = range.begin; page < range.end; page += kPageSize) {
+    if (allowed == kNoPolicy && !room.guest.tables.find_entry(page))
+      continue;
+    const Status ok = room.guest.tables.change_entry(page, [=](PageEntry e) {
+      return allowed == kNoPolicy ? without_policy(e) : with_policy(e, allowed);
+    });
+    if (!ok)
+      return -ENOMEM;
+  }
+  return 0;
+}
+
+long forget() {
+  GuestRoom& room = guest_room();
+  const process::Holder hold(room.memory.mutex());
+  return room.guest.ops.forget(room.guest) ? 0 : -EIO;
+}
+
+long physical(TargetAddr page) {
+  GuestRoom& room = guest_room();
+  if (page >= TargetAddr(kUserEnd))
+    return -EINVAL;
+  const process::Holder hold(room.memory.mutex());
+  auto at = backend::cover(room.guest, page);
+  return at ? static_cast<long>(at->value) : -ENOMEM;
+}
+
+} // namespace
+
+long application_call(ThreadBlock* t, const KernelSigcontext& m) {
+  switch (static_cast<ApplicationCall>(m.rdi)) {
+  case ApplicationCall::kTrapStacks:
+    return static_cast<long>(begin_of_trap_stacks(t));
+  case ApplicationCall::kPolicy:
+    return set_policy({TargetAddr(m.rsi).align_down(kPageSize), TargetAddr(m.rdx)}, m.r10);
+  case ApplicationCall::kForget:
+    return forget();
+  case ApplicationCall::kPhysical:
+    return physical(TargetAddr(m.rsi).align_down(kPageSize));
+  }
+  return -ENOSYS;
+}
+
+// --- Birth
+// ----------------------------------------------------------------------------------------
+
+namespace {
+
+// What the kernel's frames have of vector state.
+void take_vector_format(const KernelUcontext& uc) {
+  struct {
+    uint32_t magic1, extended_size;
+    uint64_t features;
+  } __attribute__((packed)) software;
+  memcpy(&software, reinterpret_cast<const char*>(uc.mcontext.fpstate) + kFpSwReservedOffset,
+         sizeof software);
+  const bool extended = software.magic1 == kFpXstateMagic1;
+  agent_config.xstate_size = extended ? software.extended_size : kFpLegacySize;
+  memcpy(agent_config.xstate_features, &software.features, extended ? sizeof software.features : 0);
+}
+
+} // namespace
+
+// The program's first thread, in the handler of a signal that it has sent to itself.
+extern "C" [[gnu::visibility("hidden")]] void
+agent_on_enter_application(int signal, KernelSiginfo* info, KernelUcontext* uc) {
+  auto* entry = reinterpret_cast<ApplicationEntry*>(info->rt.value);
+  ThreadBlock* t = current();
+  set_kernel_action(signal, entry->action);
+  take_actions();
+  take_vector_format(*uc);
+  open_process_guest();
+  const auto refuse = [&](int64_t error, const char* text) {
+    give_back_actions();
+    close_process_guest();
+    entry->error = error;
+    entry->text = text;
+  };
+  if (agent_config.guest_refused)
+    return refuse(agent_config.guest_refused, "the process cannot have a guest");
+  agent_ring0_call = backend::stub(guest_room().guest, backend::kRing0CallStub).value;
+  agent_config.tables = address_of(&guest_room().guest.tables);
+  t->altstack = entry->altstack;
+  session::ThreadSlot& slot = slot_of(t);
+  slot.tid = static_cast<uint32_t>(syscall_of(__NR_gettid));
+  slot.state.store(static_cast<uint32_t>(session::ThreadState::kRunning));
+  header().live_threads = header().slots_in_use = 1;
+  uc->sigmask = entry->mask;
+  if (!open_processor(t))
+    return refuse(ENOMEM, "the backend has no processor");
+  entry->error = 0;
+  run_in_guest(t, uc);
+}
+
+} // namespace dune::agent

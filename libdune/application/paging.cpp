@@ -1,0 +1,177 @@
+// The page tables of a program in ring 0: entries that are there are changed here, by the thread
+// itself; what needs a table is the agent's.
+#include "libdune/include/dune/paging.h"
+
+#include "libdune/application/process.h"
+#include "libdune/include/dune/enter.h"
+
+#include <cerrno>
+
+namespace dune {
+
+namespace {
+
+using agent::ApplicationCall;
+
+constexpr uint64_t kNoPolicy = ~uint64_t{0};
+constexpr uint64_t kPagesFlushedSingly = 32; // beyond, all of the processor's is cheaper
+
+TargetRange pages_of(const void* begin, size_t size) {
+  const TargetAddr at(reinterpret_cast<uint64_t>(begin));
+  return {at.align_down(kPageSize), (at + size).align_up(kPageSize)};
+}
+
+constexpr struct {
+  uint32_t access;
+  PageEntry allowed;
+} kAccesses[] = {{kRead, kEntryAllowRead},
+                 {kWrite, kEntryAllowWrite},
+                 {kExecute, kEntryAllowExecute},
+                 {kRing3, kEntryAllowRing3}};
+
+constexpr PageEntry allowed_by(uint32_t access) {
+  PageEntry allowed = 0;
+  for (const auto& a : kAccesses)
+    allowed |= access & a.access ? a.allowed : 0;
+  return allowed;
+}
+constexpr uint32_t access_of(PageEntry e) {
+  uint32_t access = 0;
+  for (const auto& a : kAccesses)
+    access |= e & a.allowed ? a.access : 0;
+  return access;
+}
+
+// False: the agent has to.
+template <class F> bool change_here(TargetRange pages, F&& f) {
+  PageEntry* e = nullptr;
+  for (TargetAddr page = pages.begin; page < pages.end; page += kPageSize) {
+    const bool same_table = e && page.value % (512 * kPageSize) != 0;
+    e = same_table ? e + 1 : application::tables().find_entry(page);
+    if (!e)
+      return false;
+    PageEntry now = __atomic_load_n(e, __ATOMIC_RELAXED);
+    do
+      if (now & kPageOwn)
+        return false;
+    while (!__atomic_compare_exchange_n(e, &now, f(now), false, __ATOMIC_ACQ_REL,
+                                        __ATOMIC_RELAXED));
+  }
+  return true;
+}
+
+void flush_here(TargetRange pages) {
+  if (pages.size() / kPageSize > kPagesFlushedSingly)
+    return flush_thread();
+  for (TargetAddr page = pages.begin; page < pages.end; page += kPageSize)
+    flush_page(reinterpret_cast<const void*>(page.value));
+}
+
+bool has_other_threads() {
+  const auto& session = *reinterpret_cast<session::Session*>(application::config()->session);
+  return session.header.live_threads.load(std::memory_order_relaxed) > 1;
+}
+
+Status change(const void* begin, size_t size, PageEntry allowed, Reach reach) {
+  if (!inside())
+    return Error{Errc::kInvalid, "the thread is not in Dune mode"};
+  const TargetRange pages = pages_of(begin, size);
+  if (pages.end < pages.begin || pages.end > TargetAddr(kUserEnd))
+    return Error{Errc::kInvalid, "no memory of the program's",
+                 static_cast<int64_t>(pages.begin.value)};
+  const bool here = change_here(pages, [allowed](PageEntry e) {
+    return allowed == kNoPolicy
+               ? without_policy(e)
+               : with_policy(e & ~(kEntryAccessed | kEntryDirty | kEntryWasDirty), allowed);
+  });
+  if (!here) {
+    const long result = application::call_agent(ApplicationCall::kPolicy, pages.begin.value,
+                                                pages.end.value, allowed);
+    if (result == -EINVAL)
+      return Error{Errc::kInvalid, "no memory of the program's",
+                   static_cast<int64_t>(pages.begin.value)};
+    if (is_errno(result))
+      return Error{Errc::kExhausted, "the page tables are full", -result};
+  }
+  flush_here(pages);
+  return reach == Reach::kAllThreads && has_other_threads() ? flush_all_threads() : Status();
+}
+
+} // namespace
+
+Status protect(const void* begin, size_t size, uint32_t access, Reach reach) {
+  return change(begin, size, allowed_by(access), reach);
+}
+
+Status release(const void* begin, size_t size, Reach reach) {
+  return change(begin, size, kNoPolicy, reach);
+}
+
+void flush_thread() {
+  uint64_t root;
+  asm volatile("mov %%cr3, %0\n\tmov %0, %%cr3" : "=r"(root) : : "memory");
+}
+
+Status flush_all_threads() {
+  const long result = application::call_agent(ApplicationCall::kForget);
+  if (is_errno(result))
+    return Error{Errc::kSystem, "the backend does not forget what it has cached", -result};
+  return {};
+}
+
+namespace {
+
+PageState state_of(PageEntry e) {
+  PageState s{};
+  s.is_decided = e & kEntryPolicy;
+  s.mapped = e & (kPageRead | kEntryGiven);
+  if (!s.is_decided)
+    return s;
+  s.access = access_of(e);
+  s.accessed = e & (kEntryAccessed | kEntryDirty | kEntryWasDirty);
+  s.dirty = e & (kEntryDirty | kEntryWasDirty);
+  return s;
+}
+
+} // namespace
+
+PageState page_state(const void* address) {
+  const TargetAddr page = TargetAddr(reinterpret_cast<uint64_t>(address)).align_down(kPageSize);
+  if (!inside() || page >= TargetAddr(kUserEnd))
+    return {};
+  const PageEntry* e = application::tables().find_entry(page);
+  return state_of(e ? __atomic_load_n(e, __ATOMIC_RELAXED) : 0);
+}
+
+namespace detail {
+
+PageState take_state(uint64_t page, bool clear) {
+  PageEntry* e = application::tables().find_entry(TargetAddr(page));
+  if (!e)
+    return {};
+  constexpr PageEntry kSeen = kEntryAccessed | kEntryDirty | kEntryWasDirty;
+  return state_of(clear ? __atomic_fetch_and(e, ~kSeen, __ATOMIC_ACQ_REL)
+                        : __atomic_load_n(e, __ATOMIC_RELAXED));
+}
+
+uint64_t next_decided(uint64_t page, uint64_t end) {
+  constexpr uint64_t kTable = 512 * kPageSize;
+  while (page < end) {
+    const PageEntry* e = application::tables().find_entry(TargetAddr(page));
+    if (!e) {
+      page = (page + kTable) & ~(kTable - 1);
+      continue;
+    }
+    do {
+      if (__atomic_load_n(e, __ATOMIC_RELAXED) & kEntryPolicy)
+        return page;
+      ++e;
+      page += kPageSize;
+    } while (page < end && page % kTable != 0);
+  }
+  return end;
+}
+
+} // namespace detail
+
+} // namespace dune

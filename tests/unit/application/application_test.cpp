@@ -1,0 +1,323 @@
+// A program that enters Dune mode itself: all of it after main()'s first line is in ring 0.
+#include <dune/enter.h>
+#include <dune/paging.h>
+#include <dune/ring3.h>
+#include <dune/trap.h>
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <csetjmp>
+#include <csignal>
+#include <cstring>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <thread>
+#include <unistd.h>
+
+namespace dune {
+namespace {
+
+char* map_pages(size_t count, int protection = PROT_READ | PROT_WRITE) {
+  void* at = mmap(nullptr, count * 4096, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  EXPECT_NE(at, MAP_FAILED);
+  return static_cast<char*>(at);
+}
+
+TEST(Enter, ProgramIsInRing0) {
+  EXPECT_TRUE(inside());
+  EXPECT_FALSE(enter());
+  EXPECT_EQ(getpid(), getpgid(0) ? getpid() : -1);
+}
+
+std::atomic<uint64_t> g_breakpoints;
+TEST(Traps, BreakpointComesToTheHandler) {
+  ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, [](Trap& trap) {
+    ++g_breakpoints;
+    EXPECT_FALSE(trap.from_ring3());
+    trap.rax = 42;
+    return true;
+  }));
+  uint64_t result = 0;
+  for (int i = 0; i < 1000; ++i)
+    asm volatile("int3" : "=a"(result) : : "memory");
+  EXPECT_EQ(g_breakpoints, 1000u);
+  EXPECT_EQ(result, 42u);
+  ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, nullptr));
+}
+
+// The handler may use vector registers, and those of the program stay what they are.
+TEST(Traps, VectorRegistersArePreserved) {
+  ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, [](Trap&) {
+    asm volatile("pcmpeqd %%xmm3, %%xmm3" : : : "xmm3");
+    return true;
+  }));
+  uint64_t in = 0x123456789abcdef, out = 0;
+  asm volatile("movq %1, %%xmm3\n\tint3\n\tmovq %%xmm3, %0" : "=r"(out) : "r"(in) : "xmm3");
+  EXPECT_EQ(out, in);
+  ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, nullptr));
+}
+
+char* g_page;
+std::atomic<int> g_faults;
+TEST(PageFaults, RefusedAccessComesToTheHandler) {
+  g_page = map_pages(1);
+  g_page[0] = 7;
+  g_faults = 0;
+  ASSERT_TRUE(set_trap_handler(vector::kPageFault, [](Trap& trap) {
+    ++g_faults;
+    EXPECT_EQ(trap.address, reinterpret_cast<uint64_t>(g_page) + 5);
+    EXPECT_EQ(trap.error, kFaultWasPresent | kFaultWasWrite);
+    return bool(protect(g_page, 4096, kRead | kWrite));
+  }));
+  ASSERT_TRUE(protect(g_page, 4096, kRead));
+  EXPECT_EQ(g_page[0], 7);
+  EXPECT_EQ(g_faults, 0);
+  const_cast<volatile char*>(g_page)[5] = 9;
+  EXPECT_EQ(g_faults, 1);
+  EXPECT_EQ(g_page[5], 9);
+  ASSERT_TRUE(set_trap_handler(vector::kPageFault, nullptr));
+  ASSERT_TRUE(release(g_page, 4096));
+  g_page[6] = 1;
+}
+
+// In the handler of a page fault memory is used that the guest has never seen.
+TEST(PageFaults, HandlerMayTouchNewMemory) {
+  static char* fresh;
+  fresh = map_pages(64);
+  g_page = map_pages(1);
+  ASSERT_TRUE(set_trap_handler(vector::kPageFault, [](Trap&) {
+    for (int i = 0; i < 64; ++i)
+      fresh[i * 4096] = 1;
+    return bool(release(g_page, 4096));
+  }));
+  ASSERT_TRUE(protect(g_page, 4096, kNoAccess));
+  g_page[0] = 3;
+  EXPECT_EQ(g_page[0], 3);
+  ASSERT_TRUE(set_trap_handler(vector::kPageFault, nullptr));
+}
+
+TEST(Pages, DirtyAndAccessedAreTheProcessors) {
+  char* pages = map_pages(8);
+  memset(pages, 1, 8 * 4096);
+  ASSERT_TRUE(protect(pages, 8 * 4096, kRead | kWrite));
+  for (int i = 0; i < 8; ++i) {
+    EXPECT_FALSE(page_state(pages + i * 4096).dirty);
+    EXPECT_FALSE(page_state(pages + i * 4096).accessed);
+  }
+  const_cast<volatile char*>(pages)[3 * 4096] = 1;
+  (void)const_cast<volatile char*>(pages)[5 * 4096];
+  for (int i = 0; i < 8; ++i) {
+    EXPECT_EQ(page_state(pages + i * 4096).dirty, i == 3) << i;
+    EXPECT_EQ(page_state(pages + i * 4096).accessed, i == 3 || i == 5) << i;
+  }
+  int count = 0, dirty = 0;
+  walk_pages(pages, 8 * 4096, true, [&](void*, const PageState& s) {
+    ++count;
+    dirty += s.dirty;
+  });
+  EXPECT_EQ(count, 8);
+  EXPECT_EQ(dirty, 1);
+  EXPECT_FALSE(page_state(pages + 3 * 4096).dirty);
+  const_cast<volatile char*>(pages)[3 * 4096] = 1;
+  EXPECT_TRUE(page_state(pages + 3 * 4096).dirty);
+  // What was written is not forgotten with the mapping.
+  ASSERT_EQ(mprotect(pages, 8 * 4096, PROT_READ), 0);
+  EXPECT_TRUE(page_state(pages + 3 * 4096).dirty);
+  EXPECT_FALSE(page_state(pages + 4 * 4096).dirty);
+}
+
+sigjmp_buf g_back;
+TEST(Signals, FaultOfTheProgramIsASignal) {
+  struct sigaction action {}, before;
+  static uint64_t address;
+  action.sa_flags = SA_SIGINFO;
+  action.sa_sigaction = [](int, siginfo_t* info, void*) {
+    address = reinterpret_cast<uint64_t>(info->si_addr);
+    siglongjmp(g_back, 1);
+  };
+  sigaction(SIGSEGV, &action, &before);
+  if (!sigsetjmp(g_back, 1))
+    *reinterpret_cast<volatile int*>(0x1230) = 1;
+  EXPECT_EQ(address, 0x1230u);
+  char* page = map_pages(1, PROT_READ);
+  if (!sigsetjmp(g_back, 1))
+    const_cast<volatile char*>(page)[12] = 1;
+  EXPECT_EQ(address, reinterpret_cast<uint64_t>(page) + 12);
+  EXPECT_TRUE(inside());
+  sigaction(SIGSEGV, &before, nullptr);
+}
+
+// Handlers see every moment of the program's, also those in which an exception begins or ends.
+TEST(Signals, TimersAndTrapsAtOnce) {
+  static std::atomic<uint64_t> ticks;
+  ticks = g_breakpoints = 0;
+  struct sigaction action {}, before;
+  action.sa_handler = [](int) { ++ticks; };
+  sigaction(SIGALRM, &action, &before);
+  const itimerval each{{0, 500}, {0, 500}}, none{};
+  ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, [](Trap& trap) {
+    ++g_breakpoints;
+    trap.rcx++;
+    return true;
+  }));
+  setitimer(ITIMER_REAL, &each, nullptr);
+  uint64_t hits = 0, rounds = 0;
+  while (ticks < 100) {
+    asm volatile("int3" : "+c"(hits));
+    ++rounds;
+  }
+  setitimer(ITIMER_REAL, &none, nullptr);
+  EXPECT_EQ(hits, rounds);
+  EXPECT_EQ(g_breakpoints, rounds);
+  sigaction(SIGALRM, &before, nullptr);
+  ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, nullptr));
+}
+
+TEST(Threads, EachHasItsOwnExceptions) {
+  g_breakpoints = 0;
+  ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, [](Trap& trap) {
+    ++g_breakpoints;
+    trap.rcx++;
+    return true;
+  }));
+  std::atomic<int> wrong = 0;
+  for (int round = 0; round < 3; ++round) {
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 4; ++i)
+      threads.emplace_back([&] {
+        uint64_t hits = 0;
+        for (int n = 0; n < 1000; ++n)
+          asm volatile("int3" : "+c"(hits));
+        wrong += hits != 1000 || !inside();
+      });
+    for (auto& t : threads)
+      t.join();
+  }
+  EXPECT_EQ(wrong, 0);
+  EXPECT_EQ(g_breakpoints, 12000u);
+  ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, nullptr));
+}
+
+TEST(Processes, ChildIsOutsideAndMayEnter) {
+  const pid_t child = fork();
+  if (child == 0) {
+    if (inside())
+      _exit(1);
+    if (auto ok = enter(); !ok) {
+      fprintf(stderr, "%s (%d)\n", ok.error().text, int(ok.error().detail));
+      _exit(2);
+    }
+    _exit(inside() ? 42 : 3);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 42);
+  EXPECT_EQ(system("exit 7") >> 8, 7);
+}
+
+// Ring 3: code of our own, on pages that it may use.
+extern "C" char ring3_code[], ring3_code_end[], ring3_fault[];
+asm(R"(
+  .pushsection .text
+  .balign 4096
+  .globl ring3_code, ring3_code_end, ring3_fault
+ring3_code:
+  mov %cs, %ebx
+1:
+  mov $1000, %eax
+  syscall
+  dec %r12
+  jnz 1b
+  int3
+ring3_fault:
+  mov (%rdi), %rax
+  ud2
+  .balign 4096
+ring3_code_end:
+  .popsection
+)");
+
+std::atomic<uint64_t> g_calls;
+TEST(Ring3, SystemCallsComeToTheProgram) {
+  char* stack = map_pages(1);
+  ASSERT_TRUE(protect(ring3_code, size_t(ring3_code_end - ring3_code), kRead | kExecute | kRing3));
+  ASSERT_TRUE(protect(stack, 4096, kRead | kWrite | kRing3));
+  ASSERT_TRUE(set_trap_handler(vector::kRing3SystemCall, [](Trap& trap) {
+    ++g_calls;
+    EXPECT_TRUE(trap.from_ring3());
+    EXPECT_EQ(trap.rax, 1000u);
+    trap.rax = uint64_t(getpid());
+    return true;
+  }));
+  Ring3 r;
+  r.trap.rip = reinterpret_cast<uint64_t>(ring3_code);
+  r.trap.rsp = reinterpret_cast<uint64_t>(stack + 4096);
+  r.trap.r12 = 1000;
+  run_ring3(r);
+  EXPECT_EQ(g_calls, 1000u);
+  EXPECT_EQ(r.trap.vector, vector::kBreakpoint);
+  EXPECT_EQ(r.trap.rbx & 3, 3u);
+  EXPECT_EQ(r.trap.rax, uint64_t(getpid()));
+  // What is ring 0's is not there for it.
+  static int secret = 5;
+  r.trap.rdi = reinterpret_cast<uint64_t>(&secret);
+  r.trap.rip = reinterpret_cast<uint64_t>(ring3_fault);
+  run_ring3(r);
+  EXPECT_EQ(r.trap.vector, vector::kPageFault);
+  EXPECT_EQ(r.trap.address, reinterpret_cast<uint64_t>(&secret));
+  EXPECT_EQ(r.trap.rip, reinterpret_cast<uint64_t>(ring3_fault));
+  r.trap.rdi = reinterpret_cast<uint64_t>(stack);
+  run_ring3(r);
+  EXPECT_EQ(r.trap.vector, vector::kIllegalInstruction);
+  ASSERT_TRUE(set_trap_handler(vector::kRing3SystemCall, nullptr));
+}
+
+extern "C" char ring3_spin[];
+asm(R"(
+  .pushsection .text
+  .balign 4096
+  .globl ring3_spin
+ring3_spin:
+  cmpq $0, (%rdi)
+  je ring3_spin
+  int3
+  .balign 4096
+  .popsection
+)");
+TEST(Ring3, SignalsAreHandledInRing0) {
+  static uint64_t* page;
+  page = reinterpret_cast<uint64_t*>(map_pages(1));
+  ASSERT_TRUE(protect(page, 4096, kRead | kRing3));
+  ASSERT_TRUE(protect(ring3_spin, 4096, kRead | kExecute | kRing3));
+  struct sigaction action {}, before;
+  action.sa_handler = [](int) {
+    EXPECT_TRUE(inside());
+    ASSERT_TRUE(protect(page, 4096, kRead | kWrite | kRing3));
+    *page = 1;
+  };
+  sigaction(SIGALRM, &action, &before);
+  const itimerval once{{0, 0}, {0, 20000}};
+  setitimer(ITIMER_REAL, &once, nullptr);
+  Ring3 r;
+  r.trap.rip = reinterpret_cast<uint64_t>(ring3_spin);
+  r.trap.rdi = reinterpret_cast<uint64_t>(page);
+  run_ring3(r);
+  EXPECT_EQ(r.trap.vector, vector::kBreakpoint);
+  sigaction(SIGALRM, &before, nullptr);
+}
+
+} // namespace
+} // namespace dune
+
+int main(int argc, char** argv) {
+  testing::InitGoogleTest(&argc, argv);
+  if (auto ok = dune::enter(); !ok) {
+    fprintf(stderr, "%s (%s)\n", ok.error().text, strerror(static_cast<int>(ok.error().detail)));
+    return 77;
+  }
+  return RUN_ALL_TESTS();
+}
