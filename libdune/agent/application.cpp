@@ -9,37 +9,17 @@
 
 #include <asm/errno.h>
 
-namespace dune {
-
-// The layout that the program shares with us.
-class Ring3Access {
-public:
-  static void enter(Ring3& r, Trap& trap, uint64_t& current) {
-    r.caller_ = trap;
-    r.outer_ = current;
-    current = reinterpret_cast<uint64_t>(&r);
-    trap = r.trap;
-  }
-  static void leave(Ring3& r, Trap& trap, uint64_t& current) {
-    r.trap = trap;
-    trap = r.caller_;
-    current = r.outer_;
-  }
-  static uint64_t& caller_fs_base(Ring3& r) { return r.caller_fs_base_; }
-  static uint64_t& caller_gs_base(Ring3& r) { return r.caller_gs_base_; }
-};
-
-} // namespace dune
-
 namespace dune::agent {
 
 using backend::Exit;
 using backend::Why;
 
-// entry of application_entry.S
-extern "C" char agent_application[], agent_application_exceptions[], agent_application_save[],
-    agent_application_saved[], agent_application_shifted[], agent_application_entered[],
-    agent_application_leaving[], agent_application_passing[], agent_application_end[], agent_application_call[], agent_application_call_end[];
+extern "C" char agent_application_exceptions[], agent_application_ring3_call[],
+    agent_application_save[], agent_application_saved[], agent_application_shifted[],
+    agent_application_bases_in[], agent_application_entered[], agent_application_returning[],
+    agent_application_bases_out[], agent_application_leaving[], agent_application_refusing[],
+    agent_application_passing[], agent_application_end[], agent_application_call[],
+    agent_application_call_end[];
 
 extern "C" {
 extern const char agent_text_size[], agent_total_size[];
@@ -51,6 +31,9 @@ namespace {
 constexpr uint64_t kExceptionEntrySize = 16;
 constexpr uint64_t kRing3Flags = 0x244dd5; // those that ring 3 may have: ID AC OF DF TF SF ZF AF PF CF
 constexpr uint64_t kAlways = kEflagsInterrupts | 2;
+
+// In Trap::looked_at: by the host side, which has made it; or by us, and no more to be seen here.
+constexpr uint64_t kLookedAt = 1, kPassedOn = 0x100;
 
 // --- In the guest
 // --------------------------------------------------------------------------------
@@ -65,20 +48,6 @@ DUNE_INLINE uint64_t fault_address() {
   asm volatile("mov %%cr2, %0" : "=r"(address));
   return address;
 }
-DUNE_INLINE uint64_t fs_base() {
-  uint64_t base;
-  asm volatile("rdfsbase %0" : "=r"(base));
-  return base;
-}
-DUNE_INLINE uint64_t gs_base() {
-  uint64_t base;
-  asm volatile("rdgsbase %0" : "=r"(base));
-  return base;
-}
-DUNE_INLINE void set_bases(uint64_t fs, uint64_t gs) {
-  asm volatile("wrfsbase %0\n\twrgsbase %1" : : "r"(fs), "r"(gs));
-}
-
 DUNE_INLINE TrapStacks& stacks_of(const Trap* trap) {
   return *reinterpret_cast<TrapStacks*>(reinterpret_cast<uint64_t>(trap) &
                                         ~(kTrapStacksSize - 1));
@@ -86,21 +55,7 @@ DUNE_INLINE TrapStacks& stacks_of(const Trap* trap) {
 DUNE_INLINE uint64_t address_of_stacks(const TrapStacks& s) {
   return reinterpret_cast<uint64_t>(&s);
 }
-DUNE_INLINE Ring3& ring3_of(TrapStacks& s) { return *reinterpret_cast<Ring3*>(s.ring3); }
 
-// Between ring 3 and its caller.
-DUNE_INLINE void bases_to_caller(TrapStacks& s) {
-  Ring3& r = ring3_of(s);
-  r.fs_base = fs_base();
-  r.gs_base = gs_base();
-  set_bases(Ring3Access::caller_fs_base(r), Ring3Access::caller_gs_base(r));
-}
-DUNE_INLINE void bases_to_ring3(TrapStacks& s) {
-  Ring3& r = ring3_of(s);
-  Ring3Access::caller_fs_base(r) = fs_base();
-  Ring3Access::caller_gs_base(r) = gs_base();
-  set_bases(r.fs_base, r.gs_base);
-}
 // Whatever the program has made of it.
 DUNE_INLINE void keep_in_ring3(Trap& trap) {
   trap.cs = kUserCode;
@@ -110,13 +65,17 @@ DUNE_INLINE void keep_in_ring3(Trap& trap) {
 
 DUNE_INLINE void enter_ring3(TrapStacks& s, Trap& trap) {
   Ring3& r = *reinterpret_cast<Ring3*>(trap.rdi);
-  Ring3Access::enter(r, trap, s.ring3);
+  r.caller.trap = trap;
+  r.caller.outer = s.ring3;
+  s.ring3 = &r;
+  trap = r.trap;
   keep_in_ring3(trap);
-  bases_to_ring3(s);
 }
-// The bases are the caller's already.
 DUNE_INLINE void leave_ring3(TrapStacks& s, Trap& trap) {
-  Ring3Access::leave(ring3_of(s), trap, s.ring3);
+  Ring3& r = *s.ring3;
+  r.trap = trap;
+  trap = r.caller.trap;
+  s.ring3 = r.caller.outer;
 }
 
 // Not the handler's business: the guest has not seen the page yet, and the host side will bring it.
@@ -148,7 +107,7 @@ DUNE_INLINE bool call_handler(uint64_t handler, Trap& trap) {
 // What the entry is to go on with: 0, the program; else where the stub's address lies (see there).
 DUNE_INLINE uint64_t pass_on(Trap& trap) {
   uint64_t* at = &(pushes_error_code(static_cast<uint32_t>(trap.vector)) ? trap.vector : trap.error);
-  trap.looked_at = trap.vector; // find_program() asks for it
+  trap.looked_at = kPassedOn | trap.vector;
   if (trap.vector == kVectorPageFault) // which another may have changed since
     asm volatile("mov %0, %%cr2" : : "r"(trap.address));
   *at = agent_ring0_call - (backend::kRing0CallStub - trap.vector) * backend::kStubSize;
@@ -172,26 +131,17 @@ agent_on_application_trap(Trap* trap) {
     enter_ring3(s, *trap);
     return 0;
   }
-  if (trap->vector == kVectorRing3Call && !trap->looked_at) {
-    trap->rip = trap->rcx;
-    trap->eflags = trap->r11;
-    trap->cs = kUserCode;
-  }
   if (trap->vector == kVectorPageFault && is_only_missing(*trap))
     return pass_on(*trap);
-  const bool of_ring3 = trap->cs & 3;
-  if (of_ring3)
-    bases_to_caller(s);
+  const bool of_ring3 = trap->from_ring3();
   const uint64_t handler = agent_config.handlers[trap->vector];
   const bool handled =
       trap->vector == kVectorAttention || (handler && call_handler(handler, *trap));
   if (of_ring3) {
-    if (handled) {
+    if (handled)
       keep_in_ring3(*trap);
-      bases_to_ring3(s);
-    } else {
+    else
       leave_ring3(s, *trap);
-    }
     return 0;
   }
   if (handled)
@@ -249,14 +199,37 @@ void load(Registers& r, const Trap& trap) {
   r.rip = trap.rip, r.cs = trap.cs, r.eflags = trap.eflags, r.rsp = trap.rsp, r.ss = trap.ss;
 }
 
+// Ring 3's bases and its caller's are in the processor and in its Ring3; which are where?
+enum class Bases { kAsTheyAre, kHalfWay };
+void show_bases_of_caller(ThreadBlock* t, Bases bases) {
+  Ring3& r = *stacks_of(t).ring3;
+  Registers& now = guest_slot(t).cpu.regs;
+  if (bases == Bases::kAsTheyAre) {
+    r.fs_base = now.fs_base;
+    r.gs_base = now.gs_base;
+  }
+  now.fs_base = r.caller.fs_base;
+  now.gs_base = r.caller.gs_base;
+}
+void show_bases_of_ring3(ThreadBlock* t, Bases bases) {
+  Ring3& r = *stacks_of(t).ring3;
+  Registers& now = guest_slot(t).cpu.regs;
+  if (bases == Bases::kAsTheyAre) {
+    r.caller.fs_base = now.fs_base;
+    r.caller.gs_base = now.gs_base;
+  }
+  now.fs_base = r.fs_base;
+  now.gs_base = r.gs_base;
+}
+
 // The exception, as if the processor had raised it at these registers. False: it is within too many.
-template <class R> bool raise(const ThreadBlock* t, R& r, bool in_ring3, const Exit& e) {
+template <class R> bool raise(ThreadBlock* t, R& r, bool in_ring3, const Exit& e) {
   if (next_stack(t) <= begin_of_trap_stacks(t) + kTrapStackSize)
     return false;
   Trap& trap = trap_at(next_stack(t));
   next_stack(t) -= kTrapStackSize;
   save(trap, r);
-  trap.looked_at = 1;
+  trap.looked_at = kLookedAt;
   trap.address = e.address;
   trap.vector = e.vector;
   trap.error = e.error;
@@ -265,6 +238,8 @@ template <class R> bool raise(const ThreadBlock* t, R& r, bool in_ring3, const E
   trap.ss = in_ring3 ? kUserData : kKernelData;
   trap.eflags = r.eflags;
   trap.rsp = r.rsp;
+  if (in_ring3)
+    show_bases_of_caller(t, Bases::kAsTheyAre);
   begin_handler(t, r, trap);
   return true;
 }
@@ -273,10 +248,13 @@ template <class R> bool raise(const ThreadBlock* t, R& r, bool in_ring3, const E
 void end_entry(ThreadBlock* t, Registers& r) {
   Trap& trap = trap_at(r.rsp);
   if (between(r.rip, agent_application_exceptions, agent_application_saved)) {
-    const bool in_table = between(r.rip, agent_application_exceptions, agent_application_save);
-    const uint64_t vector =
-        in_table ? (r.rip - address_of(agent_application_exceptions)) / kExceptionEntrySize
-                 : trap.vector;
+    uint64_t vector = trap.vector;
+    if (between(r.rip, agent_application_exceptions, agent_application_ring3_call))
+      vector = (r.rip - address_of(agent_application_exceptions)) / kExceptionEntrySize;
+    if (between(r.rip, agent_application_ring3_call, agent_application_save)) {
+      vector = kVectorRing3Call;
+      trap.rip = r.rcx, trap.cs = kUserCode, trap.eflags = r.r11, trap.ss = kUserData;
+    }
     if (!pushes_error_code(static_cast<uint32_t>(vector)))
       trap.error = 0;
     trap.vector = vector;
@@ -285,6 +263,11 @@ void end_entry(ThreadBlock* t, Registers& r) {
   }
   if (between(r.rip, agent_application_exceptions, agent_application_shifted))
     next_stack(t) -= kTrapStackSize;
+  if (trap.from_ring3())
+    show_bases_of_caller(
+        t, between(r.rip, agent_application_bases_in, agent_application_entered)
+               ? Bases::kHalfWay
+               : Bases::kAsTheyAre);
   begin_handler(t, r, trap);
 }
 
@@ -292,39 +275,56 @@ constexpr bool comes_again(uint64_t vector) { // when the same instruction is ex
   return vector != kVectorDebug && vector != kVectorBreakpoint;
 }
 
+// From behind a handler, at whatever instruction, to where the program goes on; what it has passed
+// on has come to the host side.
+Exit end_handler(ThreadBlock* t, Registers& r, const Exit& found) {
+  Exit e = found;
+  const Trap& trap = trap_at(r.rsp);
+  if (between(r.rip, agent_application_returning, agent_application_leaving) ||
+      between(r.rip, agent_application_refusing, agent_application_passing))
+    next_stack(t) += kTrapStackSize;
+  if (trap.from_ring3())
+    show_bases_of_ring3(
+        t, between(r.rip, agent_application_returning, agent_application_bases_out)
+               ? Bases::kAsTheyAre
+               : Bases::kHalfWay);
+  if (trap.looked_at & kPassedOn) {
+    const uint64_t vector = trap.looked_at & ~kPassedOn;
+    if (comes_again(vector))
+      stacks_of(t).refused = 0;
+    else
+      e = {Why::kTrap, static_cast<uint32_t>(vector)};
+  }
+  load(r, trap);
+  return e;
+}
+
 // At a system call of whosever, which has not been made.
-Exit begin_call(ThreadBlock* t, Registers& r) {
+Exit begin_call(ThreadBlock* t, Registers& r, const Exit& found) {
   const bool of_ring0 = r.r11 & kIoPrivilege;
   r.rip = r.rcx;
   r.eflags = r.r11;
   if (of_ring0)
     return {Why::kSystemCall};
   raise(t, r, true, {Why::kTrap, kVectorRing3Call});
-  return {Why::kInterrupted};
+  r.cs = kKernelCode;
+  return found;
 }
 
 } // namespace
 
-Exit find_program(ThreadBlock* t, Exit e) {
+Exit find_program(ThreadBlock* t, const Exit& found) {
   Registers& r = guest_slot(t).cpu.regs;
-  if (e.why != Why::kInterrupted || r.cs != kKernelCode)
-    return e;
-  const uint64_t entry =
-      backend::stub(guest_room().guest, backend::kSystemCallStub).value;
-  if (r.rip == entry || between(r.rip, agent_application_call, agent_application_call_end))
-    return begin_call(t, r);
-  if (between(r.rip, agent_application_exceptions, agent_application_entered)) {
+  if (r.cs != kKernelCode)
+    return found;
+  const uint64_t call = backend::stub(guest_room().guest, backend::kSystemCallStub).value;
+  if (r.rip == call || between(r.rip, agent_application_call, agent_application_call_end))
+    return begin_call(t, r, found);
+  if (between(r.rip, agent_application_returning, agent_application_end))
+    return end_handler(t, r, found);
+  if (between(r.rip, agent_application_exceptions, agent_application_entered))
     end_entry(t, r);
-  } else if (between(r.rip, agent_application_leaving, agent_application_end)) {
-    const Trap& trap = trap_at(r.rsp);
-    if (between(r.rip, agent_application_passing, agent_application_end) &&
-        !comes_again(trap.looked_at))
-      e = {Why::kTrap, static_cast<uint32_t>(trap.looked_at)};
-    else
-      stacks_of(t).refused = 0;
-    load(r, trap);
-  }
-  return e;
+  return found;
 }
 
 bool offer(ThreadBlock* t, const Exit& e) {
@@ -350,8 +350,10 @@ uint32_t application_handlers(backend::Handler (&handlers)[kMostHandlers]) {
   uint32_t count = 0;
   for (uint32_t v = 0; v < kMostHandlers; ++v)
     if (!(kOthers >> v & 1))
-      handlers[count++] = {v, TargetAddr(address_of(agent_application_exceptions) +
-                                         v * kExceptionEntrySize)};
+      handlers[count++] = {v, v == kVectorRing3Call
+                                  ? TargetAddr(address_of(agent_application_ring3_call))
+                                  : TargetAddr(address_of(agent_application_exceptions) +
+                                               v * kExceptionEntrySize)};
   return count;
 }
 
@@ -394,7 +396,8 @@ bool open_trap_stacks(ThreadBlock* t) {
   g.in_ring3 = 0;
   TrapStacks& s = stacks_of(t);
   s.stack_entry = backend::handler_stack_entry(g.cpu).value;
-  s.ring3 = s.refused = 0;
+  s.ring3 = nullptr;
+  s.refused = 0;
   next_stack(t) = end_of_trap_stacks(t).value;
   if (guest_room().guest.tables.mapped(TargetAddr(begin_of_trap_stacks(t))))
     return true; // the slot has had a thread

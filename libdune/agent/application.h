@@ -19,9 +19,10 @@ Status show_agent();
 bool open_trap_stacks(ThreadBlock*);
 TargetAddr end_of_trap_stacks(const ThreadBlock*);
 
-// cpu.regs behind a run: from inside the entry or the end of an exception's handler, or of a
+// cpu.regs, behind a run: from inside the entry or the end of an exception's handler, or of a
 // system call, to where the program can be found. Returns what has come to the host side.
-backend::Exit find_program(ThreadBlock*, backend::Exit);
+// Behind an interruption or a fault that has been served: what else it comes to there.
+backend::Exit find_program(ThreadBlock*, const backend::Exit&);
 // What the host side has got but a handler of the program's, or whoever runs ring 3, is to have.
 // True: the thread is on its way there.
 bool offer(ThreadBlock*, const backend::Exit&);

@@ -1,6 +1,6 @@
 // The assembly of a program in ring 0: its exceptions and system calls. It stands with the program's
 // text, as far as signals go: one may find a thread anywhere in it. Up to agent_application_entered
-// and from agent_application_leaving on the host side puts that right (application.cpp, settle).
+// and from agent_application_returning on the host side puts that right (find_program).
 #include "agent_offsets.h"
 
 #define LOAD(name) mov Trap_##name(%rsp), %name;
@@ -9,9 +9,23 @@
   what(rax) what(rdx) what(rcx) what(rbx) what(rsi) what(rdi) what(rbp) what(r8) what(r9)          \
   what(r10) what(r11) what(r12) what(r13) what(r14) what(r15)
 
+// From ring 3's bases to its caller's, or back. Up to the label they are what they were.
+#define BASES(from_fs, from_gs, to_fs, to_gs, label)                                               \
+  mov %rsp, %rax;                                                                                  \
+  and $-kTrapStacksSize, %rax;                                                                     \
+  mov TrapStacks_ring3(%rax), %rax;                                                                \
+  rdfsbase %rcx;                                                                                   \
+  rdgsbase %rdx;                                                                                   \
+  mov %rcx, from_fs(%rax);                                                                         \
+  mov %rdx, from_gs(%rax);                                                                         \
+  .globl label;                                                                                    \
+  label:                                                                                           \
+  mov to_fs(%rax), %rcx;                                                                           \
+  mov to_gs(%rax), %rdx;                                                                           \
+  wrfsbase %rcx;                                                                                   \
+  wrgsbase %rdx;
+
     .section .application, "ax"
-    .globl agent_application
-agent_application:
 
 // Exception n, by an interrupt gate: rsp = what the processor has pushed, at the upper end of a stack
 // of its own.
@@ -30,7 +44,18 @@ agent_application_exceptions:
     .set vector, vector + 1
     .endr
 
+// The same for vector kVectorRing3Call, raised by agent_application_call below: what the processor has
+// pushed becomes that of the `syscall`.
+    .globl agent_application_ring3_call
     .balign 16
+agent_application_ring3_call:
+    push $0
+    push $kVectorRing3Call
+    mov %rcx, (Trap_rip - Trap_vector)(%rsp)
+    movq $kUserCode, (Trap_cs - Trap_vector)(%rsp)
+    mov %r11, (Trap_eflags - Trap_vector)(%rsp)
+    movq $kUserData, (Trap_ss - Trap_vector)(%rsp)
+
     .globl agent_application_save
 agent_application_save:
     sub $Trap_vector, %rsp
@@ -46,11 +71,23 @@ agent_application_saved:
 agent_application_shifted:
     push $kRing0Flags
     popfq
+    testb $3, Trap_cs(%rsp)
+    jz agent_application_entered
+    BASES(Ring3_fs_base, Ring3_gs_base, Ring3_caller_fs_base, Ring3_caller_gs_base,
+          agent_application_bases_in)
     .globl agent_application_entered
 agent_application_entered:                    // rsp = Trap*, rbx = where its stack's end is said
     mov %rsp, %rdi
     call agent_on_application_trap
-    test %rax, %rax
+    .globl agent_application_returning
+agent_application_returning:
+    mov %rax, %r12
+    testb $3, Trap_cs(%rsp)
+    jz 1f
+    BASES(Ring3_caller_fs_base, Ring3_caller_gs_base, Ring3_fs_base, Ring3_gs_base,
+          agent_application_bases_out)
+1:
+    test %r12, %r12
     jnz 1f
     addq $kTrapStackSize, (%rbx)
     .globl agent_application_leaving
@@ -58,9 +95,11 @@ agent_application_leaving:
     EACH_REGISTER(LOAD)
     add $Trap_rip, %rsp
     iretq
+    .globl agent_application_refusing
+agent_application_refusing:
 1:  // To the host side, as if the exception had come to its stub: the stub's address lies where rax
     // says, in front of what the processor has pushed.
-    mov %rax, Trap_address(%rsp)
+    mov %r12, Trap_address(%rsp)
     addq $kTrapStackSize, (%rbx)
     .globl agent_application_passing
 agent_application_passing:

@@ -369,14 +369,14 @@ void run_once(ThreadBlock* t) {
   Exit e = ops.run(g.cpu);
   if (e.why == Why::kBroken)
     broken(e, g.cpu.regs);
-  if (is_application())
-    e = find_program(t, e);
   g.in_monitor = is_in_monitor(t, g.cpu.regs);
   using process::Outcome;
   const bool page_fault = e.why == Why::kTrap && e.vector == kVectorPageFault;
   const Outcome outcome = page_fault
                               ? guest_room().memory.serve(TargetAddr(e.address), e.error, g.faults)
                               : Outcome::kServed;
+  if (is_application() && (e.why == Why::kInterrupted || (page_fault && outcome == Outcome::kServed)))
+    e = find_program(t, e);
   if (g.in_monitor) {
     // Before anything else, also at its first instruction: a page that only the host side has seen
     // the need of would never come, and every trap would end there.

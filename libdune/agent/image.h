@@ -9,6 +9,10 @@
 
 #include <cstdint>
 
+namespace dune {
+struct Ring3; // include/dune/ring3.h
+}
+
 namespace dune::agent {
 
 inline constexpr uint64_t kImageMagic = 0x746e656761646462; // "bddagent"
@@ -56,7 +60,7 @@ inline constexpr uint64_t kTrapStackSize = 32 << 10, kTrapStacksSize = 256 << 10
 // At the lower end of a thread's kTrapStacksSize, which are aligned to that.
 struct TrapStacks {
   uint64_t stack_entry; // address of the word that says where the next exception's stack ends
-  uint64_t ring3;       // Ring3*: what it runs there, or has come out of with an exception
+  Ring3* ring3;         // what it runs there, or has come out of with an exception
   uint32_t refused;     // a handler of the program's has: the process is to get the signal
 };
 

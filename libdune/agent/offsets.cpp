@@ -1,6 +1,6 @@
 // Prints the assembly's view of image.h; run at build time.
 #include "libdune/agent/image.h"
-#include "libdune/include/dune/trap.h"
+#include "libdune/include/dune/ring3.h"
 
 #include <cstddef>
 #include <cstdio>
@@ -31,6 +31,16 @@ int main() {
   OF_TRAP(address);
   OF_TRAP(vector);
   OF_TRAP(rip);
+  OF_TRAP(cs);
+  OF_TRAP(eflags);
+  OF_TRAP(ss);
+  OFFSET(TrapStacks, ring3);
+  OFFSET(Ring3, fs_base);
+  OFFSET(Ring3, gs_base);
+  printf("#define Ring3_caller_fs_base %zu\n", offsetof(Ring3, caller.fs_base));
+  printf("#define Ring3_caller_gs_base %zu\n", offsetof(Ring3, caller.gs_base));
+  printf("#define kUserCode %u\n", kUserCode);
+  printf("#define kUserData %u\n", kUserData);
   printf("#define kTrapStackSize %lu\n", static_cast<unsigned long>(kTrapStackSize));
   printf("#define kTrapStacksSize %lu\n", static_cast<unsigned long>(kTrapStacksSize));
   printf("#define kRing0Flags 0x%lx\n", static_cast<unsigned long>(kRing0Flags));

@@ -25,7 +25,7 @@ Status enter(const EnterOptions& = {});
 // Whether the calling thread is in ring 0 of Dune mode.
 inline bool inside() {
   unsigned long cs;
-  asm("mov %%cs, %0" : "=r"(cs));
+  asm volatile("mov %%cs, %0" : "=r"(cs));
   return !(cs & 3);
 }
 

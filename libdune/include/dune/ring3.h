@@ -13,11 +13,12 @@ struct Ring3 {
   Trap trap{};
   uint64_t fs_base = 0, gs_base = 0;
 
-private:
-  friend class Ring3Access;
-  Trap caller_{};
-  uint64_t caller_fs_base_ = 0, caller_gs_base_ = 0;
-  uint64_t outer_ = 0;
+  // Ours, while it runs: who has called.
+  struct {
+    Trap trap;
+    uint64_t fs_base, gs_base;
+    Ring3* outer;
+  } caller{};
 };
 
 // Comes back with the first exception or system call of ring 3 whose handler there is none or says
