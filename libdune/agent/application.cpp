@@ -1,5 +1,5 @@
-// A program in ring 0: what it gets its exceptions by, how it comes to ring 3 and back, and what the
-// host side does for it. docs/application.md has the picture.
+// A program in ring 0: what it gets its exceptions by, how it comes to ring 3 and back, and what
+// the host side does for it. docs/application.md has the picture.
 //
 // The first half runs in the guest, in ring 0, on the stack of an exception or the program's own; a
 // signal may come at any of its instructions, as it may to the program.
@@ -29,7 +29,8 @@ extern const char agent_text_size[], agent_total_size[];
 namespace {
 
 constexpr uint64_t kExceptionEntrySize = 16;
-constexpr uint64_t kRing3Flags = 0x244dd5; // those that ring 3 may have: ID AC OF DF TF SF ZF AF PF CF
+constexpr uint64_t kRing3Flags =
+    0x244dd5; // those that ring 3 may have: ID AC OF DF TF SF ZF AF PF CF
 constexpr uint64_t kAlways = kEflagsInterrupts | 2;
 
 // In Trap::looked_at: by the host side, which has made it; or by us, and no more to be seen here.
@@ -49,8 +50,7 @@ DUNE_INLINE uint64_t fault_address() {
   return address;
 }
 DUNE_INLINE TrapStacks& stacks_of(const Trap* trap) {
-  return *reinterpret_cast<TrapStacks*>(reinterpret_cast<uint64_t>(trap) &
-                                        ~(kTrapStacksSize - 1));
+  return *reinterpret_cast<TrapStacks*>(reinterpret_cast<uint64_t>(trap) & ~(kTrapStacksSize - 1));
 }
 DUNE_INLINE uint64_t address_of_stacks(const TrapStacks& s) {
   return reinterpret_cast<uint64_t>(&s);
@@ -95,7 +95,7 @@ DUNE_INLINE bool call_handler(uint64_t handler, Trap& trap) {
     return call(trap);
   const bool extended = agent_config.xstate_size > kFpLegacySize;
   alignas(64) uint8_t image[kTrapStackSize / 2]; // enough for tiles, the largest there is
-  if (extended) // what XSAVE leaves of it, XRSTOR would find
+  if (extended)                                  // what XSAVE leaves of it, XRSTOR would find
     for (uint64_t at = kFpLegacySize; at < kFpLegacySize + 64; at += 8)
       *reinterpret_cast<volatile uint64_t*>(image + at) = 0;
   store_vector_state(image, extended);
@@ -106,7 +106,8 @@ DUNE_INLINE bool call_handler(uint64_t handler, Trap& trap) {
 
 // What the entry is to go on with: 0, the program; else where the stub's address lies (see there).
 DUNE_INLINE uint64_t pass_on(Trap& trap) {
-  uint64_t* at = &(pushes_error_code(static_cast<uint32_t>(trap.vector)) ? trap.vector : trap.error);
+  uint64_t* at =
+      &(pushes_error_code(static_cast<uint32_t>(trap.vector)) ? trap.vector : trap.error);
   trap.looked_at = kPassedOn | trap.vector;
   if (trap.vector == kVectorPageFault) // which another may have changed since
     asm volatile("mov %0, %%cr2" : : "r"(trap.address));
@@ -127,6 +128,10 @@ agent_on_application_trap(Trap* trap) {
   }
   if (trap->vector == kVectorPageFault && !trap->looked_at)
     trap->address = fault_address();
+  if (trap->vector == kVectorRing3Call && !trap->from_ring3()) { // of ring 0, whose flags were lost
+    trap->rip = agent_ring0_call;
+    return 0;
+  }
   if (trap->vector == kVectorRing3) {
     enter_ring3(s, *trap);
     return 0;
@@ -161,12 +166,8 @@ bool between(uint64_t rip, const char* begin, const char* end) {
   return rip >= address_of(begin) && rip < address_of(end);
 }
 
-uint64_t begin_of_trap_stacks(const ThreadBlock* t) {
-  return agent_config.trap_stacks + t->slot * kTrapStacksSize;
-}
-TrapStacks& stacks_of(const ThreadBlock* t) {
-  return *reinterpret_cast<TrapStacks*>(begin_of_trap_stacks(t));
-}
+uint64_t begin_of_trap_stacks(const ThreadBlock* t) { return address_of(&stacks_of(t)); }
+bool in_ring3(const ThreadBlock* t) { return stacks_of(t).in_ring3; }
 uint64_t& next_stack(const ThreadBlock* t) {
   return *reinterpret_cast<uint64_t*>(stacks_of(t).stack_entry);
 }
@@ -182,7 +183,6 @@ template <class R> void begin_handler(const ThreadBlock* t, R& r, Trap& trap) {
   r.rbx = stacks_of(t).stack_entry;
   r.rip = address_of(agent_application_entered);
   r.eflags = kRing0Flags;
-  guest_slot(t).in_ring3 = 0;
 }
 
 template <class R> void save(Trap& trap, const R& r) {
@@ -199,31 +199,39 @@ void load(Registers& r, const Trap& trap) {
   r.rip = trap.rip, r.cs = trap.cs, r.eflags = trap.eflags, r.rsp = trap.rsp, r.ss = trap.ss;
 }
 
-// Ring 3's bases and its caller's are in the processor and in its Ring3; which are where?
-enum class Bases { kAsTheyAre, kHalfWay };
-void show_bases_of_caller(ThreadBlock* t, Bases bases) {
-  Ring3& r = *stacks_of(t).ring3;
+// Between ring 3 and its caller. `half_way`: the program's side has begun with it, and what was in
+// the processor is where it belongs.
+void show_bases_of_caller(ThreadBlock* t, bool half_way) {
+  TrapStacks& s = stacks_of(t);
+  if (!s.in_ring3)
+    return;
+  Ring3& r = *s.ring3;
   Registers& now = guest_slot(t).cpu.regs;
-  if (bases == Bases::kAsTheyAre) {
+  if (!half_way) {
     r.fs_base = now.fs_base;
     r.gs_base = now.gs_base;
   }
   now.fs_base = r.caller.fs_base;
   now.gs_base = r.caller.gs_base;
+  s.in_ring3 = 0;
 }
-void show_bases_of_ring3(ThreadBlock* t, Bases bases) {
-  Ring3& r = *stacks_of(t).ring3;
+void show_bases_of_ring3(ThreadBlock* t, bool half_way) {
+  TrapStacks& s = stacks_of(t);
+  Ring3& r = *s.ring3;
   Registers& now = guest_slot(t).cpu.regs;
-  if (bases == Bases::kAsTheyAre) {
+  if (!half_way) {
     r.caller.fs_base = now.fs_base;
     r.caller.gs_base = now.gs_base;
   }
   now.fs_base = r.fs_base;
   now.gs_base = r.gs_base;
+  s.in_ring3 = 1;
 }
 
-// The exception, as if the processor had raised it at these registers. False: it is within too many.
-template <class R> bool raise(ThreadBlock* t, R& r, bool in_ring3, const Exit& e) {
+// The exception, as if the processor had raised it at these registers. False: it is within too
+// many.
+template <class R> bool raise(ThreadBlock* t, R& r, const Exit& e) {
+  const bool of_ring3 = in_ring3(t);
   if (next_stack(t) <= begin_of_trap_stacks(t) + kTrapStackSize)
     return false;
   Trap& trap = trap_at(next_stack(t));
@@ -234,12 +242,11 @@ template <class R> bool raise(ThreadBlock* t, R& r, bool in_ring3, const Exit& e
   trap.vector = e.vector;
   trap.error = e.error;
   trap.rip = r.rip;
-  trap.cs = in_ring3 ? kUserCode : kKernelCode;
-  trap.ss = in_ring3 ? kUserData : kKernelData;
+  trap.cs = of_ring3 ? kUserCode : kKernelCode;
+  trap.ss = of_ring3 ? kUserData : kKernelData;
   trap.eflags = r.eflags;
   trap.rsp = r.rsp;
-  if (in_ring3)
-    show_bases_of_caller(t, Bases::kAsTheyAre);
+  show_bases_of_caller(t, false);
   begin_handler(t, r, trap);
   return true;
 }
@@ -263,11 +270,9 @@ void end_entry(ThreadBlock* t, Registers& r) {
   }
   if (between(r.rip, agent_application_exceptions, agent_application_shifted))
     next_stack(t) -= kTrapStackSize;
-  if (trap.from_ring3())
-    show_bases_of_caller(
-        t, between(r.rip, agent_application_bases_in, agent_application_entered)
-               ? Bases::kHalfWay
-               : Bases::kAsTheyAre);
+  if (!in_ring3(t))
+    trap.cs = kKernelCode; // as the entry itself says of a system call that is not ring 3's
+  show_bases_of_caller(t, between(r.rip, agent_application_bases_in, agent_application_entered));
   begin_handler(t, r, trap);
 }
 
@@ -284,10 +289,8 @@ Exit end_handler(ThreadBlock* t, Registers& r, const Exit& found) {
       between(r.rip, agent_application_refusing, agent_application_passing))
     next_stack(t) += kTrapStackSize;
   if (trap.from_ring3())
-    show_bases_of_ring3(
-        t, between(r.rip, agent_application_returning, agent_application_bases_out)
-               ? Bases::kAsTheyAre
-               : Bases::kHalfWay);
+    show_bases_of_ring3(t,
+                        !between(r.rip, agent_application_returning, agent_application_bases_out));
   if (trap.looked_at & kPassedOn) {
     const uint64_t vector = trap.looked_at & ~kPassedOn;
     if (comes_again(vector))
@@ -301,12 +304,11 @@ Exit end_handler(ThreadBlock* t, Registers& r, const Exit& found) {
 
 // At a system call of whosever, which has not been made.
 Exit begin_call(ThreadBlock* t, Registers& r, const Exit& found) {
-  const bool of_ring0 = r.r11 & kIoPrivilege;
   r.rip = r.rcx;
   r.eflags = r.r11;
-  if (of_ring0)
+  if (!in_ring3(t))
     return {Why::kSystemCall};
-  raise(t, r, true, {Why::kTrap, kVectorRing3Call});
+  raise(t, r, {Why::kTrap, kVectorRing3Call});
   r.cs = kKernelCode;
   return found;
 }
@@ -331,18 +333,17 @@ bool offer(ThreadBlock* t, const Exit& e) {
   if (e.why != Why::kTrap || e.vector >= kMostHandlers)
     return false;
   Registers& r = guest_slot(t).cpu.regs;
-  const bool in_ring3 = r.cs == kUserCode;
   TrapStacks& s = stacks_of(t);
   const bool refused = s.refused;
   s.refused = 0;
   const bool is_call = e.vector == kVectorGeneralProtection && e.error == kCallOf32Bits;
-  if (!in_ring3 && (refused || is_call || !agent_config.handlers[e.vector]))
+  if (!in_ring3(t) && (refused || is_call || !agent_config.handlers[e.vector]))
     return false;
-  return raise(t, r, in_ring3, e);
+  return raise(t, r, e);
 }
 
 void come_out_of_ring3(ThreadBlock* t, KernelSigcontext& m) {
-  raise(t, m, true, {Why::kTrap, kVectorAttention});
+  raise(t, m, {Why::kTrap, kVectorAttention});
 }
 
 uint32_t application_handlers(backend::Handler (&handlers)[kMostHandlers]) {
@@ -350,10 +351,10 @@ uint32_t application_handlers(backend::Handler (&handlers)[kMostHandlers]) {
   uint32_t count = 0;
   for (uint32_t v = 0; v < kMostHandlers; ++v)
     if (!(kOthers >> v & 1))
-      handlers[count++] = {v, v == kVectorRing3Call
-                                  ? TargetAddr(address_of(agent_application_ring3_call))
-                                  : TargetAddr(address_of(agent_application_exceptions) +
-                                               v * kExceptionEntrySize)};
+      handlers[count++] = {
+          v, v == kVectorRing3Call
+                 ? TargetAddr(address_of(agent_application_ring3_call))
+                 : TargetAddr(address_of(agent_application_exceptions) + v * kExceptionEntrySize)};
   return count;
 }
 
@@ -392,12 +393,9 @@ TargetAddr end_of_trap_stacks(const ThreadBlock* t) {
 
 // No exception's stack may be missing when it comes.
 bool open_trap_stacks(ThreadBlock* t) {
-  GuestSlot& g = guest_slot(t);
-  g.in_ring3 = 0;
   TrapStacks& s = stacks_of(t);
-  s.stack_entry = backend::handler_stack_entry(g.cpu).value;
-  s.ring3 = nullptr;
-  s.refused = 0;
+  s = {};
+  s.stack_entry = backend::handler_stack_entry(guest_slot(t).cpu).value;
   next_stack(t) = end_of_trap_stacks(t).value;
   if (guest_room().guest.tables.mapped(TargetAddr(begin_of_trap_stacks(t))))
     return true; // the slot has had a thread

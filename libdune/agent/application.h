@@ -6,12 +6,20 @@
 namespace dune::agent {
 
 inline bool is_application() { return agent_config.trap_stacks; }
+inline TrapStacks& stacks_of(const ThreadBlock* t) {
+  return *reinterpret_cast<TrapStacks*>(agent_config.trap_stacks + t->slot * kTrapStacksSize);
+}
+// Its code, if it is a program in ring 0.
+inline bool runs_in_ring0(const ThreadBlock* t) {
+  return is_application() && !stacks_of(t).in_ring3;
+}
 
 // At birth: what its exceptions come to, and where its `syscall` goes.
 inline constexpr uint32_t kMostHandlers = kExceptionVectors;
 uint32_t application_handlers(backend::Handler (&handlers)[kMostHandlers]);
 TargetAddr application_system_call();
-// What the program needs of ours in ring 0, when it needs it: for the page fault that could bring it.
+// What the program needs of ours in ring 0, when it needs it: for the page fault that could bring
+// it.
 Status show_agent();
 
 // The stacks of the slot's exceptions become part of the guest. False: no room. Pre: it has a

@@ -9,21 +9,26 @@
   what(rax) what(rdx) what(rcx) what(rbx) what(rsi) what(rdi) what(rbp) what(r8) what(r9)          \
   what(r10) what(r11) what(r12) what(r13) what(r14) what(r15)
 
-// From ring 3's bases to its caller's, or back. Up to the label they are what they were.
-#define BASES(from_fs, from_gs, to_fs, to_gs, label)                                               \
-  mov %rsp, %rax;                                                                                  \
-  and $-kTrapStacksSize, %rax;                                                                     \
-  mov TrapStacks_ring3(%rax), %rax;                                                                \
+    .macro find_stacks                        // rax = TrapStacks*
+    mov %rsp, %rax
+    and $-kTrapStacksSize, %rax
+    .endm
+
+// rax = TrapStacks*: from ring 3's bases to its caller's, or back. Up to the label they are what they
+// were; TrapStacks::in_ring3 is the last that changes.
+#define BASES(from_fs, from_gs, to_fs, to_gs, label, in_ring3)                                     \
+  mov TrapStacks_ring3(%rax), %rsi;                                                                \
   rdfsbase %rcx;                                                                                   \
   rdgsbase %rdx;                                                                                   \
-  mov %rcx, from_fs(%rax);                                                                         \
-  mov %rdx, from_gs(%rax);                                                                         \
+  mov %rcx, from_fs(%rsi);                                                                         \
+  mov %rdx, from_gs(%rsi);                                                                         \
   .globl label;                                                                                    \
   label:                                                                                           \
-  mov to_fs(%rax), %rcx;                                                                           \
-  mov to_gs(%rax), %rdx;                                                                           \
+  mov to_fs(%rsi), %rcx;                                                                           \
+  mov to_gs(%rsi), %rdx;                                                                           \
   wrfsbase %rcx;                                                                                   \
-  wrgsbase %rdx;
+  wrgsbase %rdx;                                                                                   \
+  movl $in_ring3, TrapStacks_in_ring3(%rax)
 
     .section .application, "ax"
 
@@ -63,18 +68,21 @@ agent_application_save:
     movq $0, Trap_looked_at(%rsp)
     .globl agent_application_saved
 agent_application_saved:
-    mov %rsp, %rbx
-    and $-kTrapStacksSize, %rbx
-    mov (%rbx), %rbx                          // TrapStacks::stack_entry
+    find_stacks
+    mov TrapStacks_stack_entry(%rax), %rbx
     subq $kTrapStackSize, (%rbx)              // an exception from here on has the next stack
     .globl agent_application_shifted
 agent_application_shifted:
     push $kRing0Flags
     popfq
-    testb $3, Trap_cs(%rsp)
-    jz agent_application_entered
+    find_stacks
+    cmpl $0, TrapStacks_in_ring3(%rax)
+    je 1f
     BASES(Ring3_fs_base, Ring3_gs_base, Ring3_caller_fs_base, Ring3_caller_gs_base,
-          agent_application_bases_in)
+          agent_application_bases_in, 0)
+    jmp agent_application_entered
+1:
+    movq $kKernelCode, Trap_cs(%rsp)          // of agent_application_ring3_call: it was not ring 3's
     .globl agent_application_entered
 agent_application_entered:                    // rsp = Trap*, rbx = where its stack's end is said
     mov %rsp, %rdi
@@ -84,8 +92,9 @@ agent_application_returning:
     mov %rax, %r12
     testb $3, Trap_cs(%rsp)
     jz 1f
+    find_stacks
     BASES(Ring3_caller_fs_base, Ring3_caller_gs_base, Ring3_fs_base, Ring3_gs_base,
-          agent_application_bases_out)
+          agent_application_bases_out, 1)
 1:
     test %r12, %r12
     jnz 1f
@@ -110,7 +119,7 @@ agent_application_passing:
 agent_application_end:
 
 // Where every `syscall` of the process goes: rcx = behind it, r11 = its flags, on the stack that it
-// had.
+// had. Ring 3 never has the flags of ring 0. Ring 0 may have lost them (popf): that takes longer.
     .globl agent_application_call, agent_application_call_end
     .balign 16
 agent_application_call:

@@ -18,7 +18,8 @@ using backend::Why;
 
 namespace {
 
-constexpr SignalSet kKick = signal_bit(kKickSignal);
+// Nobody kicks a program that has entered by itself.
+SignalSet kick() { return is_application() ? 0 : signal_bit(kKickSignal); }
 
 uint64_t address_of(const void* p) { return reinterpret_cast<uint64_t>(p); }
 KernelUcontext* home_of(const ThreadBlock* t) { return reinterpret_cast<KernelUcontext*>(t->home); }
@@ -71,12 +72,12 @@ uint64_t read_base(int code) {
 // kick's signal comes in the guest only: no system call is interrupted by it.
 void show_mask(ThreadBlock* t) {
   GuestSlot& g = guest_slot(t);
-  const SignalSet wanted = (t->has_signal ? agent_mask() : home_of(t)->sigmask) & ~kKick;
+  const SignalSet wanted = (t->has_signal ? agent_mask() : home_of(t)->sigmask) & ~kick();
   if (g.kernel_mask == wanted)
     return;
   (void)!g.cpu.guest->ops.set_mask(g.cpu, wanted);
   g.kernel_mask = wanted;
-  set_kernel_mask(wanted | kKick);
+  set_kernel_mask(wanted | kick());
 }
 
 void move_in(ThreadBlock* t, KernelUcontext* uc) {
@@ -160,7 +161,9 @@ constexpr uint32_t kMostRecorded = sizeof(ThreadBlock::recorded) / sizeof(Kernel
 // while they do.
 void take_kicks(ThreadBlock* t) {
   constexpr uint64_t kNoTime[2] = {};
-  const SignalSet set = kKick;
+  const SignalSet set = kick();
+  if (!set)
+    return;
   KernelSiginfo info;
   while (t->recorded_count < kMostRecorded &&
          !is_errno(syscall_of(__NR_rt_sigtimedwait, address_of(&set), address_of(&info),
@@ -252,7 +255,8 @@ void on_page_fault(ThreadBlock* t, const Exit& e, process::Outcome result) {
   if (make_vsyscall(t, e, m))
     return;
   m.trap_number = kVectorPageFault;
-  m.error = process::error_in_kernel(TargetAddr(e.address), e.error, result);
+  m.error = process::error_in_kernel(TargetAddr(e.address), e.error, result) |
+            process::kFaultUser; // of a program in ring 0, too
   m.cr2 = e.address;
   KernelSiginfo info =
       result == Outcome::kNoPage
@@ -360,7 +364,7 @@ void run_once(ThreadBlock* t) {
     registers_from(g.cpu.regs, uc->mcontext);
     g.cpu.regs.fs_base = fs;
     g.cpu.regs.gs_base = gs;
-    const bool in_ring0 = is_application() && !g.in_ring3;
+    const bool in_ring0 = runs_in_ring0(t);
     g.cpu.regs.cs = in_ring0 ? kKernelCode : kUserCode;
     g.cpu.regs.ss = in_ring0 ? kKernelData : kUserData;
     g.cpu.regs.eflags |= in_ring0 ? kRing0Flags : kEflagsInterrupts;
@@ -375,7 +379,8 @@ void run_once(ThreadBlock* t) {
   const Outcome outcome = page_fault
                               ? guest_room().memory.serve(TargetAddr(e.address), e.error, g.faults)
                               : Outcome::kServed;
-  if (is_application() && (e.why == Why::kInterrupted || (page_fault && outcome == Outcome::kServed)))
+  if (is_application() &&
+      (e.why == Why::kInterrupted || (page_fault && outcome == Outcome::kServed)))
     e = find_program(t, e);
   if (g.in_monitor) {
     // Before anything else, also at its first instruction: a page that only the host side has seen
@@ -408,13 +413,9 @@ void run_once(ThreadBlock* t) {
       broken(e, g.cpu.regs);
     return;
   }
-  if (is_application()) {
-    const bool offered = outcome != Outcome::kWatched &&
-                         (!page_fault || outcome != Outcome::kServed) && offer(t, e);
-    g.in_ring3 = g.cpu.regs.cs == kUserCode && !offered;
-    if (offered)
-      return registers_to(uc->mcontext, g.cpu.regs);
-  }
+  const bool is_served = page_fault && outcome == Outcome::kServed;
+  if (is_application() && !is_served && offer(t, e))
+    return registers_to(uc->mcontext, g.cpu.regs);
   registers_to(uc->mcontext, g.cpu.regs);
   // KVM says so of any instruction that it fails to emulate, at a time when it could as well have
   // mapped the page. One that is illegal is so twice.
@@ -462,7 +463,7 @@ bool leave_call(ThreadBlock* t) {
 
 // What is at hand before the thread may go in (again).
 void settle(ThreadBlock* t) {
-  if (guest_slot(t).in_ring3 && t->recorded_count)
+  if (is_application() && !runs_in_ring0(t) && t->recorded_count)
     come_out_of_ring3(t, home_of(t)->mcontext);
   deliver_recorded(t);
   t->attention = 0;
@@ -496,7 +497,7 @@ void stay(ThreadBlock* t) {
 } // namespace
 
 void hold_signals(ThreadBlock* t) {
-  hold_back(agent_mask() | kKick);
+  hold_back(agent_mask() | kick());
   guest_slot(t).kernel_mask = ~SignalSet{0};
 }
 
@@ -515,8 +516,8 @@ bool open_processor(ThreadBlock* t) {
   const TargetAddr memory(address_of(&g.memory));
   memset(&g.cpu, 0, sizeof g.cpu);
   const TargetAddr stack = is_application() ? end_of_trap_stacks(t) : monitor_stack(t);
-  g.has_cpu = bool(
-      backend::open_cpu(g.cpu, guest_room().guest, {memory, memory + sizeof g.memory}, stack));
+  g.has_cpu =
+      bool(backend::open_cpu(g.cpu, guest_room().guest, {memory, memory + sizeof g.memory}, stack));
   return g.has_cpu && (!is_application() || open_trap_stacks(t));
 }
 
@@ -551,7 +552,7 @@ bool record_signal(ThreadBlock* t, const KernelSiginfo& info, KernelUcontext* fo
   if (t->recorded_count < kMostRecorded) // those that are open here merge, as in the kernel
     t->recorded[t->recorded_count++] = info;
   t->has_signal = 1;
-  found->sigmask |= agent_mask() | kKick;
+  found->sigmask |= agent_mask() | kick();
   guest_slot(t).kernel_mask = ~SignalSet{0};
   t->attention = 1;
   const auto take_back = [&](const char* begin, const char* end) {
@@ -688,9 +689,8 @@ void open_process_guest() {
   const uint32_t count = is_application() ? application_handlers(handlers) : 2;
   Status ok = backend::open_guest(
       room.guest, backend::guest_ops(static_cast<backend::GuestKind>(agent_config.guest_kind)),
-      guest_tables(),
-      static_cast<backend::Placement>(agent_config.guest_placement), std::span(handlers, count),
-      is_application() ? application_system_call() : TargetAddr());
+      guest_tables(), static_cast<backend::Placement>(agent_config.guest_placement),
+      std::span(handlers, count), is_application() ? application_system_call() : TargetAddr());
   new (&room.memory) process::AddressSpace;
   find_own_memory(room);
   if (ok)

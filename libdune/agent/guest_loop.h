@@ -32,7 +32,6 @@ struct alignas(kPageSize) GuestSlot {
   uint32_t vectors_fetched;
   process::FaultHistory faults;
   uint64_t illegal_at;   // the last exit was for an illegal instruction there
-  uint32_t in_ring3;     // a program in ring 0 runs that (application.cpp)
   uint32_t in_monitor;   // cpu.regs are the monitor's, the program's lie on its stack
   SignalSet kernel_mask; // the thread's, less the kick's signal; ~0: not known
   // Watchpoints (guest_watch.cpp), by the index of GuestRoom::watched.

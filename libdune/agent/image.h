@@ -61,6 +61,7 @@ inline constexpr uint64_t kTrapStackSize = 32 << 10, kTrapStacksSize = 256 << 10
 struct TrapStacks {
   uint64_t stack_entry; // address of the word that says where the next exception's stack ends
   Ring3* ring3;         // what it runs there, or has come out of with an exception
+  uint32_t in_ring3;    // the thread is, its bases in the processor
   uint32_t refused;     // a handler of the program's has: the process is to get the signal
 };
 
@@ -121,8 +122,8 @@ struct AgentConfig {
   uint8_t xstate_features[8]; // XCR0 as a signal frame shows it
   uint32_t guest_refused; // the agent's to set: 0, or an error number, why it could not be opened
   // Of a program in ring 0; 0: it is not.
-  uint64_t trap_stacks; // of all slots
-  uint64_t tables;      // the agent's to set: dune::PageTables*
+  uint64_t trap_stacks;                 // of all slots
+  uint64_t tables;                      // the agent's to set: dune::PageTables*
   uint64_t handlers[kExceptionVectors]; // the program's, dune::TrapHandler
   uint32_t saves_vectors;               // for these: bit n, vector n
 };

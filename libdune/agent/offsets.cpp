@@ -34,11 +34,14 @@ int main() {
   OF_TRAP(cs);
   OF_TRAP(eflags);
   OF_TRAP(ss);
+  OFFSET(TrapStacks, stack_entry);
   OFFSET(TrapStacks, ring3);
+  OFFSET(TrapStacks, in_ring3);
   OFFSET(Ring3, fs_base);
   OFFSET(Ring3, gs_base);
   printf("#define Ring3_caller_fs_base %zu\n", offsetof(Ring3, caller.fs_base));
   printf("#define Ring3_caller_gs_base %zu\n", offsetof(Ring3, caller.gs_base));
+  printf("#define kKernelCode %u\n", kKernelCode);
   printf("#define kUserCode %u\n", kUserCode);
   printf("#define kUserData %u\n", kUserData);
   printf("#define kTrapStackSize %lu\n", static_cast<unsigned long>(kTrapStackSize));

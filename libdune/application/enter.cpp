@@ -82,7 +82,8 @@ Places places(const ImageHeader& image) {
 
 Status map_block(Block& block, const ImageHeader& image, const Places& p) {
   const uint64_t wanted = p.end + kAlignment;
-  void* reserved = mmap(nullptr, wanted, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* reserved =
+      mmap(nullptr, wanted, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (reserved == MAP_FAILED)
     return refused("no room for the agent");
   const uint64_t all = reinterpret_cast<uint64_t>(reserved);

@@ -54,8 +54,8 @@ template <class F> bool change_here(TargetRange pages, F&& f) {
     do
       if (now & kPageOwn)
         return false;
-    while (!__atomic_compare_exchange_n(e, &now, f(now), false, __ATOMIC_ACQ_REL,
-                                        __ATOMIC_RELAXED));
+    while (
+        !__atomic_compare_exchange_n(e, &now, f(now), false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
   }
   return true;
 }

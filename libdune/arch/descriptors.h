@@ -13,8 +13,8 @@ inline constexpr uint16_t kKernelCode = 0x10, kKernelData = 0x18, kUserCode32 = 
 
 // Exceptions by vector.
 inline constexpr uint32_t kVectorDebug = 1, kVectorBreakpoint = 3, kVectorOverflow = 4,
-                          kVectorIllegal = 6, kVectorDoubleFault = 8, kVectorGeneralProtection = 13, kVectorPageFault = 14,
-                          kVectorX87 = 16, kVectorSimd = 19;
+                          kVectorIllegal = 6, kVectorDoubleFault = 8, kVectorGeneralProtection = 13,
+                          kVectorPageFault = 14, kVectorX87 = 16, kVectorSimd = 19;
 // Of the reserved ones, ours: only by INT n in ring 0.
 inline constexpr uint32_t kVectorRing3 = 24, // to ring 3
     kVectorRing3Call = 25,                   // a system call of ring 3

@@ -1,7 +1,7 @@
-// An entry of a page table, and what a program in ring 0 may say in it: the policy of a page, beyond
-// which no access is allowed whatever the mapping gives. An entry with a policy remembers what the
-// mapping gives, too, so that both can change by themselves; the processor sees what both allow.
-// Freestanding-clean.
+// An entry of a page table, and what a program in ring 0 may say in it: the policy of a page,
+// beyond which no access is allowed whatever the mapping gives. An entry with a policy remembers
+// what the mapping gives, too, so that both can change by themselves; the processor sees what both
+// allow. Freestanding-clean.
 #pragma once
 
 #include <cstdint>
@@ -21,11 +21,11 @@ using PageEntry = uint64_t;
 inline constexpr PageEntry kEntryAccessed = 1 << 5, kEntryDirty = 1 << 6,
                            kEntryAddress = 0x000ffffffffff000;
 // The processor leaves these to us.
-inline constexpr PageEntry kEntryPolicy = 1 << 10,   // there is one
-    kEntryWasDirty = 1 << 11,                        // before the mapping was lost
-    kEntryGiven = 1ull << 52,                        // the mapping's rights: the address is there,
-    kEntryGivenWrite = 1ull << 53,                   // may be written,
-    kEntryGivenExecute = 1ull << 54,                 // executed
+inline constexpr PageEntry kEntryPolicy = 1 << 10, // there is one
+    kEntryWasDirty = 1 << 11,                      // before the mapping was lost
+    kEntryGiven = 1ull << 52,                      // the mapping's rights: the address is there,
+    kEntryGivenWrite = 1ull << 53,                 // may be written,
+    kEntryGivenExecute = 1ull << 54,               // executed
     kEntryAllowRead = 1ull << 55, kEntryAllowWrite = 1ull << 56, kEntryAllowExecute = 1ull << 57,
                            kEntryAllowRing3 = 1ull << 58;
 inline constexpr PageEntry kEntryAllowed =
@@ -34,7 +34,9 @@ inline constexpr PageEntry kEntryOfPolicy = kEntryPolicy | kEntryWasDirty | kEnt
 
 // What the processor is to see of an entry with a policy.
 constexpr PageEntry effective(PageEntry e) {
-  const auto both = [e](PageEntry given, PageEntry allowed) { return (e & given) && (e & allowed); };
+  const auto both = [e](PageEntry given, PageEntry allowed) {
+    return (e & given) && (e & allowed);
+  };
   e &= ~(kPageRead | kPageWrite | kPageUser | kPageExecute);
   e |= both(kEntryGiven, kEntryAllowRead) ? uint64_t{kPageRead} : 0;
   e |= both(kEntryGivenWrite, kEntryAllowWrite) ? uint64_t{kPageWrite} : 0;
@@ -46,10 +48,9 @@ constexpr PageEntry effective(PageEntry e) {
 // The same page with a policy (of kEntryAllowed).
 constexpr PageEntry with_policy(PageEntry e, PageEntry allowed) {
   if (!(e & kEntryPolicy)) {
-    const PageEntry given =
-        e & kPageRead ? kEntryGiven | (e & kPageWrite ? kEntryGivenWrite : 0) |
-                            (e & kPageExecute ? 0 : kEntryGivenExecute)
-                      : 0;
+    const PageEntry given = e & kPageRead ? kEntryGiven | (e & kPageWrite ? kEntryGivenWrite : 0) |
+                                                (e & kPageExecute ? 0 : kEntryGivenExecute)
+                                          : 0;
     e |= given;
   }
   return effective((e & ~kEntryAllowed) | kEntryPolicy | allowed);

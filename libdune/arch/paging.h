@@ -24,7 +24,7 @@ inline constexpr uint64_t kUserEnd = 0x7ffffffff000;
 // The roots stay where they are.
 //
 // A page may have a policy (page_policy.h), which its entry keeps whatever becomes of the mapping:
-// of a program that is in ring 0 itself, which may change it at any time, too. 
+// of a program that is in ring 0 itself, which may change it at any time, too.
 class PageTables {
 public:
   static constexpr uint32_t kViews = 5;
@@ -56,7 +56,8 @@ public:
     return {};
   }
 
-  // A large page of our own, which is there for good. Pre: nothing is mapped in its place, or views.
+  // A large page of our own, which is there for good. Pre: nothing is mapped in its place, or
+  // views.
   static constexpr uint64_t kLargePage = 512 * kPageSize;
   Status map_large(TargetAddr page, GuestPhysAddr to, uint64_t rights) {
     if (auto ok = reach(page, 1); !ok)

@@ -13,7 +13,8 @@ DIAGNOSTICS = "dtrace-lite/symbols/diagnostic.h"
 
 # Single headers that a folder needs of one that it does not include otherwise.
 CONTRACTS = {
-    "libdune/agent/image.h": ("dtrace-lite/keeper",),  # the shape of the image that the keeper loads
+    # The shape of the image that these two load.
+    "libdune/agent/image.h": ("dtrace-lite/keeper", "libdune/application"),
 }
 
 # One row per folder, the innermost row that matches a file counts. A folder may include itself, the vocabulary, and these.
@@ -24,7 +25,8 @@ LAYERS = {
     "libdune/backend": ("kmod/uapi", "libdune/session"),  # a probe answers in the session's capability bits
     "libdune/process": ("libdune/backend",),
     "libdune/agent": ("libdune",),
-    "libdune/include/dune": (),
+    "libdune/include/dune": ("libdune/base",),
+    "libdune/application": ("libdune/include/dune", "libdune/backend", "libdune/session"),
     "libdune/examples": ("libdune/include/dune",),
     "disasm": (),
     "dtrace-lite/keeper": ("libdune/session", "libdune/backend"),  # the keeper probes and chooses

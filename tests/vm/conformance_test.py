@@ -16,10 +16,24 @@ PROGRAMS = Path(os.environ["CONFORMANCE_PROGRAMS"])
 NOT_THERE = ("signals.stopped_by_the_terminals_signal",)
 
 
+PRELOAD = os.environ["APPLICATION_PRELOAD"]
+
+
+class InRing0:
+    """Programs that enter Dune mode before their main()."""
+    name = "application"
+
+    def __init__(self, execute):
+        self.native = run.Native(lambda command: execute(["env", f"LD_PRELOAD={PRELOAD}", *command]))
+
+    def run(self, program, arguments):
+        return self.native.run(program, arguments)
+
+
 class InTheMachine(machine.MachineTest):
-    def shell(self):
+    def shell(self, *more):
         added = machine.adding(machine.DDBG, machine.KEEPER, machine.CAPSTONE, *filter(Path.is_file, PROGRAMS.iterdir()))
-        return machine.Shell(self, "--kernel", OPTIONS.kernel, "--la57", OPTIONS.la57, "--smp", str(OPTIONS.smp), "--timeout", "7000", *added)
+        return machine.Shell(self, "--kernel", OPTIONS.kernel, "--la57", OPTIONS.la57, "--smp", str(OPTIONS.smp), "--timeout", "7000", *added, *more)
 
     def test_cases(self):
         """What the emulator's own processor does otherwise than the manual says, a guest need not do better."""
@@ -30,6 +44,17 @@ class InTheMachine(machine.MachineTest):
             guest = run.results_of(run.Ddbg(machine.DDBG, "kvm", shell.run), PROGRAMS, cases)
         self.assertGreater(len(cases), 0)
         found = list(run.differences(native, guest, "kvm", exceptions))
+        self.assertFalse(found, "\n".join(found))
+        self.nothing_is_left()
+
+    def test_cases_in_ring_0(self):
+        """Of programs that enter Dune mode by themselves, whoever makes the guest."""
+        cases = [case for case in run.read_cases(PROGRAMS, run.AREAS) if case.name not in NOT_THERE]
+        exceptions = run.read_exceptions(run.FOLDER / "exceptions.txt", "application")
+        with self.shell("--add", PRELOAD) as shell:
+            native = run.results_of(run.Native(shell.run), PROGRAMS, cases)
+            ring0 = run.results_of(InRing0(shell.run), PROGRAMS, cases)
+        found = list(run.differences(native, ring0, "application", exceptions))
         self.assertFalse(found, "\n".join(found))
         self.nothing_is_left()
 

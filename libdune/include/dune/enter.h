@@ -8,8 +8,8 @@
 namespace dune {
 
 struct EnterOptions {
-  // "kmod" (dune.ko, /dev/dune) or "kvm" (/dev/kvm where ring 0 is the processor's). Null: the first
-  // of these that is there.
+  // "kmod" (dune.ko, /dev/dune) or "kvm" (/dev/kvm where ring 0 is the processor's). Null: the
+  // first of these that is there.
   const char* backend = nullptr;
 };
 

@@ -48,7 +48,9 @@ PageState page_state(const void* address);
 template <class F> void walk_pages(const void* begin, size_t size, bool clear, F&& f);
 
 // The translations that the processor has cached, of the calling thread's processor...
-inline void flush_page(const void* address) { asm volatile("invlpg (%0)" ::"r"(address) : "memory"); }
+inline void flush_page(const void* address) {
+  asm volatile("invlpg (%0)" ::"r"(address) : "memory");
+}
 void flush_thread();
 // ... and of all threads'.
 Status flush_all_threads();

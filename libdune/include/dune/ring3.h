@@ -1,6 +1,6 @@
-// Code that the program runs in ring 3: it may use the pages that have kRing3 (paging.h) and make no
-// system call by itself. Its `syscall` comes to the program's handler for vector::kRing3SystemCall,
-// its exceptions to the handlers for those.
+// Code that the program runs in ring 3: it may use the pages that have kRing3 (paging.h) and make
+// no system call by itself. Its `syscall` comes to the program's handler for
+// vector::kRing3SystemCall, its exceptions to the handlers for those.
 #pragma once
 
 #include "libdune/include/dune/trap.h"

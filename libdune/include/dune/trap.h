@@ -1,6 +1,6 @@
 // Exceptions of a program in Dune mode: they come to a handler of the program's in ring 0, without
-// the kernel. Each runs on a stack of its own, of 32 KiB, so the red zone of what it has interrupted
-// is safe; seven can be under way within one another.
+// the kernel. Each runs on a stack of its own, of 32 KiB, so the red zone of what it has
+// interrupted is safe; seven can be under way within one another.
 #pragma once
 
 #include "libdune/base/result.h"
@@ -36,8 +36,9 @@ enum PageFaultError : uint64_t {
   kFaultWasFetch = 16,
 };
 
-// True: dealt with, go on with `trap`. False: as if there were no handler. Then the process gets the
-// signal that the exception would be without Dune mode; what ring 3 did comes out of run_ring3().
+// True: dealt with, go on with `trap`. False: as if there were no handler. Then the process gets
+// the signal that the exception would be without Dune mode; what ring 3 did comes out of
+// run_ring3().
 //
 // It may do what any function may, also raise exceptions; it may not leave by longjmp or an
 // exception of C++.

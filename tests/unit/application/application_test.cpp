@@ -131,7 +131,8 @@ TEST(Pages, DirtyAndAccessedAreTheProcessors) {
 
 sigjmp_buf g_back;
 TEST(Signals, FaultOfTheProgramIsASignal) {
-  struct sigaction action {}, before;
+  struct sigaction action {
+  }, before;
   static uint64_t address;
   action.sa_flags = SA_SIGINFO;
   action.sa_sigaction = [](int, siginfo_t* info, void*) {
@@ -154,22 +155,24 @@ TEST(Signals, FaultOfTheProgramIsASignal) {
 TEST(Signals, TimersAndTrapsAtOnce) {
   static std::atomic<uint64_t> ticks;
   ticks = g_breakpoints = 0;
-  struct sigaction action {}, before;
+  struct sigaction action {
+  }, before;
   action.sa_handler = [](int) { ++ticks; };
   sigaction(SIGALRM, &action, &before);
-  const itimerval each{{0, 500}, {0, 500}}, none{};
   ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, [](Trap& trap) {
     ++g_breakpoints;
     trap.rcx++;
     return true;
   }));
-  setitimer(ITIMER_REAL, &each, nullptr);
+  // One after the other: a machine that needs longer for a signal than until the next would do
+  // nothing else.
   uint64_t hits = 0, rounds = 0;
-  while (ticks < 100) {
-    asm volatile("int3" : "+c"(hits));
-    ++rounds;
+  for (uint64_t round = 0; round < 200; ++round) {
+    const itimerval once{{0, 0}, {0, suseconds_t(200 + 7 * round)}};
+    setitimer(ITIMER_REAL, &once, nullptr);
+    for (; ticks == round; ++rounds)
+      asm volatile("int3" : "+c"(hits));
   }
-  setitimer(ITIMER_REAL, &none, nullptr);
   EXPECT_EQ(hits, rounds);
   EXPECT_EQ(g_breakpoints, rounds);
   sigaction(SIGALRM, &before, nullptr);
@@ -293,7 +296,8 @@ TEST(Ring3, SignalsAreHandledInRing0) {
   page = reinterpret_cast<uint64_t*>(map_pages(1));
   ASSERT_TRUE(protect(page, 4096, kRead | kRing3));
   ASSERT_TRUE(protect(ring3_spin, 4096, kRead | kExecute | kRing3));
-  struct sigaction action {}, before;
+  struct sigaction action {
+  }, before;
   action.sa_handler = [](int) {
     EXPECT_TRUE(inside());
     ASSERT_TRUE(protect(page, 4096, kRead | kWrite | kRing3));
