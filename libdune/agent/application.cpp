@@ -85,7 +85,10 @@ DUNE_INLINE bool is_only_missing(const Trap& trap) {
   const TargetAddr page = TargetAddr(trap.address).align_down(kPageSize);
   if (page >= TargetAddr(kUserEnd))
     return false;
-  const PageEntry* e = reinterpret_cast<PageTables*>(agent_config.tables)->find_entry(page);
+  uint64_t root;
+  asm volatile("mov %%cr3, %0" : "=r"(root));
+  const PageEntry* e = reinterpret_cast<PageTables*>(agent_config.tables)
+                           ->find_entry(GuestPhysAddr(root & kEntryAddress), page);
   return !policy_refuses(e ? *e : 0, trap.error);
 }
 
@@ -130,6 +133,7 @@ agent_on_application_trap(Trap* trap) {
     trap->address = fault_address();
   if (trap->vector == kVectorRing3Call && !trap->from_ring3()) { // of ring 0, whose flags were lost
     trap->rip = agent_ring0_call;
+    trap->ss = kKernelData;
     return 0;
   }
   if (trap->vector == kVectorRing3) {
@@ -395,6 +399,7 @@ TargetAddr end_of_trap_stacks(const ThreadBlock* t) {
 bool open_trap_stacks(ThreadBlock* t) {
   TrapStacks& s = stacks_of(t);
   s = {};
+  guest_slot(t).cpu.root = guest_room().guest.tables.root();
   s.stack_entry = backend::handler_stack_entry(guest_slot(t).cpu).value;
   next_stack(t) = end_of_trap_stacks(t).value;
   if (guest_room().guest.tables.mapped(TargetAddr(begin_of_trap_stacks(t))))
@@ -409,25 +414,79 @@ namespace {
 
 constexpr uint64_t kNoPolicy = ~uint64_t{0};
 
-long set_policy(TargetRange range, uint64_t allowed) {
+// What f makes of each page's entry, for all or in a view of its own.
+template <class F> long change_entries(TargetRange range, uint64_t view, F&& f) {
   GuestRoom& room = guest_room();
-  if (allowed != kNoPolicy && (allowed & ~kEntryAllowed))
-    return -EINVAL;
-  if (range.end < range.begin || range.end > TargetAddr(kUserEnd))
+  if (view > PageTables::kViews || range.end < range.begin || range.end > TargetAddr(kUserEnd))
     return -EINVAL;
   for (const TargetRange& own : own_memory())
     if (own.overlaps(range))
       return -EINVAL;
   const process::Holder hold(room.memory.mutex());
+  PageTables& tables = room.guest.tables;
   for (TargetAddr page = range.begin; page < range.end; page += kPageSize) {
-    if (allowed == kNoPolicy && !room.guest.tables.find_entry(page))
-      continue;
-    const Status ok = room.guest.tables.change_entry(page, [=](PageEntry e) {
-      return allowed == kNoPolicy ? without_policy(e) : with_policy(e, allowed);
-    });
+    const auto now = [&](PageEntry e) { return f(page, e); };
+    const Status ok = view == kAllViews
+                          ? tables.change_entry(page, now)
+                          : tables.change_entry_in(static_cast<uint32_t>(view), page, now);
     if (!ok)
       return -ENOMEM;
   }
+  return 0;
+}
+
+long set_policy(TargetRange range, uint64_t allowed, uint64_t view) {
+  if (allowed != kNoPolicy && (allowed & ~kEntryAllowed))
+    return -EINVAL;
+  const PageEntry own = view == kAllViews ? 0 : kEntryOfView;
+  return change_entries(range, view, [=](TargetAddr page, PageEntry e) {
+    if (allowed != kNoPolicy)
+      return with_policy(without_age(e), allowed) | own;
+    if (!own)
+      return without_policy(e);
+    const PageEntry* shared = guest_room().guest.tables.find_entry(page);
+    return shared ? *shared : 0; // as all have it again
+  });
+}
+
+// In the view, what is `behind`.
+long map_elsewhere(TargetRange range, uint64_t allowed, uint64_t view, TargetAddr behind) {
+  GuestRoom& room = guest_room();
+  const TargetRange memory{behind, behind + range.size()};
+  if (view >= PageTables::kViews || (allowed & ~kEntryAllowed) || memory.end < memory.begin ||
+      memory.end > TargetAddr(kUserEnd))
+    return -EINVAL;
+  for (const TargetRange& own : own_memory())
+    if (own.overlaps(memory))
+      return -EINVAL;
+  long error = 0;
+  const long result = change_entries(range, view, [&](TargetAddr page, PageEntry e) {
+    auto at = backend::cover(room.guest, behind + (page - range.begin));
+    if (!at) {
+      error = -ENOMEM;
+      return e;
+    }
+    return with_policy(kEntryPolicy | at->value, allowed) | kEntryOfView | kEntryElsewhere;
+  });
+  return error ? error : result;
+}
+
+long open_view(uint64_t view) {
+  GuestRoom& room = guest_room();
+  if (view >= PageTables::kViews)
+    return -EINVAL;
+  const process::Holder hold(room.memory.mutex());
+  if (!room.guest.tables.open_view(static_cast<uint32_t>(view)))
+    return -ENOMEM;
+  return static_cast<long>(room.guest.tables.root(static_cast<uint32_t>(view)).value);
+}
+
+long close_view(uint64_t view) {
+  GuestRoom& room = guest_room();
+  if (view >= PageTables::kViews)
+    return -EINVAL;
+  const process::Holder hold(room.memory.mutex());
+  room.guest.tables.close_view(static_cast<uint32_t>(view));
   return 0;
 }
 
@@ -437,27 +496,22 @@ long forget() {
   return room.guest.ops.forget(room.guest) ? 0 : -EIO;
 }
 
-long physical(TargetAddr page) {
-  GuestRoom& room = guest_room();
-  if (page >= TargetAddr(kUserEnd))
-    return -EINVAL;
-  const process::Holder hold(room.memory.mutex());
-  auto at = backend::cover(room.guest, page);
-  return at ? static_cast<long>(at->value) : -ENOMEM;
-}
-
 } // namespace
 
-long application_call(ThreadBlock* t, const KernelSigcontext& m) {
+long application_call(const KernelSigcontext& m) {
+  const TargetAddr page = TargetAddr(m.rsi).align_down(kPageSize);
   switch (static_cast<ApplicationCall>(m.rdi)) {
-  case ApplicationCall::kTrapStacks:
-    return static_cast<long>(begin_of_trap_stacks(t));
   case ApplicationCall::kPolicy:
-    return set_policy({TargetAddr(m.rsi).align_down(kPageSize), TargetAddr(m.rdx)}, m.r10);
+    return set_policy({page, TargetAddr(m.rdx)}, m.r10, m.r8);
+  case ApplicationCall::kMap:
+    return map_elsewhere({page, TargetAddr(m.rdx)}, m.r10, m.r8,
+                         TargetAddr(m.r9).align_down(kPageSize));
+  case ApplicationCall::kOpenView:
+    return open_view(m.rsi);
+  case ApplicationCall::kCloseView:
+    return close_view(m.rsi);
   case ApplicationCall::kForget:
     return forget();
-  case ApplicationCall::kPhysical:
-    return physical(TargetAddr(m.rsi).align_down(kPageSize));
   }
   return -ENOSYS;
 }

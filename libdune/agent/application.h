@@ -38,6 +38,6 @@ bool offer(ThreadBlock*, const backend::Exit&);
 void come_out_of_ring3(ThreadBlock*, KernelSigcontext&);
 
 // A kApplicationCall.
-long application_call(ThreadBlock*, const KernelSigcontext&);
+long application_call(const KernelSigcontext&);
 
 } // namespace dune::agent

@@ -498,7 +498,7 @@ void make_guest_call_32(ThreadBlock* t, KernelUcontext* uc) {
 void make_guest_call(ThreadBlock* t, KernelUcontext* uc) {
   KernelSigcontext& m = uc->mcontext;
   if (is_application() && m.rax == kApplicationCall) {
-    m.rax = static_cast<uint64_t>(application_call(t, m));
+    m.rax = static_cast<uint64_t>(application_call(m));
     return;
   }
   m.rip -= kSyscallLength;

@@ -368,7 +368,8 @@ void run_once(ThreadBlock* t) {
     g.cpu.regs.cs = in_ring0 ? kKernelCode : kUserCode;
     g.cpu.regs.ss = in_ring0 ? kKernelData : kUserData;
     g.cpu.regs.eflags |= in_ring0 ? kRing0Flags : kEflagsInterrupts;
-    g.cpu.root = root_of(t);
+    if (!is_application())
+      g.cpu.root = root_of(t);
   }
   Exit e = ops.run(g.cpu);
   if (e.why == Why::kBroken)
@@ -376,9 +377,10 @@ void run_once(ThreadBlock* t) {
   g.in_monitor = is_in_monitor(t, g.cpu.regs);
   using process::Outcome;
   const bool page_fault = e.why == Why::kTrap && e.vector == kVectorPageFault;
-  const Outcome outcome = page_fault
-                              ? guest_room().memory.serve(TargetAddr(e.address), e.error, g.faults)
-                              : Outcome::kServed;
+  const Outcome outcome =
+      page_fault ? guest_room().memory.serve(TargetAddr(e.address), e.error, g.faults,
+                                             is_application() ? g.cpu.root : GuestPhysAddr())
+                 : Outcome::kServed;
   if (is_application() &&
       (e.why == Why::kInterrupted || (page_fault && outcome == Outcome::kServed)))
     e = find_program(t, e);

@@ -84,11 +84,14 @@ inline constexpr uint64_t kRing0Flags = kIoPrivilege | kEflagsInterrupts | 2;
 // System calls of a program in ring 0 to the agent: the number, and in rdi what.
 inline constexpr uint64_t kApplicationCall = 0x656e7564;
 enum class ApplicationCall : uint64_t {
-  kTrapStacks, // where the thread's are
-  kPolicy,     // of the pages from rsi to rdx: `allowed` in r10 (page_policy.h), ~0: none
-  kForget,     // on all processors what the tables do not say any more
-  kPhysical,   // where the guest finds the page in rsi physically
+  kOpenView,  // rsi, one of PageTables: what to set CR3 to
+  kCloseView, // it shows what is for all again
+  // Of the pages from rsi to rdx, in the view in r8: what r10 allows (page_policy.h).
+  kPolicy, // ~0: none. In kAllViews, but those that have one of their own.
+  kMap,    // and that it is the memory in r9
+  kForget, // on all processors what the tables do not say any more
 };
+inline constexpr uint64_t kAllViews = 64; // PageTables::kViews
 
 // Filled in by the keeper before any thread enters, but for `leaving`, `sites_removed` and
 // `confined`; first in the agent's data.

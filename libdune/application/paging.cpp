@@ -6,6 +6,7 @@
 #include "libdune/include/dune/enter.h"
 
 #include <cerrno>
+#include <utility>
 
 namespace dune {
 
@@ -44,6 +45,8 @@ constexpr uint32_t access_of(PageEntry e) {
 
 // False: the agent has to.
 template <class F> bool change_here(TargetRange pages, F&& f) {
+  if (application::tables().has_views())
+    return false;
   PageEntry* e = nullptr;
   for (TargetAddr page = pages.begin; page < pages.end; page += kPageSize) {
     const bool same_table = e && page.value % (512 * kPageSize) != 0;
@@ -72,6 +75,19 @@ bool has_other_threads() {
   return session.header.live_threads.load(std::memory_order_relaxed) > 1;
 }
 
+Status answer_of(long result) {
+  if (result == -EINVAL)
+    return Error{Errc::kInvalid, "no memory of the program's, or no such view"};
+  if (is_errno(result))
+    return Error{Errc::kExhausted, "the page tables are full", -result};
+  return {};
+}
+
+Status forget(TargetRange pages, Reach reach) {
+  flush_here(pages);
+  return reach == Reach::kAllThreads && has_other_threads() ? flush_all_threads() : Status();
+}
+
 Status change(const void* begin, size_t size, PageEntry allowed, Reach reach) {
   if (!inside())
     return Error{Errc::kInvalid, "the thread is not in Dune mode"};
@@ -80,21 +96,14 @@ Status change(const void* begin, size_t size, PageEntry allowed, Reach reach) {
     return Error{Errc::kInvalid, "no memory of the program's",
                  static_cast<int64_t>(pages.begin.value)};
   const bool here = change_here(pages, [allowed](PageEntry e) {
-    return allowed == kNoPolicy
-               ? without_policy(e)
-               : with_policy(e & ~(kEntryAccessed | kEntryDirty | kEntryWasDirty), allowed);
+    return allowed == kNoPolicy ? without_policy(e) : with_policy(without_age(e), allowed);
   });
-  if (!here) {
-    const long result = application::call_agent(ApplicationCall::kPolicy, pages.begin.value,
-                                                pages.end.value, allowed);
-    if (result == -EINVAL)
-      return Error{Errc::kInvalid, "no memory of the program's",
-                   static_cast<int64_t>(pages.begin.value)};
-    if (is_errno(result))
-      return Error{Errc::kExhausted, "the page tables are full", -result};
-  }
-  flush_here(pages);
-  return reach == Reach::kAllThreads && has_other_threads() ? flush_all_threads() : Status();
+  if (!here)
+    if (auto ok = answer_of(application::call_agent(ApplicationCall::kPolicy, pages.begin.value,
+                                                    pages.end.value, allowed, agent::kAllViews));
+        !ok)
+      return ok;
+  return forget(pages, reach);
 }
 
 } // namespace
@@ -107,10 +116,16 @@ Status release(const void* begin, size_t size, Reach reach) {
   return change(begin, size, kNoPolicy, reach);
 }
 
-void flush_thread() {
+namespace {
+uint64_t current_root() {
   uint64_t root;
-  asm volatile("mov %%cr3, %0\n\tmov %0, %%cr3" : "=r"(root) : : "memory");
+  asm volatile("mov %%cr3, %0" : "=r"(root));
+  return root;
 }
+void set_root(uint64_t root) { asm volatile("mov %0, %%cr3" : : "r"(root) : "memory"); }
+} // namespace
+
+void flush_thread() { set_root(current_root()); }
 
 Status flush_all_threads() {
   const long result = application::call_agent(ApplicationCall::kForget);
@@ -133,14 +148,18 @@ PageState state_of(PageEntry e) {
   return s;
 }
 
-} // namespace
-
-PageState page_state(const void* address) {
+PageState state_at(GuestPhysAddr root, const void* address) {
   const TargetAddr page = TargetAddr(reinterpret_cast<uint64_t>(address)).align_down(kPageSize);
   if (!inside() || page >= TargetAddr(kUserEnd))
     return {};
-  const PageEntry* e = application::tables().find_entry(page);
+  const PageEntry* e = application::tables().find_entry(root, page);
   return state_of(e ? __atomic_load_n(e, __ATOMIC_RELAXED) : 0);
+}
+
+} // namespace
+
+PageState page_state(const void* address) {
+  return inside() ? state_at(application::tables().root(), address) : PageState{};
 }
 
 namespace detail {
@@ -173,5 +192,73 @@ uint64_t next_decided(uint64_t page, uint64_t end) {
 }
 
 } // namespace detail
+
+namespace {
+uint64_t g_views; // that are in use, a bit each
+}
+
+Result<View> View::open() {
+  if (!inside())
+    return Error{Errc::kInvalid, "the thread is not in Dune mode"};
+  uint64_t used = __atomic_load_n(&g_views, __ATOMIC_RELAXED);
+  uint32_t free = 0;
+  do {
+    if (used == ~uint64_t{0})
+      return Error{Errc::kExhausted, "there are no more views", PageTables::kViews};
+    free = static_cast<uint32_t>(__builtin_ctzll(~used));
+  } while (!__atomic_compare_exchange_n(&g_views, &used, used | uint64_t{1} << free, false,
+                                        __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
+  View view;
+  view.number_ = free;
+  const long root = application::call_agent(ApplicationCall::kOpenView, free);
+  if (is_errno(root))
+    return Error{Errc::kExhausted, "the page tables are full", -root};
+  view.root_ = static_cast<uint64_t>(root);
+  return view;
+}
+
+View::View(View&& other) noexcept
+    : number_(std::exchange(other.number_, PageTables::kViews)), root_(other.root_) {}
+
+View& View::operator=(View&& other) noexcept {
+  std::swap(number_, other.number_);
+  std::swap(root_, other.root_);
+  return *this;
+}
+
+// The next one to have the number finds it as all have it.
+View::~View() {
+  if (number_ == PageTables::kViews)
+    return;
+  application::call_agent(ApplicationCall::kCloseView, number_);
+  __atomic_fetch_and(&g_views, ~(uint64_t{1} << number_), __ATOMIC_ACQ_REL);
+}
+
+Status View::change(const void* begin, size_t size, uint64_t allowed, const void* memory,
+                    Reach reach) {
+  const TargetRange pages = pages_of(begin, size);
+  const long result =
+      memory ? application::call_agent(ApplicationCall::kMap, pages.begin.value, pages.end.value,
+                                       allowed, number_, reinterpret_cast<uint64_t>(memory))
+             : application::call_agent(ApplicationCall::kPolicy, pages.begin.value, pages.end.value,
+                                       allowed, number_);
+  const Status ok = answer_of(result);
+  return ok ? forget(pages, reach) : ok;
+}
+
+Status View::map(const void* at, size_t size, const void* memory, uint32_t access, Reach reach) {
+  return change(at, size, allowed_by(access), memory, reach);
+}
+Status View::protect(const void* begin, size_t size, uint32_t access, Reach reach) {
+  return change(begin, size, allowed_by(access), nullptr, reach);
+}
+Status View::follow(const void* begin, size_t size, Reach reach) {
+  return change(begin, size, kNoPolicy, nullptr, reach);
+}
+PageState View::page_state(const void* address) const {
+  return state_at(GuestPhysAddr(root_), address);
+}
+void View::use() const { set_root(root_); }
+void use_no_view() { set_root(application::tables().root().value); }
 
 } // namespace dune

@@ -13,9 +13,8 @@ agent::AgentConfig* config();
 inline PageTables& tables() { return *reinterpret_cast<PageTables*>(config()->tables); }
 
 // Of a thread in ring 0.
-inline long call_agent(agent::ApplicationCall what, uint64_t a = 0, uint64_t b = 0,
-                       uint64_t c = 0) {
-  return syscall_of(agent::kApplicationCall, static_cast<uint64_t>(what), a, b, c);
+template <class... Args> long call_agent(agent::ApplicationCall what, Args... args) {
+  return syscall_of(agent::kApplicationCall, static_cast<uint64_t>(what), args...);
 }
 
 } // namespace dune::application

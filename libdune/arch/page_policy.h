@@ -28,6 +28,8 @@ inline constexpr PageEntry kEntryPolicy = 1 << 10, // there is one
     kEntryGivenExecute = 1ull << 54,               // executed
     kEntryAllowRead = 1ull << 55, kEntryAllowWrite = 1ull << 56, kEntryAllowExecute = 1ull << 57,
                            kEntryAllowRing3 = 1ull << 58;
+// Of a view: the policy is its own; the address, too, which the mapping there does not change.
+inline constexpr PageEntry kEntryOfView = 1ull << 59, kEntryElsewhere = 1ull << 60;
 inline constexpr PageEntry kEntryAllowed =
     kEntryAllowRead | kEntryAllowWrite | kEntryAllowExecute | kEntryAllowRing3;
 inline constexpr PageEntry kEntryOfPolicy = kEntryPolicy | kEntryWasDirty | kEntryAllowed;
@@ -71,7 +73,16 @@ constexpr PageEntry with_mapping(PageEntry e, PageEntry mapped) {
   if (!(e & kEntryPolicy))
     return mapped;
   const PageEntry dirty = e & (kEntryDirty | kEntryWasDirty) ? kEntryWasDirty : 0;
-  return with_policy(mapped & ~(kEntryAccessed | kEntryDirty), e & kEntryAllowed) | dirty;
+  return with_policy(mapped & ~(kEntryAccessed | kEntryDirty), e & kEntryAllowed) | dirty |
+         (e & (kEntryOfView | kEntryElsewhere));
+}
+
+// Of an address elsewhere, which nobody knows any more to be good.
+constexpr PageEntry in_doubt(PageEntry e) { return with_mapping(e, 0) | (e & kEntryAddress); }
+
+// Accessed and dirty begin anew.
+constexpr PageEntry without_age(PageEntry e) {
+  return e & ~(kEntryAccessed | kEntryDirty | kEntryWasDirty);
 }
 
 // The page is another's, or it is the policy that stands in the way of such an access (the error

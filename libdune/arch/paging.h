@@ -7,6 +7,8 @@
 #include "libdune/base/result.h"
 #include "libdune/base/types.h"
 
+#include <span>
+
 namespace dune {
 
 // The lower half of the address space: what user space can have with four levels. The last page is
@@ -24,10 +26,11 @@ inline constexpr uint64_t kUserEnd = 0x7ffffffff000;
 // The roots stay where they are.
 //
 // A page may have a policy (page_policy.h), which its entry keeps whatever becomes of the mapping:
-// of a program that is in ring 0 itself, which may change it at any time, too.
+// of a program that is in ring 0 itself, which may change it at any time, too. In a view of such a
+// program's a page has the policy of all, or one of its own, and may lie elsewhere.
 class PageTables {
 public:
-  static constexpr uint32_t kViews = 5;
+  static constexpr uint32_t kViews = 64;
 
   PageTables() = default;
   // `pool` is page-aligned, reads as zero, is contiguous in guest-physical memory from `physical`
@@ -48,11 +51,9 @@ public:
   Status map(TargetAddr page, GuestPhysAddr to, uint64_t rights) {
     if (auto ok = reach(page); !ok)
       return ok;
-    const Entry now = *entry_at(pool_.begin, page, 0);
-    if (now & kEntryPolicy)
-      change(page, [=, this](Entry e) { return with_mapping(e, entry(to, rights)); });
-    else
-      set(page, 0, entry(to, rights));
+    for_each_entry(page, [=](Entry e) {
+      return e & kEntryElsewhere ? e : with_mapping(e, entry(to, rights));
+    });
     return {};
   }
 
@@ -66,19 +67,32 @@ public:
     return {};
   }
 
-  // The page's entry, for f to say what it is to become; the tables on the way to it are made. Of
-  // tables with views it is not: nobody has both.
+  // The page's policy for all, as f says from what its entry is; the tables on the way to it are
+  // made.
   template <class F> Status change_entry(TargetAddr page, F&& f) {
     if (auto ok = reach(page); !ok)
       return ok;
-    change(page, f);
+    for_each_entry(page, [&](Entry e) { return e & kEntryOfView ? e : f(e); });
     return {};
+  }
+  // The same in a view alone. What f makes of it is the view's own if it says so.
+  template <class F> Status change_entry_in(uint32_t view, TargetAddr page, F&& f) {
+    Status ok = reach(page);
+    if (ok)
+      ok = split(view, page);
+    if (ok)
+      change(*entry_at(views_[view], page, 0), f);
+    return ok;
   }
 
   // Where the entry stands; null: there is no table. For whoever is about to change it by
-  // compare and exchange, which is safe at any time as long as no table is ever given up (prune).
-  PageEntry* find_entry(TargetAddr page) const {
-    Entry* table = table_at(pool_.begin);
+  // compare and exchange, which is safe at any time as long as no table is ever given up (prune)
+  // and there are no views.
+  PageEntry* find_entry(TargetAddr page) const { return find_entry(physical_, page); }
+  PageEntry* find_entry(GuestPhysAddr root, TargetAddr page) const {
+    if (root - physical_ >= pool_.size())
+      return nullptr; // tables that are none of these
+    Entry* table = next(root.value);
     for (int level = 3; level > 0; --level) {
       const Entry e = table[index(page, level)];
       if (!is_table(e))
@@ -86,6 +100,32 @@ public:
       table = next(e);
     }
     return &table[index(page, 0)];
+  }
+
+  // kViews: there is no such view.
+  uint32_t view_of(GuestPhysAddr root) const {
+    uint32_t view = 0;
+    while (view < kViews && !(views_[view] && physical_of(views_[view]) == root))
+      ++view;
+    return view;
+  }
+  bool has_views() const { return views_end_ > 0; }
+  // A root of its own, which shows the same so far.
+  Status open_view(uint32_t view) {
+    if (views_[view])
+      return {};
+    auto root = copy_of(table_at(pool_.begin));
+    if (!root)
+      return root.error();
+    views_[view] = *root;
+    views_end_ = views_end_ > view ? views_end_ : view + 1;
+    return {};
+  }
+
+  // It shows the same again, and keeps the tables that it has.
+  void close_view(uint32_t view) {
+    if (views_[view])
+      follow(table_at(views_[view]), table_at(pool_.begin), 3);
   }
 
   Status map_in(uint32_t view, TargetAddr page, GuestPhysAddr to, uint64_t rights) {
@@ -111,7 +151,7 @@ public:
   // Takes away every page in the range that is not our own. The processor may go on using what it
   // has cached: whoever takes rights away does the same to the host mapping afterwards.
   void clear(TargetRange range) {
-    for (TargetAddr view : views_)
+    for (TargetAddr view : views())
       if (view)
         clear(table_at(view), table_at(pool_.begin), 3, 0, range);
     clear(table_at(pool_.begin), nullptr, 3, 0, range);
@@ -125,7 +165,7 @@ public:
     keep(pool_.begin + kPageSize);
     const Entry* root = table_at(pool_.begin);
     prune(table_at(pool_.begin), 3);
-    for (TargetAddr view : views_)
+    for (TargetAddr view : views())
       if (view) {
         keep(view);
         for (uint64_t i = 0; i < 512; ++i)
@@ -196,18 +236,28 @@ private:
     return &table[index(page, level)];
   }
 
-  // Pre: the tables above it are there, and nothing is in views alone.
-  template <class F> void change(TargetAddr page, F&& f) {
-    Entry* e = entry_at(pool_.begin, page, 0);
-    Entry now = __atomic_load_n(e, __ATOMIC_RELAXED);
-    while (!__atomic_compare_exchange_n(e, &now, f(now), false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+  std::span<const TargetAddr> views() const { return {views_, views_end_}; }
+
+  template <class F> static void change(Entry& e, F&& f) {
+    Entry now = __atomic_load_n(&e, __ATOMIC_RELAXED);
+    while (
+        !__atomic_compare_exchange_n(&e, &now, f(now), false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
       ;
+  }
+  // In the tables, and in those that views have in their place. Pre: those above are there.
+  template <class F> void for_each_entry(TargetAddr page, F&& f) {
+    Entry* shared = entry_at(pool_.begin, page, 0);
+    for (TargetAddr view : views())
+      if (view)
+        if (Entry* own = entry_at(view, page, 0); own != shared)
+          change(*own, f);
+    change(*shared, f);
   }
 
   // In the tables, and in those that views have in their place.
   void set(TargetAddr page, int level, Entry value) {
     Entry* shared = entry_at(pool_.begin, page, level);
-    for (TargetAddr view : views_)
+    for (TargetAddr view : views())
       if (view)
         if (Entry* own = entry_at(view, page, level); own != shared)
           store(*own, value);
@@ -242,12 +292,8 @@ private:
   // The view's own tables on that way. Pre: reach()
   Status split(uint32_t view, TargetAddr page) {
     const Entry* shared = table_at(pool_.begin);
-    if (!views_[view]) {
-      auto root = copy_of(shared);
-      if (!root)
-        return root.error();
-      views_[view] = *root;
-    }
+    if (auto ok = open_view(view); !ok)
+      return ok;
     Entry* own = table_at(views_[view]);
     for (int level = 3; level > 0; --level) {
       Entry& e = own[index(page, level)];
@@ -261,6 +307,14 @@ private:
       own = next(e);
     }
     return {};
+  }
+
+  void follow(Entry* table, const Entry* shared, int level) {
+    for (uint64_t i = 0; i < 512; ++i)
+      if (level == 0)
+        change(table[i], [&](Entry e) { return e & kEntryOfView ? shared[i] : e; });
+      else if (is_table(table[i]) && !same_table(table[i], shared[i]))
+        follow(next(table[i]), next(shared[i]), level - 1);
   }
 
   // Whether it leads to a page of our own.
@@ -301,7 +355,8 @@ private:
       if (covered >= range.end.value)
         break;
       if (level == 0 && (table[i] & kEntryPolicy)) {
-        change(TargetAddr(covered), [](Entry e) { return with_mapping(e, 0); });
+        change(table[i],
+               [](Entry e) { return e & kEntryElsewhere ? in_doubt(e) : with_mapping(e, 0); });
         continue;
       }
       if (!(table[i] & kPageRead) || (shared && level > 0 && same_table(table[i], shared[i])))
@@ -319,6 +374,7 @@ private:
   TargetAddr next_; // pages before it are taken; the first is the root
   GuestPhysAddr physical_;
   TargetAddr views_[kViews] = {}; // their roots, null: see root()
+  uint32_t views_end_ = 0;        // behind the last that is there
 };
 
 } // namespace dune

@@ -174,7 +174,7 @@ struct Cpu {
   Registers regs; // the thread's; the caller's between runs
   // Of the tables with which the thread runs in ring 3, where ring 0 is real; the guest's unless
   // the caller chooses one of their views. (A handler may change CR3 itself.) Of a program in ring
-  // 0: those that it begins with.
+  // 0: CR3, as any other register.
   GuestPhysAddr root;
 
   // The row's own.

@@ -64,6 +64,13 @@ Result<GuestPhysAddr> cover(Guest& g, TargetAddr a) {
   return at + a.value % kChunkSize;
 }
 
+TargetAddr found_at(const Guest& g, GuestPhysAddr a) {
+  for (uint32_t slot = 0; slot < g.chunk_count; ++slot)
+    if (g.chunks[slot] != kNoChunk && place_of(g, g.chunks[slot], slot) == a.align_down(kChunkSize))
+      return begin_of(g.chunks[slot]) + a.value % kChunkSize;
+  return {};
+}
+
 namespace {
 
 enum Stack : uint8_t { kHostCallStack = 1, kHandlerStack = 2 }; // in the TSS's IST

@@ -37,6 +37,9 @@ GuestPhysAddr row_page(const Guest&);
 // many chunks.
 Result<GuestPhysAddr> cover(Guest&, TargetAddr);
 
+// What of the process is there; null: nothing.
+TargetAddr found_at(const Guest&, GuestPhysAddr);
+
 // What the code takes that sets CR3 on the way into ring 3.
 struct SwitchFrame {
   uint64_t rax;

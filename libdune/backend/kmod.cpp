@@ -218,7 +218,7 @@ Exit why_it_ended(Cpu& c) {
 Exit run_kmod(Cpu& c) {
   dune_regs& regs = run_of(c).regs;
   show_processor(c);
-  if (c.regs.cs == kUserCode && !c.guest->system_call)
+  if (c.regs.cs == kUserCode || c.guest->system_call)
     regs.cr3 = c.root.value;
   for (const RegisterPair& p : kRegisterPairs)
     regs.*p.theirs = c.regs.*p.ours;
@@ -228,6 +228,8 @@ Exit run_kmod(Cpu& c) {
   } while (run_of(c).exit_reason == DUNE_EXIT_INTR && !run_of(c).exit.intr.by);
   for (const RegisterPair& p : kRegisterPairs)
     c.regs.*p.ours = regs.*p.theirs;
+  if (c.guest->system_call)
+    c.root = GuestPhysAddr(regs.cr3);
   return why_it_ended(c);
 }
 

@@ -346,12 +346,15 @@ Exit run_kvm(Cpu& c) {
   kvm_run& run = run_of(c);
   if (c.guest->placement == Placement::kRing0)
     show_processor_and_tsc_aux(c);
-  if (c.regs.cs == kUserCode && !c.guest->system_call && run.s.regs.sregs.cr3 != c.root.value)
+  const bool of_program = c.regs.cs == kUserCode || c.guest->system_call;
+  if (of_program && run.s.regs.sregs.cr3 != c.root.value)
     begin_switch(c);
   load(run, c.regs);
   const long result = control(c.fd, KVM_RUN, 0);
   run.kvm_dirty_regs = 0;
   store(c.regs, run);
+  if (c.guest->system_call)
+    c.root = GuestPhysAddr(run.s.regs.sregs.cr3);
   end_switch(c);
   if (result == -kEintr) {
     // On its way out with something else: that comes first, the interruption with the next run().

@@ -358,37 +358,73 @@ Outcome AddressSpace::answer(TargetAddr page, uint64_t error, long populated, bo
   }
 }
 
-// Of a program in ring 0, by what it has said of the page.
-bool AddressSpace::refused_by_policy(TargetAddr page, uint64_t error) {
+// Of a program in ring 0, which may say things of the page. 0: it has not.
+PageEntry AddressSpace::entry_of_program(GuestPhysAddr root, TargetAddr page) {
   if (!guest_->system_call)
-    return false;
+    return 0;
   const Holder holder(mutex_);
-  const PageEntry* e = guest_->tables.find_entry(page);
-  return policy_refuses(e ? *e : 0, error);
+  const PageEntry* e = guest_->tables.find_entry(root, page);
+  return e ? *e : 0;
 }
 
-Outcome AddressSpace::serve(TargetAddr address, uint64_t error, FaultHistory& history) {
+// In a view the page is another of the process's, which has come, gone or changed.
+Outcome AddressSpace::serve_elsewhere(GuestPhysAddr root, TargetAddr page, PageEntry found,
+                                      uint64_t error) {
+  const TargetAddr behind = backend::found_at(*guest_, GuestPhysAddr(found & kEntryAddress));
+  const long populated = populate(behind, error & kFaultWrite);
+  if (populated == -EINTR || populated == -EAGAIN)
+    return Outcome::kServed;
+  if (populated)
+    return populated == -ENOMEM ? Outcome::kNoMapping : Outcome::kNoRights;
+  const Holder holder(mutex_);
+  const Mapped* m = known_.find(behind);
+  if ((!m || !allows(m->rights, error)) && read_mappings(behind))
+    m = known_.find(behind);
+  if (!m || !allows(m->rights, error))
+    return Outcome::kNoRights;
+  const uint32_t view = guest_->tables.view_of(root);
+  if (view == PageTables::kViews)
+    return Outcome::kServed;
+  const PageEntry given = kEntryGiven | (m->rights & kPageWrite ? kEntryGivenWrite : 0) |
+                          (m->rights & kPageExecute ? kEntryGivenExecute : 0);
+  const Status ok = guest_->tables.change_entry_in(view, page, [=](PageEntry e) {
+    const bool same = e & kEntryElsewhere && !((e ^ found) & kEntryAddress);
+    return same ? effective(e | given) : e;
+  });
+  return ok ? Outcome::kServed : Outcome::kOutOfMemory;
+}
+
+Outcome AddressSpace::serve(TargetAddr address, uint64_t error, FaultHistory& history,
+                            GuestPhysAddr root) {
   const TargetAddr page = address.align_down(kPageSize);
   const bool hidden = guest_->placement == backend::Placement::kRing0 && error & kFaultUser &&
                       !own_at(page).empty() && copy_at(page).empty();
   Outcome outcome = Outcome::kNoMapping;
-  if (kEverything.contains(page) && !hidden && refused_by_policy(page, error)) {
-    outcome = Outcome::kNoRights;
-  } else if (kEverything.contains(page) && !hidden) {
-    const bool for_write = error & kFaultWrite;
-    long populated = populate(page, for_write);
-    // What grows down does so when it is accessed, not when it is populated.
-    const bool grown = populated == -ENOMEM && readable(page);
-    if (grown)
-      populated = populate(page, for_write);
-    const Holder holder(mutex_);
-    outcome = answer(page, error, populated, grown);
+  if (kEverything.contains(page) && !hidden) {
+    const PageEntry said = entry_of_program(root ? root : guest_->tables.root(), page);
+    if (guest_->system_call && policy_refuses(said, error))
+      outcome = Outcome::kNoRights;
+    else if (said & kEntryElsewhere)
+      outcome = serve_elsewhere(root, page, said, error);
+    else
+      outcome = serve_mapping(page, error);
   }
   if (outcome == Outcome::kServed)
     history.served = page;
   else
     history = {};
   return outcome;
+}
+
+Outcome AddressSpace::serve_mapping(TargetAddr page, uint64_t error) {
+  const bool for_write = error & kFaultWrite;
+  long populated = populate(page, for_write);
+  // What grows down does so when it is accessed, not when it is populated.
+  const bool grown = populated == -ENOMEM && readable(page);
+  if (grown)
+    populated = populate(page, for_write);
+  const Holder holder(mutex_);
+  return answer(page, error, populated, grown);
 }
 
 uint64_t error_in_kernel(TargetAddr address, uint64_t error, Outcome refused) {

@@ -84,8 +84,9 @@ public:
   void close();
   int descriptor() const { return maps_; }
 
-  // A thread of the guest faulted at `address`. Waits for the page's contents without the lock.
-  Outcome serve(TargetAddr address, uint64_t error, FaultHistory&);
+  // A thread of the guest faulted at `address`, with the tables of that root (null: those of all).
+  // Waits for the page's contents without the lock.
+  Outcome serve(TargetAddr address, uint64_t error, FaultHistory&, GuestPhysAddr root = {});
 
   // KVM met a page that the host refuses (Why::kUnbacked): run the thread again, the next fault
   // says which. Not null: there was no such fault, time after time. This is the page, which KVM
@@ -122,7 +123,9 @@ private:
   Status map_in_views(TargetAddr page, GuestPhysAddr to, uint64_t rights);
   void flush(TargetAddr page);
 
-  bool refused_by_policy(TargetAddr page, uint64_t error);
+  Outcome serve_mapping(TargetAddr page, uint64_t error);
+  PageEntry entry_of_program(GuestPhysAddr root, TargetAddr page);
+  Outcome serve_elsewhere(GuestPhysAddr root, TargetAddr page, PageEntry, uint64_t error);
 
   long map(const long arguments[6], Call, void* context);
   long protect(long number, const long arguments[6], Call, void* context);

@@ -47,6 +47,37 @@ PageState page_state(const void* address);
 // `clear`: accessed and dirty begin anew, from that look on.
 template <class F> void walk_pages(const void* begin, size_t size, bool clear, F&& f);
 
+// Tables that a thread can run with instead of those of all: they show the same pages with the same
+// rights, but for those that it has been given others. Up to 64 at a time; for sandboxes, and for
+// parts of a program that are not to see each other's memory.
+class View {
+public:
+  static Result<View> open();
+  View(View&&) noexcept;
+  View& operator=(View&&) noexcept;
+  ~View(); // no thread may be using it
+
+  // At these addresses are pages of the memory from `memory` on, which is the process's too.
+  Status map(const void* at, size_t size, const void* memory, uint32_t access,
+             Reach = Reach::kAllThreads);
+  // The pages there have this access here, whatever protect() says for all.
+  Status protect(const void* begin, size_t size, uint32_t access, Reach = Reach::kAllThreads);
+  // They are what they are for all again.
+  Status follow(const void* begin, size_t size, Reach = Reach::kAllThreads);
+  PageState page_state(const void* address) const;
+
+  // The calling thread's tables from now on, in ring 0 and 3, until it uses others. (A thread that
+  // it makes begins with those of all.)
+  void use() const;
+
+private:
+  View() = default;
+  Status change(const void* begin, size_t size, uint64_t allowed, const void* memory, Reach);
+  uint32_t number_ = 0;
+  uint64_t root_ = 0;
+};
+void use_no_view();
+
 // The translations that the processor has cached, of the calling thread's processor...
 inline void flush_page(const void* address) {
   asm volatile("invlpg (%0)" ::"r"(address) : "memory");
