@@ -314,6 +314,189 @@ TEST(Ring3, SignalsAreHandledInRing0) {
   sigaction(SIGALRM, &before, nullptr);
 }
 
+TEST(Views, ShowOtherMemoryAtTheSamePlace) {
+  char* page = map_pages(3);
+  page[0] = 'a';
+  page[4096] = 'b';
+  auto view = View::open();
+  ASSERT_TRUE(view);
+  ASSERT_TRUE(view->map(page, 4096, page + 4096, kRead | kWrite));
+  EXPECT_EQ(page[0], 'a');
+  view->use();
+  const char seen = const_cast<volatile char*>(page)[0];
+  const_cast<volatile char*>(page)[1] = 'B';
+  char* fresh = new char[100000](); // memory that the tables of all have not seen yet
+  fresh[99999] = 1;
+  use_no_view();
+  EXPECT_EQ(seen, 'b');
+  EXPECT_EQ(page[1], 0);
+  EXPECT_EQ(page[4097], 'B');
+  EXPECT_EQ(fresh[99999], 1);
+  delete[] fresh;
+  EXPECT_TRUE(view->page_state(page).dirty);
+  EXPECT_FALSE(page_state(page).is_decided);
+}
+
+TEST(Views, HaveRightsOfTheirOwn) {
+  static char* page;
+  page = map_pages(1);
+  page[0] = 1;
+  auto view = View::open();
+  ASSERT_TRUE(view);
+  ASSERT_TRUE(view->protect(page, 4096, kRead));
+  g_faults = 0;
+  ASSERT_TRUE(set_trap_handler(vector::kPageFault, [](Trap& trap) {
+    ++g_faults;
+    EXPECT_EQ(trap.address, reinterpret_cast<uint64_t>(page));
+    use_no_view();
+    return g_faults < 2 || release(page, 4096);
+  }));
+  page[0] = 2;
+  EXPECT_EQ(g_faults, 0);
+  view->use();
+  const_cast<volatile char*>(page)[0] = 3; // goes on without it
+  EXPECT_EQ(g_faults, 1);
+  EXPECT_EQ(page[0], 3);
+  ASSERT_TRUE(view->follow(page, 4096));
+  view->use();
+  const_cast<volatile char*>(page)[0] = 4;
+  use_no_view();
+  EXPECT_EQ(g_faults, 1);
+  // What all may not, a view may not either where it follows.
+  ASSERT_TRUE(protect(page, 4096, kRead));
+  view->use();
+  const_cast<volatile char*>(page)[0] = 5;
+  EXPECT_EQ(g_faults, 2);
+  ASSERT_TRUE(set_trap_handler(vector::kPageFault, nullptr));
+}
+
+// In the view; a SIGSEGV says that it may not.
+bool may_write(const View& view, char* page) {
+  volatile bool wrote = false;
+  view.use();
+  if (!sigsetjmp(g_back, 1)) {
+    const_cast<volatile char*>(page)[0] = 3;
+    wrote = true;
+  }
+  use_no_view();
+  return wrote;
+}
+
+// The mapping behind a page that lies elsewhere goes, comes, and loses its rights.
+TEST(Views, HaveNoMoreThanTheProcess) {
+  char* page = map_pages(2);
+  auto view = View::open();
+  ASSERT_TRUE(view);
+  ASSERT_TRUE(view->map(page, 4096, page + 4096, kRead | kWrite));
+  struct sigaction action {
+  }, before;
+  action.sa_sigaction = [](int, siginfo_t*, void*) { siglongjmp(g_back, 1); };
+  action.sa_flags = SA_SIGINFO;
+  sigaction(SIGSEGV, &action, &before);
+  for (int protection : {PROT_READ | PROT_WRITE, PROT_READ, PROT_NONE, PROT_READ | PROT_WRITE}) {
+    ASSERT_EQ(mprotect(page + 4096, 4096, protection), 0);
+    EXPECT_EQ(may_write(*view, page), bool(protection & PROT_WRITE)) << protection;
+  }
+  sigaction(SIGSEGV, &before, nullptr);
+}
+
+TEST(Views, ThereAreSixtyFourAndTheyAreUsedAnew) {
+  char* page = map_pages(1);
+  for (int round = 0; round < 3; ++round) {
+    std::vector<View> views;
+    for (;;) {
+      auto view = View::open();
+      if (!view)
+        break;
+      EXPECT_FALSE(view->page_state(page).is_decided);
+      ASSERT_TRUE(view->protect(page, 4096, kNoAccess));
+      views.push_back(std::move(*view));
+    }
+    EXPECT_EQ(views.size(), 64u);
+  }
+}
+
+// Threads, their signals, page faults, ring 3 and forks at once.
+TEST(Storm, AllAtOnce) {
+  constexpr int kThreads = 4;
+  static char* pages;
+  pages = map_pages(kThreads * 16);
+  static std::atomic<uint64_t> wrong, signals;
+  wrong = signals = 0;
+  ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, [](Trap& trap) {
+    if (trap.from_ring3())
+      return false;
+    trap.rcx++;
+    return true;
+  }));
+  ASSERT_TRUE(set_trap_handler(vector::kRing3SystemCall, [](Trap& trap) {
+    trap.rax = uint64_t(getppid());
+    return true;
+  }));
+  ASSERT_TRUE(set_trap_handler(vector::kPageFault, [](Trap& trap) {
+    if (trap.from_ring3() ||
+        trap.address - reinterpret_cast<uint64_t>(pages) >= kThreads * 16 * 4096)
+      return false;
+    trap.r15++;
+    return bool(release(reinterpret_cast<void*>(trap.address & ~4095ul), 4096, Reach::kThisThread));
+  }));
+  struct sigaction action {
+  }, before;
+  action.sa_handler = [](int) {
+    ++signals;
+    uint64_t hits = 0;
+    asm volatile("int3" : "+c"(hits));
+    wrong += hits != 1;
+  };
+  sigaction(SIGUSR1, &action, &before);
+  std::atomic<bool> done = false;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kThreads; ++i)
+    threads.emplace_back([i, &done] {
+      char* own = pages + i * 16 * 4096;
+      char* stack = map_pages(1);
+      wrong += !protect(stack, 4096, kRead | kWrite | kRing3);
+      for (int round = 0; !done; ++round) {
+        uint64_t hits = 0;
+        for (int n = 0; n < 50; ++n)
+          asm volatile("int3" : "+c"(hits));
+        wrong += hits != 50;
+        char* page = own + round % 16 * 4096;
+        wrong += !protect(page, 4096, kRead, Reach::kThisThread);
+        register uint64_t faults asm("r15") = 0;
+        asm volatile("movb $1, (%1)" : "+r"(faults) : "r"(page) : "memory");
+        wrong += faults != 1;
+        Ring3 r;
+        r.trap.rip = reinterpret_cast<uint64_t>(ring3_code);
+        r.trap.rsp = reinterpret_cast<uint64_t>(stack + 4096);
+        r.trap.r12 = 20;
+        run_ring3(r);
+        wrong += r.trap.vector != vector::kBreakpoint || r.trap.rax != uint64_t(getppid());
+        if (round % 64 == 0) {
+          const pid_t child = fork();
+          if (child == 0)
+            _exit(inside() ? 1 : 7);
+          int status = 0;
+          while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+            ;
+          wrong += !WIFEXITED(status) || WEXITSTATUS(status) != 7;
+        }
+      }
+    });
+  for (int n = 0; n < 400; ++n) {
+    pthread_kill(threads[size_t(n) % kThreads].native_handle(), SIGUSR1);
+    usleep(n % 3 * 1000);
+  }
+  done = true;
+  for (auto& t : threads)
+    t.join();
+  EXPECT_EQ(wrong, 0u);
+  EXPECT_GT(signals, 0u);
+  sigaction(SIGUSR1, &before, nullptr);
+  for (uint32_t v : {vector::kBreakpoint, vector::kRing3SystemCall, vector::kPageFault})
+    ASSERT_TRUE(set_trap_handler(v, nullptr));
+}
+
 } // namespace
 } // namespace dune
 
