@@ -387,7 +387,7 @@ Status show_agent() {
   if (ok) // among them the stubs, which have rights of their own
     ok = show({tables.begin + sizeof(backend::GuestMemory), tables.begin + kLarge}, kPageWrite);
   for (uint64_t n = kLarge; n < tables.size() && ok; n += kLarge)
-    ok = g.tables.map_large(tables.begin + n, *at + n, kPageRead | kPageWrite);
+    ok = g.tables.map_large(tables.begin + n, *at + n, kPageRead | kPageWrite | kPageOwn);
   return ok;
 }
 

@@ -57,14 +57,24 @@ public:
     return {};
   }
 
-  // A large page of our own, which is there for good. Pre: nothing is mapped in its place, or
-  // views.
+  // A large page, where there is no table yet. It is taken away as a whole, and becomes a table
+  // when something is to be said of a part of it.
   static constexpr uint64_t kLargePage = 512 * kPageSize;
   Status map_large(TargetAddr page, GuestPhysAddr to, uint64_t rights) {
-    if (auto ok = reach(page, 1); !ok)
-      return ok;
-    store(*entry_at(pool_.begin, page, 1), entry(to, rights | kPageOwn) | kLarge);
-    return {};
+    Status ok = reach(page, 1);
+    if (ok)
+      set(page, 1, entry(to, rights) | kLarge);
+    return ok;
+  }
+  bool has_table(TargetAddr page) const {
+    const Entry* table = table_at(pool_.begin);
+    for (int level = 3; level > 0; --level) {
+      const Entry e = table[index(page, level)];
+      if (!is_table(e))
+        return false;
+      table = next(e);
+    }
+    return true;
   }
 
   // The page's policy for all, as f says from what its entry is; the tables on the way to it are
@@ -141,8 +151,8 @@ public:
     const Entry* table = table_at(pool_.begin);
     for (int level = 3; level > 0; --level) {
       const Entry e = table[index(page, level)];
-      if (!(e & kPageRead))
-        return false;
+      if (!is_table(e))
+        return e & kPageRead;
       table = next(e);
     }
     return table[index(page, 0)] & kPageRead;
@@ -275,11 +285,24 @@ private:
         if (!taken)
           return taken.error();
         set(page, level, entry_of_table(*taken));
+      } else if (!is_table(e)) {
+        auto taken = table_of_large(e);
+        if (!taken)
+          return taken.error();
+        set(page, level, entry_of_table(*taken));
       }
-      DUNE_ASSERT(is_table(e));
       table = next(e);
     }
     return {};
+  }
+
+  // The same pages, one by one.
+  Result<TargetAddr> table_of_large(Entry large) {
+    auto taken = take_table();
+    if (taken)
+      for (uint64_t i = 0; i < 512; ++i)
+        table_at(*taken)[i] = (large & ~kLarge) + i * kPageSize;
+    return taken;
   }
 
   Result<TargetAddr> copy_of(const Entry* table) {
@@ -324,9 +347,10 @@ private:
       const Entry e = table[i];
       if (!(e & kPageRead))
         continue;
-      if (level == 0 ? bool(e & kPageOwn) : prune(next(e), level - 1)) {
+      const bool is_page = level == 0 || !is_table(e);
+      if (is_page ? bool(e & kPageOwn) : prune(next(e), level - 1)) {
         needed = true;
-        if (level > 0)
+        if (!is_page)
           keep(address_of(e));
       } else {
         store(table[i], 0);
@@ -340,7 +364,7 @@ private:
     for (uint64_t i = 0; i < 512; ++i)
       if (!(table[i] & kPageRead))
         continue;
-      else if (level > 0)
+      else if (level > 0 && is_table(table[i]))
         each(next(table[i]), level - 1, base + i * span, f);
       else
         f(TargetAddr(base + i * span));
@@ -359,12 +383,12 @@ private:
                [](Entry e) { return e & kEntryElsewhere ? in_doubt(e) : with_mapping(e, 0); });
         continue;
       }
-      if (!(table[i] & kPageRead) || (shared && level > 0 && same_table(table[i], shared[i])))
+      const bool is_page = level == 0 || !is_table(table[i]);
+      if (!(table[i] & kPageRead) || (shared && !is_page && same_table(table[i], shared[i])))
         continue;
-      if (level > 0 && !is_table(table[i]))
-        continue; // our own
-      if (level > 0)
-        clear(next(table[i]), shared ? next(shared[i]) : nullptr, level - 1, covered, range);
+      if (!is_page)
+        clear(next(table[i]), shared && is_table(shared[i]) ? next(shared[i]) : nullptr, level - 1,
+              covered, range);
       else if (!(table[i] & kPageOwn))
         store(table[i], 0);
     }

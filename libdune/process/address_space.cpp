@@ -252,8 +252,31 @@ Status AddressSpace::map_in_views(TargetAddr page, GuestPhysAddr to, uint64_t ri
   return ok ? guest_->tables.map_in(kViewOfAll, page, to, rights) : ok;
 }
 
+// For a program in ring 0 the second level need not be one of small pages, and nothing is shown in
+// part: what it says of a page makes small ones of a large one.
+bool AddressSpace::is_room_for_large(TargetAddr page, TargetRange mapping) const {
+  const TargetAddr begin = page.align_down(PageTables::kLargePage);
+  const TargetRange large{begin, begin + PageTables::kLargePage};
+  if (!guest_->system_call || large.begin < mapping.begin || large.end > mapping.end)
+    return false;
+  for (const TargetRange& own : own_)
+    if (own.overlaps(large))
+      return false;
+  return !guest_->tables.has_table(page);
+}
+
+Status AddressSpace::map_large(TargetAddr page, uint64_t rights) {
+  auto physical = backend::cover(*guest_, page);
+  return physical ? guest_->tables.map_large(page, *physical, rights) : physical.error();
+}
+
 Outcome AddressSpace::map_around(TargetAddr page, uint64_t error, const Mapped& m) {
   const bool is_watched = !allows((m.rights | kPageRead) & ~withheld_at(page), error);
+  if (!is_watched && alone_ == 0 && is_room_for_large(page, m.range)) {
+    const TargetAddr large = page.align_down(PageTables::kLargePage);
+    const Status ok = map_large(large, m.rights | kPageRead);
+    return ok ? Outcome::kServed : Outcome::kOutOfMemory;
+  }
   const TargetAddr first = page.align_down(kAround);
   TargetRange window{page, page + kPageSize};
   if (is_watched)

@@ -118,6 +118,8 @@ private:
   Outcome answer(TargetAddr page, uint64_t error, long populated, bool grown);
   Outcome map_present(TargetAddr page, uint64_t error, bool grown);
   Outcome map_special(TargetAddr page, uint64_t error);
+  bool is_room_for_large(TargetAddr page, TargetRange mapping) const;
+  Status map_large(TargetAddr page, uint64_t rights);
   Outcome map_around(TargetAddr page, uint64_t error, const Mapped&);
   uint64_t withheld_at(TargetAddr page) const; // rights, from the guest, by watches
   Status map_in_views(TargetAddr page, GuestPhysAddr to, uint64_t rights);

@@ -34,6 +34,7 @@ TEST(Enter, ProgramIsInRing0) {
 
 std::atomic<uint64_t> g_breakpoints;
 TEST(Traps, BreakpointComesToTheHandler) {
+  g_breakpoints = 0;
   ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, [](Trap& trap) {
     ++g_breakpoints;
     EXPECT_FALSE(trap.from_ring3());
@@ -247,6 +248,7 @@ ring3_code_end:
 std::atomic<uint64_t> g_calls;
 TEST(Ring3, SystemCallsComeToTheProgram) {
   char* stack = map_pages(1);
+  g_calls = 0;
   ASSERT_TRUE(protect(ring3_code, size_t(ring3_code_end - ring3_code), kRead | kExecute | kRing3));
   ASSERT_TRUE(protect(stack, 4096, kRead | kWrite | kRing3));
   ASSERT_TRUE(set_trap_handler(vector::kRing3SystemCall, [](Trap& trap) {
