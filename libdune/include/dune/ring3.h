@@ -3,7 +3,7 @@
 // its exceptions to the handlers for those.
 #pragma once
 
-#include "libdune/include/dune/trap.h"
+#include <dune/trap.h>
 
 namespace dune {
 
