@@ -86,6 +86,10 @@ class Parts:
         """A folder with bochs-bin, the BIOS of its machine, its plugins/, and in lib/ the libraries that are not here."""
         return self.part("bochs", make_bochs)
 
+    def dkms(self):
+        """The program, which is a script."""
+        return self.part("dkms", make_dkms) / "dkms"
+
     def part(self, name, make):
         path = self.folder / name
         if path.is_dir():
@@ -306,6 +310,12 @@ def make_busybox(to):
     with tempfile.TemporaryDirectory(dir=to) as scratch:
         download("^busybox-static$", Path(scratch))
         shutil.copy(next(Path(scratch).glob("**/bin/busybox")), to / "busybox")
+
+
+def make_dkms(to):
+    with tempfile.TemporaryDirectory(dir=to) as scratch:
+        download("^dkms$", Path(scratch))
+        shutil.copy(Path(scratch) / "usr/sbin/dkms", to / "dkms")
 
 
 def compile_static(source, options, to):

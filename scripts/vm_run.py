@@ -338,6 +338,8 @@ def prepare(arguments):
     status = 0
     wanted = [parts.busybox, parts.init, *(lambda series=series: parts.headers(series) for series in arguments.kernel or KERNELS),
               *(lambda name=name: MACHINES[name].prepare(parts) for name in arguments.machine or MACHINES)]
+    if not arguments.machine:
+        wanted.append(parts.dkms)
     for make in wanted:
         try:
             make()

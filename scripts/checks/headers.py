@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import tree
 
-FREESTANDING = ("libdune/base", "libdune/arch", "libdune/session", "libdune/backend", "libdune/process", "libdune/agent")
+FREESTANDING = ("libdune/include/dune/base", "libdune/base", "libdune/arch", "libdune/session", "libdune/backend", "libdune/process",
+                "libdune/agent")
 # Vocabulary for hosted code only: descriptors and mappings of the C library.
 HOSTED_ONLY = ("libdune/base/file.h",)
 
@@ -18,7 +19,7 @@ FREESTANDING_FLAGS = ["-ffreestanding", "-fno-exceptions", "-fno-rtti", "-mgener
 
 def compile_header(root, path, flags):
     compiler = os.environ.get("CXX", "g++")
-    command = [compiler, *HOSTED_FLAGS, *flags, f"-I{root}", "-x", "c++", "-"]
+    command = [compiler, *HOSTED_FLAGS, *flags, f"-I{root}", f"-I{root}/libdune/include", "-x", "c++", "-"]
     # Twice, so that a missing #pragma once shows.
     source = f'#include "{path}"\n#include "{path}"\n'
     result = subprocess.run(command, input=source, capture_output=True, text=True)
@@ -44,6 +45,9 @@ def check(root):
 def self_test(root):
     tree.write_tree(root, {
         "libdune/arch/good.h": "#pragma once\n#include <cstdint>\nstruct A { uint64_t x; };\n",
+        "libdune/include/dune/base/good.h": "#pragma once\nenum class Good {};\n",
+        "libdune/include/dune/good.h": "#pragma once\n#include <dune/base/good.h>\nGood f();\n",
+        "libdune/include/dune/base/libc.h": "#pragma once\n#if !__STDC_HOSTED__\n#error needs a libc\n#endif\n",
         "libdune/arch/needs.h": "#pragma once\ninline uint64_t f() { return 0; }\n",
         "libdune/session/libc.h": "#pragma once\n#if !__STDC_HOSTED__\n#error needs a libc\n#endif\n",
         "dtrace-lite/engine/hosted.h": "#pragma once\n#include <string>\ninline double f(double x) { return x * 2; }\n",
@@ -53,6 +57,7 @@ def self_test(root):
     tree.expect(check(root), [
         ("libdune/arch/needs.h:1", "hosted"),
         ("libdune/arch/needs.h:1", "freestanding"),
+        ("libdune/include/dune/base/libc.h:1", "freestanding"),
         ("libdune/session/libc.h:1", "freestanding"),
         ("dtrace-lite/engine/twice.h:1", "redefinition"),
         ("disasm/warns.h:1", "unused"),

@@ -19,13 +19,14 @@ CONTRACTS = {
 
 # One row per folder, the innermost row that matches a file counts. A folder may include itself, the vocabulary, and these.
 LAYERS = {
-    "libdune/base": (),
+    "libdune/include/dune/base": (),  # of the vocabulary what the public headers need
+    "libdune/base": ("libdune/include/dune/base",),
     "libdune/arch": ("libdune/base",),
     "libdune/session": (),
     "libdune/backend": ("kmod/uapi", "libdune/session"),  # a probe answers in the session's capability bits
     "libdune/process": ("libdune/backend",),
     "libdune/agent": ("libdune",),
-    "libdune/include/dune": ("libdune/base",),
+    "libdune/include/dune": (),
     "libdune/application": ("libdune/include/dune", "libdune/backend", "libdune/session"),
     "libdune/examples": ("libdune/include/dune",),
     "disasm": (),
@@ -43,6 +44,9 @@ LAYERS = {
     "dtrace-lite/dap": ("dtrace-lite/engine",),
 }
 
+# Installed: nothing of the checkout is beside them then.
+PUBLIC = "libdune/include/dune"
+
 # Headers of a library, and the only folders that include them.
 RESERVED_HEADERS = (
     (r"(capstone|Zydis|Zycore|asmjit)(/|\.h)", ("disasm",)),
@@ -54,10 +58,11 @@ RESERVED_HEADERS = (
 
 # What runs without a libc includes only what the language and the kernel define. GCC compiles any header with -ffreestanding,
 # so this list is the check.
-FREESTANDING = ("libdune/base", "libdune/arch", "libdune/session", "libdune/backend", "libdune/process", "libdune/agent")
+FREESTANDING = ("libdune/include/dune/base", "libdune/base", "libdune/arch", "libdune/session", "libdune/backend", "libdune/process",
+                "libdune/agent")
 FREESTANDING_HEADER = re.compile(
     r"(array|atomic|bit|compare|concepts|cfloat|climits|cstdarg|cstddef|cstdint|initializer_list|limits|new|optional"
-    r"|source_location|span|tuple|type_traits|utility|version|(cpuid|immintrin|x86intrin)\.h|elf\.h|(linux|asm|asm-generic)/.*)")
+    r"|source_location|span|tuple|type_traits|utility|version|(cpuid|immintrin|x86intrin)\.h|elf\.h|(linux|asm|asm-generic|dune/base)/.*)")
 # Their hosted halves: what ends in _hosted, the wrappers of descriptors and mappings, programs that print assembly offsets.
 HOSTED_FILE = re.compile(r".*_hosted\.(h|cpp)|libdune/base/file\.h|.*/offsets\.cpp")
 
@@ -94,13 +99,15 @@ def layer_of(path):
 def check_includes(root, path, text):
     layer = layer_of(path)
     allowed = (layer, *VOCABULARY[: 0 if layer == "libdune/base" else 1 if layer == "libdune/arch" else 2], *LAYERS[layer])
-    if layer == "libdune/include/dune" or layer == "libdune/examples":
+    if layer.startswith(PUBLIC) or layer == "libdune/examples":
         allowed = (layer, *LAYERS[layer])
     for match in INCLUDE.finditer(text):
         place = f"{path}:{text.count(chr(10), 0, match.start()) + 1}"
         quoted, angled = match.groups()
         header = quoted or angled
-        if quoted:
+        if quoted and layer.startswith(PUBLIC):
+            yield f"{place}: a public header includes <dune/...>, as it does where it is installed"
+        elif quoted:
             if re.fullmatch(r"\w+_offsets\.h", header):
                 continue  # generated for assembly into the build folder
             if header == DIAGNOSTICS and path.startswith("dtrace-lite/"):
@@ -111,7 +118,7 @@ def check_includes(root, path, text):
                 yield f"{place}: {header} is not rooted at the checkout"
             elif not any(inside(header, folder) for folder in allowed):
                 yield f"{place}: {layer} must not include {header}"
-        elif angled.startswith("dune/") and not any(inside("libdune/include/dune", folder) for folder in allowed):
+        elif angled.startswith("dune/") and not any(inside(f"libdune/include/{angled}", folder) for folder in allowed):
             yield f"{place}: {layer} must not include {header}"
         if angled and layer in FREESTANDING and not (FREESTANDING_HEADER.fullmatch(header) or HOSTED_FILE.fullmatch(path)):
             yield f"{place}: {layer} runs without a libc and must not include <{header}>"
@@ -148,6 +155,10 @@ def check(root):
 def self_test(root):
     tree.write_tree(root, {
         "libdune/base/good.h": "#include <cstdint>\n#include \"libdune/base/types.h\"\n",
+        "libdune/base/result.h": '#include "libdune/include/dune/base/result.h"\n',
+        "libdune/include/dune/base/result.h": "#include <dune/base/assert.h>\n#include <string>\n",
+        "libdune/include/dune/base/high.h": "#include <dune/enter.h>\n",
+        "libdune/include/dune/enter.h": '#include <dune/base/result.h>\n#include "libdune/base/result.h"\n',
         "libdune/base/up.h": '#include "libdune/arch/registers.h"\n',
         "libdune/arch/good.h": '#include "libdune/base/types.h"\n',
         "libdune/session/layout.h": '// #include "dtrace-lite/engine/x.h"\n#include "libdune/arch/registers.h"\n',
@@ -175,6 +186,10 @@ def self_test(root):
         "libdune/agent/entry.S": '#include "agent_offsets.h"\n#include "offsets.h"\n',
     })
     tree.expect(check(root), [
+        ("libdune/include/dune/base/result.h:2", "without a libc"),
+        ("libdune/include/dune/base/high.h:1", "must not include dune/enter.h"),
+        ("libdune/include/dune/base/high.h:1", "without a libc"),
+        ("libdune/include/dune/enter.h:2", "a public header"),
         ("libdune/base/up.h:1", "must not include libdune/arch"),
         ("libdune/backend/kvm.cpp:3", "must not include kmod/vm.h"),
         ("libdune/examples/gc.cpp:2", "must not include libdune/process"),

@@ -6,7 +6,8 @@
 define_property(TARGET PROPERTY DUNE_FREESTANDING
                 BRIEF_DOCS "Code without a libc: no hardening, no sanitizers")
 
-include_directories(${CMAKE_SOURCE_DIR})
+# The public headers include each other as they do where they are installed: <dune/...>.
+include_directories(${CMAKE_SOURCE_DIR} ${CMAKE_SOURCE_DIR}/libdune/include)
 set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 include(CheckPIESupported)
 check_pie_supported()

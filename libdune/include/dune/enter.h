@@ -3,7 +3,7 @@
 // own. System calls, signals, threads and files are what they were.
 #pragma once
 
-#include "libdune/base/result.h"
+#include <dune/base/result.h>
 
 namespace dune {
 

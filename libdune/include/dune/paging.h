@@ -5,7 +5,7 @@
 // All of it is for threads in Dune mode, and safe to call from several at once and in handlers.
 #pragma once
 
-#include "libdune/base/result.h"
+#include <dune/base/result.h>
 
 #include <cstddef>
 #include <cstdint>

@@ -3,7 +3,7 @@
 // vector::kRing3SystemCall, its exceptions to the handlers for those.
 #pragma once
 
-#include "libdune/include/dune/trap.h"
+#include <dune/trap.h>
 
 namespace dune {
 

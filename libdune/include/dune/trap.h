@@ -3,7 +3,7 @@
 // interrupted is safe; seven can be under way within one another.
 #pragma once
 
-#include "libdune/base/result.h"
+#include <dune/base/result.h>
 
 #include <cstdint>
 

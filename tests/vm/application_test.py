@@ -1,0 +1,61 @@
+#!/usr/bin/env python3
+"""Programs that enter Dune mode themselves, where ring 0 is real: libdune's tests, and its first example in both its linkages."""
+import argparse
+import os
+import re
+import sys
+
+import machine
+
+TEST = os.environ["APPLICATION_TEST"]
+HELLO, HELLO_SHARED = os.environ["HELLO"].split(":")
+MARK = "the example"
+SAID = re.compile(r"""enter: in ring 0 by (?P<backend>\w+), and still process \d+
+breakpoint: twice 21 is 42
+page fault: it said "before", and "became" behind a write at its byte 2
+dirty pages: 2 5, and 0 since that look
+ring 3: hello, from write\(\)
+ring 3: ended with exception 3; 1 system call refused, it got "Operation not permitted"
+thread: in ring 0, twice 50 is 100
+""")
+COMMANDS = f"""
+%s || exit 99
+uname -r
+{TEST} --gtest_color=no || exit 98
+echo '{MARK}'; {HELLO} || exit 97
+echo '{MARK}'; {HELLO_SHARED} || exit 96
+"""
+
+
+class Applications(machine.MachineTest):
+    def test_run_in_dune_mode(self):
+        (self.MACHINE, *arguments), first = self.for_guests(OPTIONS)
+        patience = 270 if OPTIONS.machine == "qemu" else 840
+        self.PATIENCE = patience + 10
+        done = self.vm(*arguments, "--timeout", str(patience), *machine.adding(TEST, HELLO, HELLO_SHARED), "--", "sh", "-c", COMMANDS % first)
+        out = done.stdout.decode(errors="replace")
+        told = f"{out}\n{done.stderr.decode(errors='replace')}"
+        self.assertEqual(done.returncode, 0, told)
+        self.assertTrue(out.startswith(OPTIONS.kernel + "."), told)
+        suite, *examples = out.split(f"{MARK}\n")
+        self.everything_passed(suite)
+        self.assertEqual(len(examples), 2, told)
+        for example in examples:
+            said = SAID.fullmatch(example)
+            self.assertTrue(said, told)
+            self.assertEqual(said["backend"], OPTIONS.backend)
+
+    def everything_passed(self, out):
+        ran = re.search(r"^\[==========\] (\d+) tests? from .* ran", out, re.M)
+        passed = re.search(r"^\[  PASSED  \] (\d+) test", out, re.M)
+        self.assertTrue(ran and passed, out)
+        self.assertGreater(int(passed[1]), 10, out)
+        self.assertEqual(passed[1], ran[1], out)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    machine.guest_options(parser)
+    OPTIONS, others = parser.parse_known_args()
+    sys.argv[1:] = others
+    machine.guest_main(OPTIONS)
