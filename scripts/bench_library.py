@@ -15,7 +15,7 @@ from bench_run import machine
 MARK = "#by "
 EVENT = re.compile(r"^(\w+) ([0-9.]+) ([0-9.]+) ([-0-9.]+) ([-0-9.]+)$", re.M)  # of dune-events
 PTRACE_EVENT = re.compile(r"^(\w+) ([0-9.]+)$", re.M)
-CELL = 28
+CELL = 30
 DISPATCH = "/sys/module/dune/parameters/dispatch"  # Y: dune.ko makes some calls itself
 
 COLUMNS = {"linux": "Linux", "ptrace": "ptrace", "kmod": "Dune, kmod", "kvm": "Dune, kvm", "dispatch": "kmod, in the kernel"}
