@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """What events cost in Dune mode, beside the same natively and under ptrace: `scripts/bench dune`. One script of commands runs here, where
-/dev/kvm opens, and in one boot each of the emulated machine, by its clock and counting instructions. docs/performance.md has the results."""
+/dev/kvm opens, and in one boot each of the emulated machine, by its clock and counting instructions. bench_library.py has the same for
+programs that enter Dune mode by themselves. docs/performance.md has the results."""
 
 import argparse
 import contextlib
@@ -16,14 +17,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import bench_library
 from bench_measures import Bench, Unavailable
+from bench_places import DESCRIBE, described, emulator_and, in_one_unit, output_of_machine, print_line
 from bench_run import machine
 
-HERE = Path(__file__).resolve().parent
 NUMBER = re.compile(r"^[0-9]+\.[0-9]+$")
 MARK = "#row "
 STEPS_BEYOND = 2000  # more than the clock's instructions, less than kSlack of floors.c
-WIDTH, CELL = 44, 30  # of the first column, and of the others
 
 
 @dataclass
@@ -103,9 +104,6 @@ RATIOS = [
 
 # --- places -------------------------------------------------------------------------------------------------------------
 
-DESCRIBE = "uname -rv; cat /proc/cmdline; grep -m1 'model name' /proc/cpuinfo; grep . /sys/devices/system/cpu/vulnerabilities/*"
-
-
 def script(programs, rows):
     """Prints what the place is, and each row's values behind a line of its own."""
     lines = [DESCRIBE]
@@ -164,21 +162,11 @@ class Emulated:
 
     def measure(self, rows):
         p = self.programs
-        added = [word for file in (p.ddbg, p.ddbg.with_name("ddbg-keeper"), p.floors, p.raw) for word in ("--add", file)]
-        command = [sys.executable, "-B", HERE / "vm_run.py", "--build", self.bench.build, "qemu", "--kernel", self.kernel,
-                   *(["--icount"] if self.counts else []), "--timeout", "280", *added, "--", "sh", "-c", script(p, rows)]
-        done = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                              text=True, errors="replace", check=False)
-        described, results = read_rows(done.stdout, rows, p.runs)
-        if done.returncode != 0:
-            raise Unavailable((done.stderr.strip().splitlines() or [f"scripts/vm ended with {done.returncode}"])[-1])
-        release, command_line, model, *vulnerable = described.strip().splitlines()
-        emulator = subprocess.run(["qemu-system-x86_64", "--version"], stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[0]
-        off = "mitigations=off" in command_line.split()
-        states = [line.rsplit("/", 1)[1].split(":")[0] for line in vulnerable if "Vulnerable" in line]
+        said = output_of_machine(self.bench, "qemu", ["--kernel", self.kernel, *(["--icount"] if self.counts else []), "--timeout", "280"],
+                                 (p.ddbg, p.ddbg.with_name("ddbg-keeper"), p.floors, p.raw), script(p, rows))
+        about, results = read_rows(said, rows, p.runs)
         how = "-icount shift=0: instructions of the whole machine" if self.counts else "emulator time, which is no machine's"
-        return [f"{emulator}, TCG: {how}", f"one processor ({model.split(':')[1].strip()}, SVM), Linux {release}, kvm-amd",
-                f"mitigations {'off' if off else 'on'}; vulnerable: {', '.join(states) or 'nothing'}"], results
+        return described(emulator_and(how), about, "SVM", "kvm-amd"), results
 
 
 # --- whole programs -----------------------------------------------------------------------------------------------------
@@ -222,19 +210,6 @@ def print_programs(times):
 # --- the table ----------------------------------------------------------------------------------------------------------
 
 
-def print_line(title, cells, *more):
-    print(f"{title:<{WIDTH}}" + "".join(f"{cell:>{CELL}}" for cell in cells) + "".join(f"{cell:>10}" for cell in more), flush=True)
-
-
-def in_one_unit(values, counts=False):
-    """The median with least and most."""
-    median = statistics.median(values)
-    if counts:
-        return f"{median:.0f} ({min(values):.0f} - {max(values):.0f})"
-    divisor, unit = next((d, u) for d, u in ((1, "ns"), (1e3, "us"), (1e6, "ms"), (1e9, "s")) if median < 1e3 * d or u == "s")
-    return f"{median / divisor:.2f} {unit} ({min(values) / divisor:.2f} - {max(values) / divisor:.2f})"
-
-
 def ratio_of(ratio, results):
     pair = [results.get(name, {}).get("median") for name in (ratio.measure, ratio.against)]
     return pair[0] / pair[1] if None not in pair else None
@@ -261,9 +236,10 @@ def print_tables(places, rows, measured):
 def main():
     parser = argparse.ArgumentParser(prog="scripts/bench dune", description="Measures Dune mode beside the kernel and ptrace.")
     parser.add_argument("--quick", action="store_true", help="few events and runs: whether it works, not how fast it is")
-    parser.add_argument("--where", choices=("native", "emulated", "instructions", "programs"), action="append",
-                        help="only there; may be given many times")
-    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="only rows whose name begins so")
+    libraries = [place.name for place in bench_library.PLACES]
+    parser.add_argument("--where", choices=("native", "emulated", "instructions", "programs", "library", *libraries), action="append",
+                        help="only there; may be given many times. library: all of programs that enter by themselves")
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="only rows of ddbg's whose name begins so")
     parser.add_argument("--kernel", default="6.1", help="of the emulated machine (6.1)")
     parser.add_argument("--json", metavar="FILE", help="write the results there")
     parser.add_argument("--build", type=Path, required=True, help="the folder with what is measured")
@@ -272,7 +248,7 @@ def main():
     if not rows:
         parser.error("no row has such a name: " + " ".join(row.name for row in ROWS))
 
-    wanted = arguments.where or ["native", "emulated", "instructions", *([] if arguments.only else ["programs"])]
+    wanted = arguments.where or ["native", "emulated", "instructions", *([] if arguments.only else ["programs", "library"])]
     everything = {"quick": arguments.quick, "places": {}}
     with contextlib.closing(Bench(arguments.build.resolve(), arguments.quick)) as bench:
         makers = {"native": lambda: Here(bench), "emulated": lambda: Emulated(bench, arguments.kernel, False),
@@ -280,14 +256,14 @@ def main():
         places, measured = [], {}
         for place in (make() for name, make in makers.items() if name in wanted):
             try:
-                described, results = place.measure(rows)
+                about, results = place.measure(rows)
             except Unavailable as reason:
                 print(f"{place.name}: unavailable: {reason}", flush=True)
                 continue
-            print(f"{place.name}: " + f"\n{'':<{len(place.name)}}  ".join(described), flush=True)
+            print(f"{place.name}: " + f"\n{'':<{len(place.name)}}  ".join(about), flush=True)
             places.append(place)
             measured[place.name] = results
-            everything["places"][place.name] = {"described": described, "rows": results}
+            everything["places"][place.name] = {"described": about, "rows": results}
         if places:
             print_tables(places, rows, measured)
         if "programs" in wanted:
@@ -297,9 +273,12 @@ def main():
                 print_programs(everything["programs"])
             except Unavailable as reason:
                 print(f"programs: unavailable: {reason}", flush=True)
+        names = libraries if "library" in wanted else [name for name in libraries if name in wanted]
+        if names:
+            everything["library"] = bench_library.bench(bench, arguments.kernel, names)
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(everything, indent=2) + "\n")
-    return 0 if everything["places"] or "programs" in everything else 1
+    return 0 if everything["places"] or "programs" in everything or everything.get("library") else 1
 
 
 if __name__ == "__main__":

@@ -5,7 +5,10 @@
 //   registers the same, with PTRACE_GETREGS
 //   stepover  a breakpoint that is hit and passed: GETREGS, byte back, step, int3, continue
 //   step      PTRACE_SINGLESTEP and waitpid
-// The program traced is this one again, as `ddbg-ptrace-raw --trap` or `--call`.
+//   syscall   a system call that does nothing, stopped before it is made and behind it:
+//   PTRACE_SYSCALL
+//             and waitpid, twice, the least that interposing takes
+// The program traced is this one again, as `ddbg-ptrace-raw --trap`, `--call` or `--syscall`.
 #include "dtrace-lite/baseline/tracer.h"
 
 #include <climits>
@@ -14,6 +17,7 @@
 #include <cstring>
 #include <ctime>
 #include <sched.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 using ddbg::Checked;
@@ -27,6 +31,11 @@ int run_as_target(const char* what) {
   if (strcmp(what, "--trap") == 0) {
     for (;;)
       asm volatile("int3");
+  }
+  if (strcmp(what, "--syscall") == 0) {
+    asm volatile("int3");
+    for (;;)
+      syscall(SYS_getppid);
   }
   const uint64_t where = reinterpret_cast<uint64_t>(&traced_function);
   // The tracer learns the address from rax at the first trap.
@@ -52,8 +61,8 @@ int main(int argc, char** argv) {
   if (argc == 2)
     return run_as_target(argv[1]);
   if (argc != 6) {
-    fprintf(stderr, "usage: ddbg-ptrace-raw continue|registers|stepover|step TRACER_CPU TARGET_CPU "
-                    "EVENTS RUNS\n");
+    fprintf(stderr, "usage: ddbg-ptrace-raw continue|registers|stepover|step|syscall TRACER_CPU "
+                    "TARGET_CPU EVENTS RUNS\n");
     return 2;
   }
   const char* event = argv[1];
@@ -67,15 +76,18 @@ int main(int argc, char** argv) {
   self[n > 0 ? n : 0] = 0;
 
   const bool steps_over = strcmp(event, "stepover") == 0, steps = strcmp(event, "step") == 0;
-  const bool reads = strcmp(event, "registers") == 0;
+  const bool reads = strcmp(event, "registers") == 0, calls = strcmp(event, "syscall") == 0;
+  const char* const target = steps_over || steps ? "--call" : calls ? "--syscall" : "--trap";
   for (int run = 0; run < atoi(argv[5]); ++run) {
-    auto tracer = Tracer::launch(
-        {self, {self, steps_over || steps ? "--call" : "--trap"}, {}, target_cpu, true});
+    auto tracer = Tracer::launch({self, {self, target}, {}, target_cpu, true});
     if (!tracer)
       give_up(tracer.error());
     Tracer& t = **tracer;
     auto next = [&]() -> Checked<bool> {
-      return steps ? t.step() : steps_over ? t.run_to_hit() : t.run_to_own_trap(reads);
+      return steps        ? t.step()
+             : steps_over ? t.run_to_hit()
+             : calls      ? t.run_past_call()
+                          : t.run_to_own_trap(reads);
     };
     if (auto first = t.run_to_own_trap(true); !first)
       give_up(first.error());

@@ -213,6 +213,19 @@ Checked<bool> Tracer::step() {
   return *stop == Stop::kTrap;
 }
 
+Checked<bool> Tracer::run_past_call() {
+  for (int stops = 0; stops < 2; ++stops) {
+    if (ptrace(PTRACE_SYSCALL, thread_, nullptr, nullptr) != 0)
+      return failed("PTRACE_SYSCALL");
+    auto stop = wait_for_trap();
+    if (!stop)
+      return stop.error();
+    if (*stop == Stop::kExited)
+      return false;
+  }
+  return true;
+}
+
 // Byte back, one step of this thread, int3 again.
 Checked<bool> Tracer::pass_breakpoint() {
   const pid_t tid = thread_;

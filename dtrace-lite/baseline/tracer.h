@@ -47,6 +47,8 @@ public:
   Checked<bool> run_to_hit();
   // The same without a breakpoint to pass: the program executes an int3 of its own.
   Checked<bool> run_to_own_trap(bool read_registers);
+  // Up to the thread's next system call, and behind it. False: it has ended.
+  Checked<bool> run_past_call();
   // One instruction of the thread that stopped last. False: it has ended.
   Checked<bool> step();
 
