@@ -100,7 +100,7 @@ class Library(Installed):
         self.assertEqual(self.functions(folder / "libdune.so", "--dyn-syms"), public | {"dune_assert_failed"})
         exported = re.findall(r"^ *\d+: +[0-9a-f]+ +\d+ (?:FUNC|OBJECT|TLS) +(?:GLOBAL|WEAK) +DEFAULT +\d+ (.*)$",
                               self.done("readelf", "-W", "--dyn-syms", folder / "libdune.so"), re.M)
-        functions = {re.sub(r"([CD])1E", r"\1" "2E", name) for name in exported}  # constructors and destructors are there twice
+        functions = {re.sub(r"([CD])1E", r"\g<1>2E", name) for name in exported}  # constructors and destructors are there twice
         self.assertEqual(len(functions), len(public) + 1, exported)
         self.assertRegex(self.done("readelf", "-d", folder / "libdune.so"), r"soname: \[libdune\.so\.\d+\.\d+\]")
 
