@@ -23,6 +23,9 @@ MORE = {"qemu": ["--smap", "off"], "bochs": ["--memory", "512"]}
 STARTED = f"{machine.DDBG} -q -nx -iex 'set confirm off' -iex 'set pagination off' -iex 'handle SIGUSR1 nostop noprint'"
 
 
+ATTACHED_CASES = ("read", "tick", "handler_tick", "futex", "calls", "churn")
+
+
 class Engine(machine.MachineTest):
     def setUp(self):
         super().setUp()
@@ -80,7 +83,7 @@ class Engine(machine.MachineTest):
     def attached(self):
         t = self.terminal
         self.shell("mkfifo /tmp/go")
-        self.shell(f"{TARGETS}/attached read tick handler_tick futex churn < /tmp/go > /tmp/out & exec 3> /tmp/go")
+        self.shell(f"{TARGETS}/attached {' '.join(ATTACHED_CASES)} < /tmp/go > /tmp/out & exec 3> /tmp/go")
         self.shell("until grep -q started /tmp/out; do sleep 0.01; done")
         for _ in range(2):
             out = self.shell(f"{STARTED} --backend {OPTIONS.backend} -batch -p $! -ex 'break hit_a' -ex continue -ex 'delete 1' -ex 'watch counted_a' -ex continue "
@@ -104,7 +107,7 @@ class Engine(machine.MachineTest):
         ended = self.shell("echo >&3; exec 3>&-; wait $p; echo $?")  # in one line: a prompt would take the status
         self.assertTrue(ended.startswith("6\n"), ended)
         out = self.shell("tail -n +2 /tmp/out")
-        self.assertEqual(out, "".join(f"{case}: as it should be\n" for case in ("read", "tick", "handler_tick", "futex", "churn")) +
+        self.assertEqual(out, "".join(f"{case}: as it should be\n" for case in ATTACHED_CASES) +
                          "main: read returned 1, no error\n")
 
     def left_alone(self, pid="!"):
