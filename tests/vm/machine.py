@@ -46,14 +46,11 @@ class MachineTest(unittest.TestCase):
         self.env = dict(os.environ, **{name: value, "TMPDIR": self.scratch.name, "DDBG_VM_CACHE": CACHE})
 
     def for_guests(self, options):
-        """scripts/vm's arguments for guest_options, and what to do in the machine first."""
+        """scripts/vm's arguments for guest_options."""
         arguments = [options.machine, "--kernel", options.kernel, "--smp", str(options.smp)]
-        if options.machine == "qemu": # the others have four levels
+        if options.machine == "qemu":  # the others have four levels
             arguments += ["--la57", options.la57]
-        if options.backend == "kvm":
-            return arguments, "true"
-        # Bochs' processor has what a kernel without mitigations is warned of, and nobody to steal anything.
-        return [*arguments, "--kvm", "off", "--add", f"{MODULE}:/dune.ko"], "insmod /dune.ko unsafe_cpu=1"
+        return arguments if options.backend == "kvm" else [*arguments, "--dune"]
 
     def vm(self, *arguments, **keywords):
         keywords = {"stdin": subprocess.DEVNULL, **keywords} if "input" not in keywords else keywords

@@ -14,9 +14,9 @@ INTRUDER = os.path.join(os.environ["DDBG_TEST_TARGETS"], "intruder")
 class Protection(machine.MachineTest):
     def attack(self, backend, *arguments, commands=("break attacked", "run", "continue")):
         """What it is let do, as far as it says."""
-        (self.MACHINE, *there), first = self.for_guests(OPTIONS)
+        self.MACHINE, *there = self.for_guests(OPTIONS)
         done = self.vm(*there, "--timeout", "250", *machine.adding(machine.DDBG, machine.KEEPER, machine.CAPSTONE, INTRUDER),
-                       "--", "sh", "-c", f'{first}; exec "$0" "$@"', machine.DDBG, "-q", "-nx", "-batch", "--backend", backend,
+                       "--", machine.DDBG, "-q", "-nx", "-batch", "--backend", backend,
                        "-ex", "handle SIGSEGV SIGUSR1 nostop noprint", *(word for command in commands for word in ("-ex", command)),
                        "--args", INTRUDER, *arguments)
         self.out = done.stdout.decode(errors="replace")
