@@ -19,7 +19,7 @@ NOT_THERE = ("signals.stopped_by_the_terminals_signal",)
 class InTheMachine(machine.MachineTest):
     def shell(self):
         added = machine.adding(machine.DDBG, machine.KEEPER, machine.CAPSTONE, *filter(Path.is_file, PROGRAMS.iterdir()))
-        return machine.Shell(self, "--kernel", OPTIONS.kernel, "--la57", OPTIONS.la57, "--smp", str(OPTIONS.smp), "--timeout", "7000", *added)
+        return machine.Shell(self, "qemu", "--kernel", OPTIONS.kernel, "--la57", OPTIONS.la57, "--smp", str(OPTIONS.smp), "--timeout", "7000", *added)
 
     def test_cases(self):
         """What the emulator's own processor does otherwise than the manual says, a guest need not do better."""
