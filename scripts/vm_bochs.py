@@ -45,6 +45,8 @@ ACPI_TABLES = 0x10000  # bytes at the end of memory, where the BIOS has put them
 class Bochs(Machine):
     DESCRIPTION = "Runs a command in Bochs' emulated Intel processor, which is slow and has VMX and EPT."
     KVM = "kvm-intel"
+    DUNE_PARAMETERS = ("unsafe_cpu=1",)
+    WHY_DUNE_PARAMETERS = "this processor has flaws by which a guest could read other memory, and the module does not load there otherwise"
     PORT = "parallel"
     PATIENCE = 300
 

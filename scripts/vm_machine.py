@@ -29,6 +29,8 @@ class Machine:
     DESCRIPTION = None  # for --help
     MODULES = ()  # of the kernel, that its init loads with what they depend on
     KVM = None  # one more, which makes /dev/kvm
+    DUNE_PARAMETERS = ()  # what dune.ko wants to be told here
+    WHY_DUNE_PARAMETERS = None
     PORT = None  # how init.c reaches us, by its name there
     PATIENCE = None  # seconds for a command, if --timeout does not say
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from vm_bochs import Bochs
 from vm_image import Image
 from vm_machine import MACHINE_FAILED, Failure
+from vm_module import DoesNotBuild, module
 from vm_parts import KERNELS, NotAvailable, Parts
 from vm_qemu import Qemu
 
@@ -63,7 +64,8 @@ def parse_arguments():
 def add_options(parser, machine):
     """Those that every machine has."""
     parser.add_argument("--kernel", choices=KERNELS, default="6.1")
-    parser.add_argument("--kvm", choices=("on", "off"), default="on", help="load kvm, which makes /dev/kvm and keeps others off the processor (on)")
+    parser.add_argument("--kvm", choices=("on", "off"), help="load kvm, which makes /dev/kvm and keeps others off the processor (on; with --dune off)")
+    parser.add_argument("--dune", action="store_true", help="load dune.ko, built for that kernel if need be, which makes /dev/dune")
     parser.add_argument("--smp", type=int, default=1, metavar="N", help="processors (1)")
     parser.add_argument("--memory", type=int, metavar="MB", help="(what the kernel needs and twice the files that go in)")
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help=f"({machine.PATIENCE}; none with a terminal)")
@@ -104,6 +106,27 @@ def sources_of(path, ddbg):
     return [name for name in files if not name.startswith("/usr/") and os.path.isfile(name)]
 
 
+def add_modules(image, arguments, parts):
+    """What the machine's init loads, in this order: a name is "MODULE.ko", or with its parameters "MODULE.ko PARAMETERS"."""
+    machine = MACHINES[arguments.mode]
+    with_kvm = arguments.kvm == "on" or (arguments.kvm is None and not arguments.dune)
+    files = [(f"{name}.ko", file) for name, file in parts.modules(arguments.kernel, machine.MODULES + ((machine.KVM,) if with_kvm else ())).items()]
+    if arguments.dune:
+        files.append((" ".join(("dune.ko", *machine.DUNE_PARAMETERS)), build_dune(arguments.kernel, parts)))
+        if machine.DUNE_PARAMETERS:
+            say(f"dune.ko is loaded with {' '.join(machine.DUNE_PARAMETERS)}: {machine.WHY_DUNE_PARAMETERS}")
+    image.add_folder("/vm/modules")
+    for number, (name, file) in enumerate(files):
+        image.add_content(f"/vm/modules/{number:02}-{name}", file.read_bytes())
+
+
+def build_dune(series, parts):
+    try:
+        return module(parts, series)
+    except DoesNotBuild as error:
+        raise Failure(MACHINE_FAILED, f"dune.ko does not build for {series}:\n{error}") from error
+
+
 def make_image(arguments, parts, terminals):
     image = Image()
     command = arguments.command or ["sh"]
@@ -130,10 +153,7 @@ def make_image(arguments, parts, terminals):
 
     image.add_content("/init", parts.init().read_bytes())
     machine = MACHINES[arguments.mode]
-    modules = machine.MODULES + ((machine.KVM,) if arguments.kvm == "on" else ())
-    image.add_folder("/vm/modules")
-    for number, (name, file) in enumerate(parts.modules(arguments.kernel, modules).items()):
-        image.add_content(f"/vm/modules/{number:02}-{name}.ko", file.read_bytes())
+    add_modules(image, arguments, parts)
     image.add_content("/usr/bin/busybox", busybox.read_bytes())
     for name in applets:
         image.add_link(f"/bin/{name}", "busybox")

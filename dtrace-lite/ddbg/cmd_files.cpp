@@ -229,7 +229,7 @@ Checked<void> info_backend(Context& context, std::string_view) {
       {dune::session::kCapPreciseKick, "stops that can interrupt no system call"},
   };
   const dune::session::BackendInfo& backend = target->backend();
-  context.out.print("In use: {} ({}); a trap costs {:.1f} us, a null system call {:.2f} us.\n",
+  context.out.print("In use: {} ({}); a trap costs {:.2f} us, a null system call {:.2f} us.\n",
                     backend.name, backend.why_chosen, backend.trap_ns / 1000.0,
                     backend.syscall_ns / 1000.0);
   context.out.print("Target: process {}{}, capabilities:\n", target->pid(),

@@ -316,9 +316,23 @@ StoppedProcess::~StoppedProcess() {
     ptrace(PTRACE_DETACH, tid, nullptr, nullptr);
 }
 
+namespace {
+
+// At the call by which a thread goes into its guest, or another that looks like it.
+bool is_about_to_enter_guest(const Tracee& thread) {
+  auto regs = thread.registers();
+  return regs && regs->orig_rax == SYS_ioctl && thread.enters_system_call();
+}
+
+} // namespace
+
 bool StoppedProcess::run_briefly(pid_t tid) {
   std::erase(threads_, tid);
-  ptrace(PTRACE_SYSCALL, tid, nullptr, nullptr);
+  // A stop at a call leaves the kernel work to do on the thread's way back to user mode (rseq's),
+  // and for such work dune.ko comes out again before it has gone in. Were the thread stopped there
+  // each time that it tries, it would never get in.
+  const bool stops_at_calls = !is_about_to_enter_guest(Tracee(tid));
+  ptrace(stops_at_calls ? PTRACE_SYSCALL : PTRACE_CONT, tid, nullptr, nullptr);
   // Not interrupted at once: it could be again and again before it has executed an instruction.
   wait_for(tid, PTRACE_SYSCALL);
   return !threads_.empty() && threads_.back() == tid;

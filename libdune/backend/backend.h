@@ -199,6 +199,9 @@ struct Backend {
   // for all guests (guest_hosted.cpp).
   Result<Probe> (*probe)();
   GuestKind guest; // kNone: threads run where the kernel runs them
+  // What it needs is on a machine for nothing else: who has loaded it, and let this user have it,
+  // wants it used (choose_among).
+  bool is_dedicated = false;
 };
 
 } // namespace dune::backend

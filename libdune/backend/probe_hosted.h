@@ -21,9 +21,16 @@ struct Choice {
 
 inline bool has_guest(const Choice& c) { return c.backend->guest != GuestKind::kNone; }
 
-// By name, or by measurement for "auto": the cheapest trap among those that carry targets and are
-// present, and whose system calls cost less than ten times the cheapest. Probes only what is asked
-// for, and each backend at most once in a process.
+struct Candidate {
+  const Backend* backend;
+  Probe probe;
+};
+
+// By what was measured; docs/adding-a-backend.md has the rule and its reasons.
+Choice choose_among(std::span<const Candidate>);
+
+// By name, or by measurement for "auto". Probes only what is asked for, and each backend at most
+// once in a process.
 Choice choose(const std::string& name);
 
 } // namespace dune::backend

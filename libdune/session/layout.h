@@ -27,7 +27,7 @@
 namespace dune::session {
 
 inline constexpr uint64_t kSessionMagic = 0x31676264656e7564; // "dunedbg1"
-inline constexpr uint32_t kSessionVersion = 6;
+inline constexpr uint32_t kSessionVersion = 7;
 
 // Pools. What happens when one is full: threads: the thread runs without a slot, its stops are
 // counted in Header::missed_stops; sites, records, arena: the front end refuses the breakpoint and
@@ -341,10 +341,10 @@ enum ConfinementFlags : uint32_t {
 
 // Which backend serves this target, and what its probe measured.
 struct BackendInfo {
-  char name[16];       // zero-terminated
-  char why_chosen[48]; // zero-terminated
-  uint32_t trap_ns;    // an int3 to the handler and back
-  uint32_t syscall_ns; // a system call that does nothing
+  char name[16];        // zero-terminated
+  char why_chosen[192]; // zero-terminated
+  uint32_t trap_ns;     // an int3 to the handler and back
+  uint32_t syscall_ns;  // a system call that does nothing
 };
 
 struct Header {

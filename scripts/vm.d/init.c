@@ -97,7 +97,7 @@ static void mount_all(void) {
     check(symlink(kLinks[i][0], kLinks[i][1]) == 0, kLinks[i][1]);
 }
 
-// In the order of their names, which says who needs whom.
+// In the order of their names, which says who needs whom; behind a space there are a module's parameters.
 static void load_modules(void) {
   struct dirent **found;
   const int count = scandir(kModules, &found, NULL, alphasort);
@@ -108,7 +108,8 @@ static void load_modules(void) {
     char path[512];
     snprintf(path, sizeof path, "%s/%s", kModules, found[i]->d_name);
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    check(fd >= 0 && syscall(SYS_finit_module, fd, "", 0) == 0, path);
+    const char *parameters = strchr(found[i]->d_name, ' ');
+    check(fd >= 0 && syscall(SYS_finit_module, fd, parameters ? parameters + 1 : "", 0) == 0, path);
     close(fd);
   }
 }

@@ -282,6 +282,21 @@ static void churn(void) {
       pthread_join(threads[i], NULL);
   }
 }
+// As fast as they can be made: in a guest such a thread is mostly on its way in or out.
+static void* make_calls(void* job) {
+  me = job;
+  const pid_t parent = getppid();
+  while (!done)
+    expect(getppid() == parent, "getppid");
+  return NULL;
+}
+static void calls(void) {
+  pthread_t threads[2];
+  for (int i = 0; i < 2; ++i)
+    expect(pthread_create(&threads[i], NULL, make_calls, me) == 0, "pthread_create");
+  for (int i = 0; i < 2; ++i)
+    pthread_join(threads[i], NULL);
+}
 static void spawn(void) {
   while (!done) {
     pid_t child;
@@ -333,6 +348,7 @@ static struct job jobs[] = {
     {.name = "sleeps", .run = sleeps},
     {.name = "generic", .run = generic},
     {.name = "generic_read", .run = generic_read},
+    {.name = "calls", .run = calls},
     {.name = "churn", .run = churn},
     {.name = "spawn", .run = spawn},
     {.name = "vfork", .run = vfork_},

@@ -33,7 +33,7 @@ class InRing0:
 class InTheMachine(machine.MachineTest):
     def shell(self, *more):
         added = machine.adding(machine.DDBG, machine.KEEPER, machine.CAPSTONE, *filter(Path.is_file, PROGRAMS.iterdir()))
-        return machine.Shell(self, "--kernel", OPTIONS.kernel, "--la57", OPTIONS.la57, "--smp", str(OPTIONS.smp), "--timeout", "7000", *added, *more)
+        return machine.Shell(self, "qemu", "--kernel", OPTIONS.kernel, "--la57", OPTIONS.la57, "--smp", str(OPTIONS.smp), "--timeout", "7000", *added, *more)
 
     def test_cases(self):
         """What the emulator's own processor does otherwise than the manual says, a guest need not do better."""

@@ -4,16 +4,18 @@ conditions, steps, watchpoints, threads, signals, forks, execs, stops, Ctrl-C, a
 import argparse
 import os
 import re
+import subprocess
 import sys
 
 import machine
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../e2e"))
-from terminal import PROMPT, Terminal  # noqa: E402
+from terminal import PROMPT  # noqa: E402
 
 ENGINE_TEST = os.environ["ENGINE_TEST"]
 TARGETS = os.environ["DDBG_TEST_TARGETS"]
 SPIN = os.path.join(os.environ["E2E_PROGRAMS"], "spin")
+ATTACHED_CASES = ("read", "tick", "handler_tick", "futex", "calls", "churn")
 PYTHON = "/usr/bin/python3"  # stepped only up to where it would need more than its libraries
 # The emulated processor takes some 500 us for a signal of a program in a guest, and 200 us for a breakpoint that the host side sees.
 SCALE = "DDBG_TEST_STORM_US=2000 DDBG_TEST_HITS=2000"
@@ -23,26 +25,39 @@ MORE = {"qemu": ["--smap", "off"], "bochs": ["--memory", "512"]}
 STARTED = f"{machine.DDBG} -q -nx -iex 'set confirm off' -iex 'set pagination off' -iex 'handle SIGUSR1 nostop noprint'"
 
 
-class Engine(machine.MachineTest):
+def left_out():
+    """Patterns of left_out.txt for this machine and backend."""
+    found = []
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "left_out.txt"), encoding="utf-8") as file:
+        for line in file:
+            words, separator, why = line.partition(" -- ")
+            if line.startswith("#"):
+                continue
+            if not separator or not why.strip() or len(words.split()) != 3:
+                raise ValueError(f"left_out.txt: expected `MACHINE BACKEND TESTS -- REASON`, found `{line.strip()}`")
+            where, backend, tests = words.split()
+            if where in ("*", OPTIONS.machine) and backend in ("*", OPTIONS.backend):
+                found.append(tests)
+    return found
+
+
+def with_less(tests, others):
+    """GoogleTest's filter: one minus, what does not run behind it."""
+    return tests + (":" if "-" in tests else "-") + ":".join(others)
+
+
+class Engine(machine.ShellTest):
     def setUp(self):
         super().setUp()
         targets = [entry.path for entry in os.scandir(TARGETS) if entry.is_file() and os.access(entry.path, os.X_OK)]
-        added = machine.adding(ENGINE_TEST, machine.DDBG, machine.KEEPER, machine.CAPSTONE, PYTHON, SPIN, *targets)
-        arguments, first = self.for_guests(OPTIONS)
-        command = [*machine.VM, *arguments, *MORE[OPTIONS.machine], *added, "--", "sh"]
-        self.terminal = Terminal(command, self.env, patience=machine.PATIENCE)
-        self.addCleanup(self.terminal.close)
-        self.terminal.wait_for("# ")
-        self.assertEqual(self.shell(f"{first} && echo ready"), "ready\n")
-
-    def shell(self, line):
-        """What the command prints."""
-        self.terminal.type(line + "\n")
-        self.terminal.wait_for("\n")
-        return self.terminal.wait_for("# ")[:-len("# ")]
+        self.boot(*self.for_guests(OPTIONS), *MORE[OPTIONS.machine],
+                  *machine.adding(ENGINE_TEST, machine.DDBG, machine.KEEPER, machine.CAPSTONE, PYTHON, SPIN, *targets))
 
     def test_in_a_guest(self):
-        out = self.shell(TESTS % (OPTIONS.backend, OPTIONS.filter))
+        for tests in left_out():
+            there = subprocess.run([ENGINE_TEST, "--gtest_list_tests", f"--gtest_filter={tests}"], stdout=subprocess.PIPE, text=True, check=True).stdout
+            self.assertRegex(there, r"(?m)^  \w", tests)
+        out = self.shell(TESTS % (OPTIONS.backend, with_less(OPTIONS.filter, left_out())))
         self.assertEqual(self.shell("echo $?"), "0\n", out)
         ran = re.search(r"^\[==========\] (\d+) tests? from .* ran", out, re.M)
         passed = re.search(r"^\[  PASSED  \] (\d+) test", out, re.M)
@@ -52,9 +67,7 @@ class Engine(machine.MachineTest):
         if OPTIONS.session:
             self.launched()
             self.attached()
-        self.terminal.type("exit 6\n")
-        self.assertEqual(self.terminal.ended(), 6)
-        self.nothing_is_left()
+        self.end_shell()
 
     def launched(self):
         t = self.terminal
@@ -80,7 +93,7 @@ class Engine(machine.MachineTest):
     def attached(self):
         t = self.terminal
         self.shell("mkfifo /tmp/go")
-        self.shell(f"{TARGETS}/attached read tick handler_tick futex churn < /tmp/go > /tmp/out & exec 3> /tmp/go")
+        self.shell(f"{TARGETS}/attached {' '.join(ATTACHED_CASES)} < /tmp/go > /tmp/out & exec 3> /tmp/go")
         self.shell("until grep -q started /tmp/out; do sleep 0.01; done")
         for _ in range(2):
             out = self.shell(f"{STARTED} --backend {OPTIONS.backend} -batch -p $! -ex 'break hit_a' -ex continue -ex 'delete 1' -ex 'watch counted_a' -ex continue "
@@ -104,7 +117,7 @@ class Engine(machine.MachineTest):
         ended = self.shell("echo >&3; exec 3>&-; wait $p; echo $?")  # in one line: a prompt would take the status
         self.assertTrue(ended.startswith("6\n"), ended)
         out = self.shell("tail -n +2 /tmp/out")
-        self.assertEqual(out, "".join(f"{case}: as it should be\n" for case in ("read", "tick", "handler_tick", "futex", "churn")) +
+        self.assertEqual(out, "".join(f"{case}: as it should be\n" for case in ATTACHED_CASES) +
                          "main: read returned 1, no error\n")
 
     def left_alone(self, pid="!"):

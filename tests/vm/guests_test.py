@@ -9,6 +9,7 @@ import machine
 
 TESTS = os.environ["BACKEND_TEST"]
 PROCESS_TEST = os.environ["PROCESS_TEST"]
+KEEPER_TEST = os.environ["KEEPER_TEST"]
 SKIPPED_THERE = [
     "Guests/Guests.WatchedWriteTrapsBehindTheInstruction",  # QEMU ignores the debug registers
     "Guests/AddressSpaces.PageThatKvmDoesNotTakeIsABusErrorAndNoLoop",  # 6.1 has memfd_secret switched off
@@ -16,7 +17,6 @@ SKIPPED_THERE = [
 if not os.path.exists(f"{TESTS}/programs/life_musl"):
     SKIPPED_THERE.append("Guests/Programs.LiveTheSameLifeWithMusl")
 COMMANDS = f"""
-%s || exit 99
 uname -r
 nproc
 grep -c -w la57 /proc/cpuinfo
@@ -24,17 +24,16 @@ cat /sys/module/kvm_amd/parameters/npt || echo none
 if test %s = kvm; then {TESTS}/backend_bare; fi
 echo $?
 echo 4 > /proc/sys/vm/nr_hugepages
-{TESTS}/backend_test --gtest_filter='Guests/*/%s' && exec {PROCESS_TEST} --gtest_filter='Guests/*/%s'
+for test in {TESTS}/backend_test {PROCESS_TEST} {KEEPER_TEST}; do $test --gtest_filter='Guests/*/%s' || exit; done
 """
 
 
 class Guests(machine.MachineTest):
     def test_with_nested_paging(self):
-        added = [PROCESS_TEST, f"{TESTS}/backend_bare", f"{TESTS}/backend_test", f"{TESTS}/programs", "/usr/share/doc/busybox-static"]
-        (machine_name, *arguments), first = self.for_guests(OPTIONS)
-        self.MACHINE = machine_name
+        added = [PROCESS_TEST, KEEPER_TEST, f"{TESTS}/backend_bare", f"{TESTS}/backend_test", f"{TESTS}/programs", "/usr/share/doc/busybox-static"]
+        self.MACHINE, *arguments = self.for_guests(OPTIONS)
         done = self.vm(*arguments, "--timeout", "270", *machine.adding(*added), "--", "sh", "-c",
-                       COMMANDS % (first, OPTIONS.backend, OPTIONS.backend, OPTIONS.backend))
+                       COMMANDS % (OPTIONS.backend, OPTIONS.backend))
         out = done.stdout.decode(errors="replace")
         told = f"{out}\n{done.stderr.decode(errors='replace')}"
         self.assertEqual(done.returncode, 0, told)
@@ -44,7 +43,7 @@ class Guests(machine.MachineTest):
         self.assertEqual((int(processors), int(la57)), (OPTIONS.smp, OPTIONS.smp if OPTIONS.la57 == "on" else 0))
         self.assertIn(nested, ("Y", "1") if OPTIONS.backend == "kvm" and OPTIONS.machine == "qemu" else ("none",))
         self.assertEqual(bare, "0", told)
-        self.assertEqual(len(suites), 2, told)
+        self.assertEqual(len(suites), 3, told)
         for suite in suites:
             self.only_declared_skips(suite)
 

@@ -9,6 +9,9 @@ import time
 import unittest
 import uuid
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../e2e"))
+from terminal import Terminal  # noqa: E402
+
 VM = [sys.executable, "-B", os.environ["DDBG_VM"], "--build", os.environ["DDBG_BUILD"]]
 DDBG = os.path.join(os.environ["DDBG_BUILD"], "dtrace-lite/ddbg/ddbg")
 KEEPER = DDBG + "-keeper"
@@ -46,14 +49,11 @@ class MachineTest(unittest.TestCase):
         self.env = dict(os.environ, **{name: value, "TMPDIR": self.scratch.name, "DDBG_VM_CACHE": CACHE})
 
     def for_guests(self, options):
-        """scripts/vm's arguments for guest_options, and what to do in the machine first."""
+        """scripts/vm's arguments for guest_options."""
         arguments = [options.machine, "--kernel", options.kernel, "--smp", str(options.smp)]
-        if options.machine == "qemu": # the others have four levels
+        if options.machine == "qemu":  # the others have four levels
             arguments += ["--la57", options.la57]
-        if options.backend == "kvm":
-            return arguments, "true"
-        # Bochs' processor has what a kernel without mitigations is warned of, and nobody to steal anything.
-        return [*arguments, "--kvm", "off", "--add", f"{MODULE}:/dune.ko"], "insmod /dune.ko unsafe_cpu=1"
+        return arguments if options.backend == "kvm" else [*arguments, "--dune"]
 
     def vm(self, *arguments, **keywords):
         keywords = {"stdin": subprocess.DEVNULL, **keywords} if "input" not in keywords else keywords
@@ -82,11 +82,31 @@ class MachineTest(unittest.TestCase):
         self.assertEqual(os.listdir(self.scratch.name), [])
 
 
+class ShellTest(MachineTest):
+    """A shell on a terminal there, in one start of the machine."""
+
+    def boot(self, name, *arguments):
+        self.terminal = Terminal([*VM, name, *arguments, "--", "sh"], self.env, patience=self.PATIENCE * (3 if name == "bochs" else 1))
+        self.addCleanup(self.terminal.close)
+        self.terminal.wait_for("# ")
+
+    def shell(self, line):
+        """What the command prints."""
+        self.terminal.type(line + "\n")
+        self.terminal.wait_for("\n")
+        return self.terminal.wait_for("# ")[:-len("# ")]
+
+    def end_shell(self):
+        self.terminal.type("exit 6\n")
+        self.assertEqual(self.terminal.ended(), 6)
+        self.nothing_is_left()
+
+
 class Shell:
-    """Runs commands in one start of the machine, one after the other."""
+    """Runs commands in one start of the machine that the options name first, one after the other."""
 
     def __init__(self, test, *options):
-        self.process = subprocess.Popen([*VM, "qemu", *options, "--", "sh"], env=test.env, bufsize=0,
+        self.process = subprocess.Popen([*VM, *options, "--", "sh"], env=test.env, bufsize=0,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def __enter__(self):
