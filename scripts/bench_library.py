@@ -64,6 +64,7 @@ TARGETS = [
     Target("appel2 / mprotect and SIGSEGV", "appel2", "linux", 1 / 7),
     Target("getppid / Linux", "getppid", "linux", 5),
     Target("getppid / Linux, in the kernel", "getppid", "linux", 2, columns=("dispatch",)),
+    Target("system call, interposed, in the kernel", "interposed", "ptrace", 1 / 25, columns=("dispatch",)),
 ]
 NO_EXIT = ("trap", "step")  # of kmod's, by the issue
 

@@ -75,7 +75,8 @@ void show_mask(ThreadBlock* t) {
   const SignalSet wanted = (t->has_signal ? agent_mask() : home_of(t)->sigmask) & ~kick();
   if (g.kernel_mask == wanted)
     return;
-  (void)!g.cpu.guest->ops.set_mask(g.cpu, wanted);
+  if (kick()) // else it is the same in there
+    (void)!g.cpu.guest->ops.set_mask(g.cpu, wanted);
   g.kernel_mask = wanted;
   set_kernel_mask(wanted | kick());
 }
@@ -372,6 +373,8 @@ void run_once(ThreadBlock* t) {
       g.cpu.root = root_of(t);
   }
   Exit e = ops.run(g.cpu);
+  while (e.why == Why::kSystemCall && pass_call(t))
+    e = ops.run(g.cpu);
   if (e.why == Why::kBroken)
     broken(e, g.cpu.regs);
   g.in_monitor = is_in_monitor(t, g.cpu.regs);

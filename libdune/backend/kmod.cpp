@@ -5,6 +5,7 @@
 #include "libdune/backend/rows.h"
 
 #include <linux/fcntl.h>
+#include <utility>
 
 namespace dune::backend {
 
@@ -153,6 +154,17 @@ constexpr RegisterPair kRegisterPairs[] = {
     PAIR(fs_base), PAIR(gs_base),
 #undef PAIR
 };
+// Moves with addresses known beforehand, not a loop: on the way of every system call.
+constexpr auto kEachPair =
+    std::make_index_sequence<sizeof kRegisterPairs / sizeof *kRegisterPairs>();
+template <size_t... kPair>
+void give_registers(dune_regs& to, const Registers& from, std::index_sequence<kPair...>) {
+  ((to.*kRegisterPairs[kPair].theirs = from.*kRegisterPairs[kPair].ours), ...);
+}
+template <size_t... kPair>
+void take_registers(Registers& to, const dune_regs& from, std::index_sequence<kPair...>) {
+  ((to.*kRegisterPairs[kPair].ours = from.*kRegisterPairs[kPair].theirs), ...);
+}
 
 void interrupt_kmod(Cpu& c) { __atomic_store_n(&run_of(c).interrupt, 1, __ATOMIC_RELAXED); }
 
@@ -220,14 +232,12 @@ Exit run_kmod(Cpu& c) {
   show_processor(c);
   if (c.regs.cs == kUserCode || c.guest->system_call)
     regs.cr3 = c.root.value;
-  for (const RegisterPair& p : kRegisterPairs)
-    regs.*p.theirs = c.regs.*p.ours;
+  give_registers(regs, c.regs, kEachPair);
   do {
     if (const long result = control(c.fd, DUNE_RUN, 0); is_errno(result))
       return {Why::kBroken, 0, static_cast<uint64_t>(-result)};
   } while (run_of(c).exit_reason == DUNE_EXIT_INTR && !run_of(c).exit.intr.by);
-  for (const RegisterPair& p : kRegisterPairs)
-    c.regs.*p.ours = regs.*p.theirs;
+  take_registers(c.regs, regs, kEachPair);
   if (c.guest->system_call)
     c.root = GuestPhysAddr(regs.cr3);
   return why_it_ended(c);

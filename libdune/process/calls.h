@@ -143,6 +143,10 @@ const Row& policy_of(uint32_t number);
 // The native call whose row holds for one of 32 bits, too, if there is one.
 std::optional<uint32_t> native_of_32_bits(uint32_t number);
 inline bool is_known(const Row& row) { return row.name[0] != 0; }
+// Whatever its arguments are, but for descriptors of ours.
+inline bool passes_always(const Row& row) {
+  return is_known(row) && row.effect == Effect::kPass && row.selector == 0xff;
+}
 // Null: the row itself says all.
 const Operation* operation_of(const Row&, const long args[kMostArguments]);
 Effect effect_of(const Row&, const long args[kMostArguments]);

@@ -11,6 +11,9 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+import bench_library  # noqa: E402
+
 BUILD = Path(sys.argv.pop())
 DDBG = BUILD / "dtrace-lite/ddbg/ddbg"
 CALLS = 300
@@ -105,6 +108,30 @@ class Bench(unittest.TestCase):
         for name, row in rows.items():
             self.assertGreater(row.get("median", 0), 0, f"{name}: {row}")
             self.assertEqual(row["runs"], 3, name)
+
+    def test_library_is_measured_beside_linux_and_ptrace(self):
+        with tempfile.TemporaryDirectory() as folder:
+            report = Path(folder) / "dune.json"
+            shown = output_of(ROOT / "scripts/bench", "dune", "--build", BUILD, "--quick", "--where", "library.native", "--json", report)
+            columns = json.loads(report.read_text())["library"]["library.native"]["columns"]
+        self.assertEqual(set(columns["linux"]), {"getppid", "touch", "walk", "trap", "step", "refused", "appel1", "appel2"})
+        self.assertEqual(set(columns["ptrace"]), {"trap", "step", "interposed"})
+        for by in ("linux", "ptrace"):
+            for name, row in columns[by].items():
+                self.assertEqual(len(row["ticks"]), 3, name)
+                self.assertGreater(min(row["ticks"]), 0, name)
+        for by in ("kmod", "kvm"):
+            if "unavailable" in columns[by]:
+                self.assertIn(f"unavailable: {columns[by]['unavailable']}", shown)
+            else:
+                self.assertEqual(set(columns[by]), {row.name for row in bench_library.ROWS})
+
+    def test_targets_of_the_library_are_judged(self):
+        def columns(trap):
+            return {"ptrace": {"trap": {"ticks": [1000, 10000, 20000]}}, "kmod": {"trap": {"ticks": [1, trap, 9999], "exits": [0, 0, 0]}}}
+        target = next(target for target in bench_library.TARGETS if target.row == "trap")
+        self.assertEqual(bench_library.judged(target, columns(100), "ticks"), {"kmod": (0.01, True)})
+        self.assertEqual(bench_library.judged(target, columns(101), "ticks"), {"kmod": (0.0101, False)})
 
     def test_a_name_that_is_not_there_is_refused(self):
         self.assertIn("no measure", output_of(ROOT / "scripts/bench", "--build", BUILD, "--only", "nothing", status=2))

@@ -8,6 +8,10 @@ import sys
 import machine
 
 TEST = os.environ["KMOD_TEST"]
+EVENTS = os.environ["DUNE_EVENTS"]
+# Of a program that enters Dune mode by itself: how often an event leaves the guest, and how many instructions it may take.
+OF_APPLICATIONS = {"getppid": (1, 2100), "trap": (0, 125), "vectors": (0, 175), "step": (0, 130), "refused": (0, 215), "answered": (0, 170),
+                   "interposed": (1, 2300), "appel1": (0, 800), "appel2": (0, 590)}
 # QEMU's VMRUN loads DR7 and does not act on it, and its processor checks no alignment. Bochs has both.
 SKIPPED_THERE = ["Debug.WatchedWriteReachesTheGuestsHandler", "Debug.WatchedWriteEndsTheRunIfAskedFor",
                  "Debug.BreakpointOnItsOwnStackHoldsNoProcessor", "AlignmentCheck.GoesThroughToTheGuest"]
@@ -35,11 +39,16 @@ dmesg
 class Kmod(machine.MachineTest):
     def test_events_cost_no_more_than_they_may(self):
         """In instructions, which are this machine's nanoseconds."""
-        done = self.vm("--kernel", OPTIONS.kernel, "--icount", "--timeout", "270", "--dune",
-                       "--", "env", "KMOD_TEST_BUDGET=1", TEST, "--gtest_filter=Budget.*")
+        done = self.vm("--kernel", OPTIONS.kernel, "--icount", "--timeout", "270", "--dune", *machine.adding(TEST, EVENTS),
+                       "--", "sh", "-c", f"KMOD_TEST_BUDGET=1 {TEST} --gtest_filter='Budget.*' && {EVENTS} kmod 0 500 1 {' '.join(OF_APPLICATIONS)}")
         out = done.stdout.decode(errors="replace")
         self.assertEqual(done.returncode, 0, out + done.stderr.decode(errors="replace"))
         self.assertEqual(len(re.findall(r"^budget .* [1-9]\d*$", out, re.M)), 5, out)
+        events = {name: (float(ticks), float(exits)) for name, ticks, exits in re.findall(r"^(\w+) ([0-9.]+) [0-9.]+ ([0-9.]+) [0-9.]+$", out, re.M)}
+        self.assertEqual(set(events), set(OF_APPLICATIONS), out)
+        for name, (exits, instructions) in OF_APPLICATIONS.items():
+            self.assertAlmostEqual(events[name][1], exits, delta=0.02, msg=f"{name}: exits\n{out}")
+            self.assertLessEqual(events[name][0], instructions, f"{name}: instructions\n{out}")
         print(out)
 
     def test_loads_works_and_unloads(self):

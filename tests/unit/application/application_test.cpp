@@ -7,12 +7,14 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cerrno>
 #include <csetjmp>
 #include <csignal>
 #include <cstring>
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/time.h>
+#include <sys/timerfd.h>
 #include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
@@ -150,6 +152,38 @@ TEST(Signals, FaultOfTheProgramIsASignal) {
   EXPECT_EQ(address, reinterpret_cast<uint64_t>(page) + 12);
   EXPECT_TRUE(inside());
   sigaction(SIGSEGV, &before, nullptr);
+}
+
+// A call that a signal interrupts begins anew or fails, as the handler's flags say.
+TEST(Signals, CallsAreRestartedOrNot) {
+  static std::atomic<int> ticks;
+  const int timer = timerfd_create(CLOCK_MONOTONIC, 0);
+  ASSERT_GE(timer, 0);
+  for (const int flags : {SA_RESTART, 0}) {
+    ticks = 0;
+    struct sigaction action {}, before;
+    action.sa_handler = [](int) { ++ticks; };
+    action.sa_flags = flags;
+    sigaction(SIGALRM, &action, &before);
+    const itimerval each{{0, 2000}, {0, 2000}}, none{};
+    setitimer(ITIMER_REAL, &each, nullptr);
+    int interrupted = 0;
+    for (int i = 0; i < 10; ++i) {
+      const itimerspec once{{}, {0, 20'000'000}};
+      ASSERT_EQ(timerfd_settime(timer, 0, &once, nullptr), 0);
+      uint64_t expired = 0;
+      while (read(timer, &expired, sizeof expired) < 0) {
+        ASSERT_EQ(errno, EINTR);
+        ++interrupted;
+      }
+      EXPECT_EQ(expired, 1u);
+    }
+    setitimer(ITIMER_REAL, &none, nullptr);
+    sigaction(SIGALRM, &before, nullptr);
+    EXPECT_GT(ticks, 10);
+    EXPECT_EQ(interrupted > 0, flags == 0) << interrupted;
+  }
+  close(timer);
 }
 
 // Handlers see every moment of the program's, also those in which an exception begins or ends.
