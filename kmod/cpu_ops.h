@@ -37,6 +37,8 @@ struct dune_cpu_ops {
 
 	struct dune_vcpu *(*create)(struct dune_vm *vm);
 	void (*free)(struct dune_vcpu *vcpu);
+	/* Before it runs elsewhere than on vcpu->cpu; interrupts are on. NULL: nothing stays there. */
+	void (*leave_cpu)(struct dune_vcpu *vcpu);
 	/*
 	 * Enters with vcpu's registers, state and event, and leaves them as the guest did, with
 	 * vcpu->exit. Interrupts are off; all host state is as before when it returns, but for the

@@ -8,16 +8,27 @@
 #include <linux/mm.h>
 #include <linux/mmu_notifier.h>
 #include <linux/mutex.h>
+#include <linux/percpu.h>
 #include <linux/spinlock.h>
 
 #include "uapi/dune.h"
 
 #define DUNE_MAX_REGIONS 512
+#define DUNE_MAX_PRIVATES 64
 #define DUNE_MAX_VCPUS 4096
 #define DUNE_MAX_LEVELS 5
 
 struct dune_gpa_range {
 	u64 gpa, hva, length;
+};
+
+/* Pages that only the second level shows. */
+struct dune_private {
+	struct list_head entry;
+	u64 gpa;
+	unsigned long count;
+	bool writable, executable;
+	struct page *pages[];
 };
 
 /*
@@ -32,6 +43,9 @@ struct dune_table {
 
 	unsigned int region_count;
 	struct dune_gpa_range regions[DUNE_MAX_REGIONS];
+	struct list_head privates;
+	unsigned int private_count;
+	unsigned long private_pages;
 
 	/*
 	 * Invalidations in progress, and a range that covers all of theirs. No entry is made for an
@@ -68,6 +82,7 @@ enum dune_exit_kind {
 	DUNE_KIND_FORBIDDEN, /* an instruction that a guest may not execute: vector */
 	DUNE_KIND_SHUTDOWN,
 	DUNE_KIND_FAILED, /* not entered: detail */
+	DUNE_KIND_WANTED, /* not entered: user space, or the way there, wants the thread */
 	DUNE_KIND_OFF, /* not entered: this processor's virtualisation is off */
 	DUNE_KIND_AGAIN, /* nothing to do, enter again */
 };
@@ -75,6 +90,7 @@ enum dune_exit_kind {
 struct dune_hw_exit {
 	enum dune_exit_kind kind;
 	u8 vector;
+	bool skipped; /* an instruction was executed in the guest's stead, so a step of it is due */
 	u32 error_code;
 	u32 access;
 	u64 gpa;
@@ -91,6 +107,7 @@ struct dune_vcpu {
 	struct dune_event event;
 	struct dune_state state;
 	struct dune_debug debug;
+	struct dune_dispatch dispatch;
 	bool has_state;
 	bool state_dirty; /* not in the processor's control structure yet */
 	bool flat_cs, flat_ss; /* selectors are user space's, since the last entry */
@@ -105,7 +122,7 @@ struct dune_vcpu {
 	bool flush;
 
 	struct dune_hw_exit exit;
-	u64 entries, faults, interrupts, reflected, flushes;
+	u64 entries, faults, interrupts, reflected, flushes, dispatched;
 
 	/* Zeroed pages for tables, taken under the table's lock. */
 	struct page *spare[DUNE_MAX_LEVELS];
@@ -121,7 +138,7 @@ static inline bool dune_vcpu_debugs(const struct dune_vcpu *vcpu)
 extern const struct dune_cpu_ops *dune_ops;
 int dune_hardware_get(void);
 void dune_hardware_put(void);
-bool dune_hardware_is_on_irqoff(void);
+DECLARE_PER_CPU(bool, dune_hardware_is_on); /* changed with interrupts off */
 int dune_copy_sized(void *to, size_t size, const void __user *from, size_t least);
 
 /* vm.c */
@@ -138,8 +155,9 @@ u64 dune_cr4_allowed(void);
 
 /* mm.c */
 extern unsigned long dune_max_table_pages;
-unsigned int dune_gpa_bits(void);
+extern unsigned int dune_gpa_width; /* of a guest-physical address, in bits */
 unsigned int dune_table_levels(void);
+void dune_table_setup(void);
 int dune_table_init(struct dune_table *table);
 void dune_table_destroy(struct dune_table *table);
 int dune_table_add_region(struct dune_table *table, const struct dune_gpa_range *range);
@@ -148,5 +166,21 @@ void dune_table_forget(struct dune_table *table);
 int dune_table_fault(struct dune_vcpu *vcpu, u64 gpa, u32 access, u64 *hva);
 void dune_vcpu_free_spares(struct dune_vcpu *vcpu);
 int dune_notifier_register(struct dune_vm *vm);
+int dune_table_add_private(struct dune_table *table, struct dune_private *private);
+struct dune_private *dune_table_remove_private(struct dune_table *table, u64 gpa, unsigned long count);
+
+/* private.c */
+extern unsigned long dune_max_private_pages;
+int dune_private_set(struct dune_table *table, const struct dune_private_range *range);
+void dune_private_free_all(struct dune_table *table);
+
+/* dispatch.c */
+void dune_dispatch_setup(void);
+bool dune_dispatch_is_on(void);
+bool dune_dispatch(struct dune_vcpu *vcpu);
+
+/* rseq.c */
+bool dune_rseq_take_over(void);
+void dune_rseq_abort(struct dune_regs *regs);
 
 #endif

@@ -22,6 +22,11 @@ module_param(unsafe_cpu, bool, 0444);
 MODULE_PARM_DESC(unsafe_cpu, "Load on processors with faults that this module does not mitigate");
 module_param_named(max_table_pages, dune_max_table_pages, ulong, 0644);
 MODULE_PARM_DESC(max_table_pages, "Pages of second-level tables of one VM; beyond them they are made anew");
+module_param_named(max_private_pages, dune_max_private_pages, ulong, 0644);
+MODULE_PARM_DESC(max_private_pages, "Pages of one VM's own that no process has an address of");
+static bool dispatch;
+module_param(dispatch, bool, 0444);
+MODULE_PARM_DESC(dispatch, "Make some system calls of guests in the kernel, where nobody watches the thread");
 
 const struct dune_cpu_ops *dune_ops;
 
@@ -32,31 +37,26 @@ const struct dune_cpu_ops *dune_ops;
 static DEFINE_MUTEX(hardware_lock); /* taken inside of cpus_read_lock() */
 static unsigned int hardware_users;
 static bool hardware_is_going; /* reboot or kexec: never on again */
-static DEFINE_PER_CPU(bool, hardware_is_on);
+DEFINE_PER_CPU(bool, dune_hardware_is_on);
 static enum cpuhp_state hotplug_state;
-
-bool dune_hardware_is_on_irqoff(void)
-{
-	return raw_cpu_read(hardware_is_on);
-}
 
 static int enable_irqoff(void)
 {
 	int result;
 
-	if (raw_cpu_read(hardware_is_on))
+	if (raw_cpu_read(dune_hardware_is_on))
 		return 0;
 	result = dune_ops->enable_irqoff();
 	if (!result)
-		raw_cpu_write(hardware_is_on, true);
+		raw_cpu_write(dune_hardware_is_on, true);
 	return result;
 }
 
 static void disable_irqoff(void)
 {
-	if (!raw_cpu_read(hardware_is_on))
+	if (!raw_cpu_read(dune_hardware_is_on))
 		return;
-	raw_cpu_write(hardware_is_on, false);
+	raw_cpu_write(dune_hardware_is_on, false);
 	dune_ops->disable_irqoff();
 }
 
@@ -243,6 +243,9 @@ static int __init dune_init(void)
 	result = dune_ops->setup();
 	if (result)
 		return result;
+	dune_table_setup();
+	if (dispatch)
+		dune_dispatch_setup();
 	result = cpuhp_setup_state_nocalls(CPUHP_AP_ONLINE_DYN, "dune:online", cpu_comes, cpu_goes);
 	if (result < 0)
 		goto out_setup;
@@ -256,7 +259,7 @@ static int __init dune_init(void)
 	if (result)
 		goto out_reboot;
 	pr_info("dune: %s, %u levels, %u bits of guest-physical addresses\n", dune_ops->name,
-		dune_table_levels(), dune_gpa_bits());
+		dune_table_levels(), dune_gpa_width);
 	return 0;
 
 out_reboot:

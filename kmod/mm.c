@@ -32,6 +32,7 @@
 #define ENTRIES 512U
 
 unsigned long dune_max_table_pages = 16384;
+unsigned int dune_gpa_width;
 
 static const struct dune_pte_format *format(void)
 {
@@ -43,9 +44,11 @@ unsigned int dune_table_levels(void)
 	return dune_ops->levels();
 }
 
-unsigned int dune_gpa_bits(void)
+/* At load, when the processor is known. */
+void dune_table_setup(void)
 {
-	return min_t(unsigned int, boot_cpu_data.x86_phys_bits, 12 + 9 * dune_table_levels());
+	dune_gpa_width =
+		min_t(unsigned int, boot_cpu_data.x86_phys_bits, 12 + 9 * dune_table_levels());
 }
 
 static u64 entry_span(unsigned int level)
@@ -299,6 +302,31 @@ static const struct dune_gpa_range *find_region_locked(const struct dune_table *
 	return NULL;
 }
 
+static struct dune_private *find_private_locked(const struct dune_table *table, u64 gpa)
+{
+	struct dune_private *private;
+
+	list_for_each_entry(private, &table->privates, entry)
+		if (gpa - private->gpa < (u64)private->count << PAGE_SHIFT)
+			return private;
+	return NULL;
+}
+
+/* As if the process had the page. */
+static struct host_entry entry_of_private(const struct dune_private *private, u64 gpa)
+{
+	struct host_entry entry = {
+		.flags = _PAGE_PRESENT | _PAGE_USER | sme_me_mask,
+		.pfn = page_to_pfn(private->pages[(gpa - private->gpa) >> PAGE_SHIFT]),
+	};
+
+	if (private->writable)
+		entry.flags |= _PAGE_RW | _PAGE_DIRTY;
+	if (!private->executable)
+		entry.flags |= _PAGE_NX;
+	return entry;
+}
+
 static int top_up(struct dune_vcpu *vcpu)
 {
 	while (vcpu->spares < vcpu->vm->table.levels - 1) {
@@ -404,6 +432,7 @@ int dune_table_fault(struct dune_vcpu *vcpu, u64 gpa, u32 access, u64 *hva)
 
 	*hva = ~0ULL;
 	for (;;) {
+		const struct dune_private *private = NULL;
 		const struct dune_gpa_range *range;
 		struct host_entry host;
 		struct detached detached;
@@ -415,16 +444,23 @@ int dune_table_fault(struct dune_vcpu *vcpu, u64 gpa, u32 access, u64 *hva)
 		result = 0;
 		spin_lock(&table->lock);
 		range = find_region_locked(table, gpa);
-		if (!range || table->dead) {
+		if (!range)
+			private = find_private_locked(table, gpa);
+		if (table->dead || (!range && !private)) {
 			spin_unlock(&table->lock);
 			return -ENOENT;
 		}
-		*hva = gpa - range->gpa + range->hva;
-		if (table->invalidations && *hva >= table->invalid_start && *hva < table->invalid_end) {
-			spin_unlock(&table->lock);
-			return -EAGAIN;
+		if (private) {
+			host = entry_of_private(private, gpa);
+		} else {
+			*hva = gpa - range->gpa + range->hva;
+			if (table->invalidations && *hva >= table->invalid_start &&
+			    *hva < table->invalid_end) {
+				spin_unlock(&table->lock);
+				return -EAGAIN;
+			}
+			host = look_up_host(mm, *hva);
 		}
-		host = look_up_host(mm, *hva);
 		if (permits(&host, access)) {
 			/* Bounded: beyond it all is forgotten, and what is used comes back. */
 			if (table->pages + table->levels > dune_max_table_pages)
@@ -437,6 +473,8 @@ int dune_table_fault(struct dune_vcpu *vcpu, u64 gpa, u32 access, u64 *hva)
 			return 0;
 		}
 		spin_unlock(&table->lock);
+		if (private)
+			return -EFAULT;
 		/* An executable mapping's page that is there and not executable will not become so. */
 		if (faulted_in && host.flags && access & DUNE_ACCESS_EXECUTE && host.flags & _PAGE_NX)
 			return -EFAULT;
@@ -461,7 +499,8 @@ static bool overlap(u64 a, u64 b, u64 a_length, u64 b_length)
 
 int dune_table_add_region(struct dune_table *table, const struct dune_gpa_range *range)
 {
-	const u64 gpa_end = 1ULL << dune_gpa_bits();
+	const u64 gpa_end = 1ULL << dune_gpa_width;
+	const struct dune_private *private;
 	unsigned int i;
 	int result = 0;
 
@@ -482,6 +521,9 @@ int dune_table_add_region(struct dune_table *table, const struct dune_gpa_range 
 		    overlap(r->hva, range->hva, r->length, range->length))
 			result = -EEXIST;
 	}
+	list_for_each_entry(private, &table->privates, entry)
+		if (overlap(private->gpa, range->gpa, (u64)private->count << PAGE_SHIFT, range->length))
+			result = -EEXIST;
 	if (!result && table->region_count == DUNE_MAX_REGIONS)
 		result = -ENOSPC;
 	if (!result)
@@ -514,6 +556,56 @@ int dune_table_remove_region(struct dune_table *table, const struct dune_gpa_ran
 	return result;
 }
 
+int dune_table_add_private(struct dune_table *table, struct dune_private *private)
+{
+	const u64 length = (u64)private->count << PAGE_SHIFT;
+	const struct dune_private *other;
+	unsigned int i;
+	int result = 0;
+
+	spin_lock(&table->lock);
+	for (i = 0; i < table->region_count; i++)
+		if (overlap(table->regions[i].gpa, private->gpa, table->regions[i].length, length))
+			result = -EEXIST;
+	list_for_each_entry(other, &table->privates, entry)
+		if (overlap(other->gpa, private->gpa, (u64)other->count << PAGE_SHIFT, length))
+			result = -EEXIST;
+	if (!result && (table->private_count == DUNE_MAX_PRIVATES ||
+			table->private_pages + private->count > READ_ONCE(dune_max_private_pages)))
+		result = -ENOSPC;
+	if (!result) {
+		list_add(&private->entry, &table->privates);
+		table->private_count++;
+		table->private_pages += private->count;
+	}
+	spin_unlock(&table->lock);
+	return result;
+}
+
+/* Nobody's any more: no entry leads to its pages, and no processor knows one. NULL: there is none. */
+struct dune_private *dune_table_remove_private(struct dune_table *table, u64 gpa, unsigned long count)
+{
+	struct dune_private *private;
+	struct detached detached;
+
+	detached_init(&detached);
+	spin_lock(&table->lock);
+	private = find_private_locked(table, gpa);
+	if (private && (private->gpa != gpa || private->count != count))
+		private = NULL;
+	if (private) {
+		list_del(&private->entry);
+		table->private_count--;
+		table->private_pages -= count;
+		zap_locked(table, table->root, table->levels - 1, gpa, gpa + ((u64)count << PAGE_SHIFT),
+			   &detached);
+		new_generation_locked(table, &detached);
+	}
+	spin_unlock(&table->lock);
+	finish(table, &detached);
+	return private;
+}
+
 void dune_table_forget(struct dune_table *table)
 {
 	atomic64_inc(&table->generation);
@@ -523,6 +615,7 @@ void dune_table_forget(struct dune_table *table)
 int dune_table_init(struct dune_table *table)
 {
 	spin_lock_init(&table->lock);
+	INIT_LIST_HEAD(&table->privates);
 	atomic64_set(&table->generation, 1);
 	table->levels = dune_table_levels();
 	if (!zalloc_cpumask_var(&table->running, GFP_KERNEL))
@@ -545,6 +638,7 @@ void dune_table_destroy(struct dune_table *table)
 	detached.flush = false;
 	finish(table, &detached);
 	WARN_ON_ONCE(table->pages);
+	dune_private_free_all(table);
 	free_page((unsigned long)table->root);
 	free_cpumask_var(table->running);
 }

@@ -11,6 +11,7 @@
 #include <linux/uaccess.h>
 
 #include <asm/cpufeature.h>
+#include <asm/debugreg.h>
 #include <asm/fpu/api.h>
 #include <asm/processor-flags.h>
 #include <asm/thread_info.h>
@@ -75,20 +76,14 @@ u64 dune_cr4_allowed(void)
  * The shared page
  */
 
-static bool ring_of(u64 selector, unsigned int *ring)
-{
-	*ring = selector & 3;
-	return selector <= 0xffff && (*ring == 0 || *ring == 3);
-}
-
 static enum dune_fail check_segments(const struct dune_regs *regs)
 {
-	unsigned int cs_ring, ss_ring;
+	const unsigned int ring = regs->cs & 3;
 
-	if (!ring_of(regs->cs, &cs_ring) || !ring_of(regs->ss, &ss_ring) || cs_ring != ss_ring)
+	if ((regs->cs | regs->ss) > 0xffff || (regs->ss & 3) != ring || (ring != 0 && ring != 3))
 		return DUNE_FAIL_SEGMENT;
 	/* A null selector is a stack segment in ring 0, as the processor itself loads it there. */
-	if (regs->cs < 4 || (regs->ss < 4 && ss_ring != 0))
+	if (regs->cs < 4 || (regs->ss < 4 && ring != 0))
 		return DUNE_FAIL_SEGMENT;
 	return 0;
 }
@@ -103,7 +98,7 @@ static enum dune_fail check_regs(const struct dune_regs *regs)
 	    !is_canonical(regs->kernel_gs_base))
 		return DUNE_FAIL_BASE;
 	/* The lower bits are what the guest itself may write there. */
-	if (regs->cr3 & ~GENMASK_ULL(dune_gpa_bits() - 1, 0))
+	if (regs->cr3 >> dune_gpa_width)
 		return DUNE_FAIL_CR3;
 	return check_segments(regs);
 }
@@ -127,45 +122,43 @@ static enum dune_fail check_event(const struct dune_event *event)
 
 static bool reserved_is_zero(const struct dune_run *run)
 {
-	u64 all = run->reserved0;
-	unsigned int i;
+	const u64 *r = run->reserved1;
 
-	for (i = 0; i < ARRAY_SIZE(run->reserved1); i++)
-		all |= run->reserved1[i];
-	return !all;
+	BUILD_BUG_ON(ARRAY_SIZE(run->reserved1) != 8);
+	return !(run->reserved0 | r[0] | r[1] | r[2] | r[3] | r[4] | r[5] | r[6] | r[7]);
 }
 
-/* The page is user space's all the time: what counts is the copy. */
+/*
+ * The page is user space's all the time: what is checked, and counts, is the copy. One that is
+ * refused stays where it is, for each run begins here.
+ */
 static enum dune_fail take_run(struct dune_vcpu *vcpu)
 {
 	const struct dune_run *run = vcpu->run;
-	struct dune_regs regs;
-	struct dune_event event;
+	struct dune_regs *regs = &vcpu->regs;
 	enum dune_fail fail;
 
 	if (!vcpu->has_state)
 		return DUNE_FAIL_NO_STATE;
 	if (!reserved_is_zero(run))
 		return DUNE_FAIL_RESERVED;
-	memcpy(&regs, &run->regs, sizeof(regs));
-	memcpy(&event, &run->event, sizeof(event));
+	memcpy(regs, &run->regs, sizeof(*regs));
+	memcpy(&vcpu->event, &run->event, sizeof(vcpu->event));
 	barrier();
-	fail = check_regs(&regs);
+	fail = check_regs(regs);
 	if (!fail)
-		fail = check_event(&event);
+		fail = check_event(&vcpu->event);
 	if (fail)
 		return fail;
-	regs.rflags |= X86_EFLAGS_FIXED;
-	regs.dr6 = (regs.dr6 & DR6_WRITABLE) | DR6_FIXED;
-	vcpu->regs = regs;
-	vcpu->event = event;
+	regs->rflags |= X86_EFLAGS_FIXED;
+	regs->dr6 = (regs->dr6 & DR6_WRITABLE) | DR6_FIXED;
 	/*
 	 * At the first run neither is known, and both are flat. A run that ended before it entered has
 	 * left the wish behind, and the old segment in the control structure.
 	 */
-	vcpu->flat_cs |= vcpu->state_dirty || regs.cs != vcpu->last_cs;
-	vcpu->flat_ss |= vcpu->state_dirty || regs.ss != vcpu->last_ss;
-	if (regs.cr3 != vcpu->last_cr3)
+	vcpu->flat_cs |= vcpu->state_dirty || regs->cs != vcpu->last_cs;
+	vcpu->flat_ss |= vcpu->state_dirty || regs->ss != vcpu->last_ss;
+	if (regs->cr3 != vcpu->last_cr3)
 		vcpu->flush = true;
 	return 0;
 }
@@ -184,6 +177,7 @@ static void give_run(struct dune_vcpu *vcpu, enum dune_exit_reason reason)
 	run->interrupts = vcpu->interrupts;
 	run->reflected = vcpu->reflected;
 	run->flushes = vcpu->flushes;
+	run->dispatched = vcpu->dispatched;
 	WRITE_ONCE(run->exit_reason, reason);
 }
 
@@ -206,13 +200,19 @@ static void dune_vcpu_enter(struct dune_vcpu *vcpu)
 	int cpu;
 
 	preempt_disable();
-	local_irq_disable();
 	cpu = smp_processor_id();
+	if (vcpu->cpu != cpu && dune_ops->leave_cpu)
+		dune_ops->leave_cpu(vcpu);
+	local_irq_disable();
 	vcpu->exit = (struct dune_hw_exit){ .kind = DUNE_KIND_AGAIN };
-	if (is_wanted(vcpu) || need_resched())
+	if (is_wanted(vcpu)) {
+		vcpu->exit.kind = DUNE_KIND_WANTED;
+		goto out;
+	}
+	if (need_resched())
 		goto out;
 	/* With interrupts off nobody switches it off before we are back. */
-	if (!dune_hardware_is_on_irqoff()) {
+	if (!raw_cpu_read(dune_hardware_is_on)) {
 		vcpu->exit.kind = DUNE_KIND_OFF;
 		goto out;
 	}
@@ -243,6 +243,13 @@ static void queue_exception(struct dune_vcpu *vcpu, u8 vector, u32 error_code)
 		vcpu->event.flags |= DUNE_EVENT_ERROR_CODE;
 		vcpu->event.error_code = error_code;
 	}
+}
+
+/* Of an instruction that the guest's trap flag should have trapped behind. */
+static void queue_step(struct dune_vcpu *vcpu)
+{
+	queue_exception(vcpu, X86_TRAP_DB, 0);
+	vcpu->regs.dr6 |= DR_STEP;
 }
 
 /* 0: the guest goes on. */
@@ -304,15 +311,21 @@ static enum dune_exit_reason handle_exit(struct dune_vcpu *vcpu)
 {
 	const struct dune_hw_exit *exit = &vcpu->exit;
 
+	if (exit->skipped && vcpu->regs.rflags & X86_EFLAGS_TF)
+		queue_step(vcpu);
 	switch (exit->kind) {
 	case DUNE_KIND_AGAIN:
 		return 0;
+	case DUNE_KIND_WANTED:
+		return interrupted(vcpu);
 	case DUNE_KIND_INTERRUPT:
 		vcpu->interrupts++;
 		return 0;
 	case DUNE_KIND_NESTED_FAULT:
 		return handle_fault(vcpu);
 	case DUNE_KIND_HYPERCALL:
+		if (vcpu->regs.rip == vcpu->dispatch.rip && dune_dispatch(vcpu))
+			return 0;
 		return DUNE_EXIT_SYSCALL;
 	case DUNE_KIND_EXCEPTION:
 		return handle_exception(vcpu);
@@ -338,6 +351,7 @@ static long run(struct dune_vcpu *vcpu)
 	enum dune_exit_reason reason;
 	enum dune_fail fail;
 	sigset_t before;
+	bool owed;
 
 	fail = take_run(vcpu);
 	if (fail) {
@@ -346,19 +360,24 @@ static long run(struct dune_vcpu *vcpu)
 	}
 	if (vcpu->use_signal_mask)
 		sigprocmask(SIG_SETMASK, &vcpu->signal_mask, &before);
+	owed = test_thread_flag(TIF_NOTIFY_RESUME) && dune_rseq_take_over();
 	for (;;) {
 		dune_vcpu_enter(vcpu);
 		reason = handle_exit(vcpu);
-		if (!reason && is_wanted(vcpu))
-			reason = interrupted(vcpu);
 		if (reason)
 			break;
-		cond_resched();
+		if (need_resched())
+			cond_resched();
 	}
 	if (vcpu->use_signal_mask)
 		sigprocmask(SIG_SETMASK, &before, NULL);
 	if (reason == DUNE_EXIT_INTR)
 		WRITE_ONCE(vcpu->run->interrupt, 0);
+	/* A section makes no calls; where nothing was entered nothing was left. */
+	if (reason != DUNE_EXIT_SYSCALL && reason != DUNE_EXIT_FAIL_ENTRY)
+		dune_rseq_abort(&vcpu->regs);
+	if (owed)
+		set_thread_flag(TIF_NOTIFY_RESUME);
 	give_run(vcpu, reason);
 	return 0;
 }
@@ -438,6 +457,23 @@ static long set_signal_mask(struct dune_vcpu *vcpu, const void __user *argument)
 	return 0;
 }
 
+static long set_dispatch(struct dune_vcpu *vcpu, const void __user *argument)
+{
+	struct dune_dispatch dispatch;
+	int result;
+
+	if (!dune_dispatch_is_on())
+		return -EOPNOTSUPP;
+	result = dune_copy_sized(&dispatch, sizeof(dispatch), argument,
+				 offsetofend(struct dune_dispatch, calls));
+	if (result)
+		return result;
+	if (dispatch.flags || memchr_inv(dispatch.reserved, 0, sizeof(dispatch.reserved)))
+		return -EINVAL;
+	vcpu->dispatch = dispatch;
+	return 0;
+}
+
 static long dune_vcpu_ioctl(struct file *file, unsigned int command, unsigned long argument)
 {
 	struct dune_vcpu *vcpu = file->private_data;
@@ -447,10 +483,13 @@ static long dune_vcpu_ioctl(struct file *file, unsigned int command, unsigned lo
 		return -EXDEV;
 	if (!mutex_trylock(&vcpu->mutex))
 		return -EBUSY;
-	switch (command) {
-	case DUNE_RUN:
+	/* The one that counts. */
+	if (likely(command == DUNE_RUN)) {
 		result = argument ? -EINVAL : run(vcpu);
-		break;
+		mutex_unlock(&vcpu->mutex);
+		return result;
+	}
+	switch (command) {
 	case DUNE_SET_STATE:
 		result = set_state(vcpu, (void __user *)argument);
 		break;
@@ -459,6 +498,9 @@ static long dune_vcpu_ioctl(struct file *file, unsigned int command, unsigned lo
 		break;
 	case DUNE_SET_SIGNAL_MASK:
 		result = set_signal_mask(vcpu, (void __user *)argument);
+		break;
+	case DUNE_SET_DISPATCH:
+		result = set_dispatch(vcpu, (void __user *)argument);
 		break;
 	}
 	mutex_unlock(&vcpu->mutex);

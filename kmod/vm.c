@@ -64,12 +64,14 @@ static long get_info(void __user *argument)
 {
 	struct dune_info info = {
 		.version = DUNE_ABI_VERSION,
-		.capabilities = DUNE_CAP_DEBUG_REGISTERS,
-		.gpa_bits = dune_gpa_bits(),
+		.capabilities = DUNE_CAP_DEBUG_REGISTERS | DUNE_CAP_PRIVATE_PAGES |
+				(dune_dispatch_is_on() ? DUNE_CAP_DISPATCH : 0),
+		.gpa_bits = dune_gpa_width,
 		.max_regions = DUNE_MAX_REGIONS,
 		.run_size = PAGE_SIZE,
 		.max_vcpus = DUNE_MAX_VCPUS,
 		.cr4_allowed = dune_cr4_allowed(),
+		.max_private_pages = dune_max_private_pages,
 	};
 	u32 size;
 
@@ -105,6 +107,21 @@ static long set_region(struct dune_vm *vm, const void __user *argument)
 	return result;
 }
 
+static long set_private(struct dune_vm *vm, const void __user *argument)
+{
+	struct dune_private_range range;
+	int result;
+
+	result = dune_copy_sized(&range, sizeof(range), argument,
+				 offsetofend(struct dune_private_range, content));
+	if (result)
+		return result;
+	if (range.flags & ~(DUNE_PRIVATE_WRITE | DUNE_PRIVATE_EXECUTE | DUNE_PRIVATE_REMOVE) ||
+	    memchr_inv(range.reserved, 0, sizeof(range.reserved)))
+		return -EINVAL;
+	return dune_private_set(&vm->table, &range);
+}
+
 static long create_vcpu(struct dune_vm *vm, const void __user *argument)
 {
 	struct dune_create_vcpu create;
@@ -138,6 +155,8 @@ static long dune_vm_ioctl(struct file *file, unsigned int command, unsigned long
 		return 0;
 	case DUNE_CREATE_VCPU:
 		return create_vcpu(vm, user);
+	case DUNE_SET_PRIVATE:
+		return set_private(vm, user);
 	}
 	return -ENOTTY;
 }

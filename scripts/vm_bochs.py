@@ -7,6 +7,7 @@ import struct
 import tty
 
 from vm_machine import MACHINE_FAILED, PARAMETERS, Failure, Machine, memory_file
+from vm_parts import KERNELS
 
 # Half of the instructions until the command: a search for functions that nobody traces, a test of the processor's jitter, and who make the
 # kernel read its own BTF.
@@ -54,6 +55,8 @@ class Bochs(Machine):
     def check_options(arguments, parser):
         if arguments.memory and arguments.memory > MOST_MEMORY:
             parser.error(f"--memory is at most {MOST_MEMORY} here")
+        if arguments.kernel not in KERNELS:
+            parser.error(f"--kernel {arguments.kernel} is for qemu: here it would take hours")
 
     @staticmethod
     def prepare(parts):

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from vm_parts import KERNELS, NotAvailable, Parts
+from vm_parts import BUILT_KERNELS, KERNELS, NotAvailable, Parts
 
 SOURCES = Path(__file__).resolve().parent.parent / "kmod"
 NOT_AVAILABLE = 77
@@ -50,7 +50,7 @@ def module(parts, series, options=WARNINGS):
     """Its path: in the cache, by the sources it is made of. Whatever is older goes."""
     headers = parts.headers(series)
     what = hashlib.sha256(b"".join(path.read_bytes() for path in source_files()) + " ".join(options).encode()).hexdigest()[:16]
-    folder = parts.folder / f"dune-{headers.resolve().name}"
+    folder = parts.folder / f"dune-{headers.resolve().name if series in KERNELS else headers.parent.name}"
     path = folder / f"{what}.ko"
     if not path.exists():
         folder.mkdir(exist_ok=True)
@@ -67,7 +67,7 @@ def module(parts, series, options=WARNINGS):
 
 def main():
     parser = argparse.ArgumentParser(prog="scripts/vm_module.py", description=__doc__)
-    parser.add_argument("--kernel", choices=KERNELS, action="append")
+    parser.add_argument("--kernel", choices=[*KERNELS, *BUILT_KERNELS], action="append")
     parser.add_argument("options", nargs="*", metavar="W=1", help="for make")
     arguments = parser.parse_args()
     parts = Parts(say)

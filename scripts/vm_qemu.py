@@ -6,7 +6,7 @@ import shutil
 import socket
 
 from vm_machine import PARAMETERS, Machine, memory_file
-from vm_parts import NotAvailable
+from vm_parts import KERNELS, NotAvailable
 
 PROGRAM = "qemu-system-x86_64"
 
@@ -39,7 +39,8 @@ class Qemu(Machine):
         super().__init__()
         self.prepare(parts)
         kernel = parts.kernel(arguments.kernel)
-        memory = arguments.memory or 384 + 2 * (len(archive) >> 20)
+        # One that looks for mistakes keeps a byte for eight, and what was freed.
+        memory = arguments.memory or (384 if arguments.kernel in KERNELS else 1024) + 2 * (len(archive) >> 20)
         # Five levels are switched on by the code that unpacks a kernel; without that it starts half a second earlier.
         linux = kernel / ("vmlinuz" if arguments.la57 == "on" else "vmlinux")
         # One host thread for all processors: QEMU before 8.1 can translate kernel text that another processor is patching, and then

@@ -22,7 +22,7 @@ from vm_bochs import Bochs
 from vm_image import Image
 from vm_machine import MACHINE_FAILED, Failure
 from vm_module import DoesNotBuild, module
-from vm_parts import KERNELS, NotAvailable, Parts
+from vm_parts import BUILT_KERNELS, KERNELS, NotAvailable, Parts
 from vm_qemu import Qemu
 
 MACHINES = {"qemu": Qemu, "bochs": Bochs}
@@ -50,7 +50,7 @@ def parse_arguments():
     modes = parser.add_subparsers(dest="mode", required=True, metavar="|".join([*MACHINES, "prepare"]))
     prepare = modes.add_parser("prepare", help="only download and make what the machines are made of; prints where it is")
     prepare.add_argument("--machine", choices=MACHINES, action="append")
-    prepare.add_argument("--kernel", choices=KERNELS, action="append")
+    prepare.add_argument("--kernel", choices=[*KERNELS, *BUILT_KERNELS], action="append", help="(those of Debian; one that is built takes long)")
     for name, machine in MACHINES.items():
         mode = modes.add_parser(name, help="run a command, or a shell", description=machine.DESCRIPTION)
         add_options(mode, machine)
@@ -63,7 +63,7 @@ def parse_arguments():
 
 def add_options(parser, machine):
     """Those that every machine has."""
-    parser.add_argument("--kernel", choices=KERNELS, default="6.1")
+    parser.add_argument("--kernel", choices=[*KERNELS, *BUILT_KERNELS], default="6.1", help="(6.1)")
     parser.add_argument("--kvm", choices=("on", "off"), help="load kvm, which makes /dev/kvm and keeps others off the processor (on; with --dune off)")
     parser.add_argument("--dune", action="store_true", help="load dune.ko, built for that kernel if need be, which makes /dev/dune")
     parser.add_argument("--smp", type=int, default=1, metavar="N", help="processors (1)")

@@ -4,8 +4,9 @@
  *
  * The control block is ours alone. What user space decides arrives checked in struct dune_vcpu, and
  * the fields below are all that is copied. What the guest may do by itself: change CR2, CR3 and its
- * descriptor tables, INVLPG, CPUID, RDTSC, FS, GS and KERNEL_GS bases. The rest is intercepted, and
- * answered with the exception that an instruction gets which may not be executed.
+ * descriptor tables, read its debug registers, INVLPG, CPUID, RDTSC, FS, GS and KERNEL_GS bases. The
+ * rest is intercepted, and answered with the exception that an instruction gets which may not be
+ * executed.
  */
 #include <linux/hw_breakpoint.h>
 #include <linux/io.h>
@@ -46,6 +47,7 @@ struct svm_vcpu {
 	u32 asid;
 	u64 asid_generation;
 	u64 flushed; /* the table's generation when there was nothing under this number */
+	bool shows_debug; /* the guest reads DR0-3, so its own are in there */
 };
 
 /* Of a processor. The pages stay from load to unload. */
@@ -222,6 +224,11 @@ static void intercept(struct vmcb_control_area *control, unsigned int bit)
 	control->intercepts[bit / 32] |= BIT(bit % 32);
 }
 
+static void pass(struct vmcb_control_area *control, unsigned int bit)
+{
+	control->intercepts[bit / 32] &= ~BIT(bit % 32);
+}
+
 static const u8 intercepts[] = {
 	INTERCEPT_INTR, INTERCEPT_NMI, INTERCEPT_SMI, INTERCEPT_INIT,
 	INTERCEPT_SELECTIVE_CR0, INTERCEPT_CR0_WRITE, INTERCEPT_CR4_WRITE, INTERCEPT_CR8_WRITE,
@@ -241,8 +248,10 @@ static void init_vmcb(struct svm_vcpu *svm)
 
 	for (i = 0; i < ARRAY_SIZE(intercepts); i++)
 		intercept(control, intercepts[i]);
-	/* All debug registers, to read and to write. */
+	/* All debug registers, to read and to write; but it has a DR6 and a DR7 of its own. */
 	control->intercepts[INTERCEPT_DR] = ~0U;
+	pass(control, INTERCEPT_DR6_READ);
+	pass(control, INTERCEPT_DR7_READ);
 	control->iopm_base_pa = __sme_set(page_to_phys(io_bitmap));
 	control->msrpm_base_pa = __sme_set(page_to_phys(msr_bitmap));
 	control->int_ctl = V_INTR_MASKING_MASK;
@@ -466,6 +475,16 @@ static void store_exception(struct svm_vcpu *svm, u8 vector)
 	}
 }
 
+/* Until it reads one it does without: they are slow to write. Then it tries again. */
+static void show_debug(struct svm_vcpu *svm)
+{
+	unsigned int i;
+
+	svm->shows_debug = true;
+	for (i = 0; i < 4; i++)
+		pass(&svm->vmcb->control, INTERCEPT_DR0_READ + i);
+}
+
 static void store_exit(struct svm_vcpu *svm)
 {
 	const struct vmcb_control_area *control = &svm->vmcb->control;
@@ -490,12 +509,17 @@ static void store_exit(struct svm_vcpu *svm)
 		break;
 	case SVM_EXIT_VMMCALL:
 		exit->kind = DUNE_KIND_HYPERCALL;
+		exit->skipped = true;
 		/* Older processors do not say how long it was; prefixes are the guest's own affair. */
 		svm->vcpu.regs.rip = boot_cpu_has(X86_FEATURE_NRIPS) ? control->next_rip :
 								       svm->vmcb->save.rip + VMMCALL_SIZE;
 		break;
 	case SVM_EXIT_EXCP_BASE ... SVM_EXIT_EXCP_BASE + 31:
 		store_exception(svm, code - SVM_EXIT_EXCP_BASE);
+		break;
+	case SVM_EXIT_READ_DR0 ... SVM_EXIT_READ_DR0 + 3:
+		show_debug(svm);
+		exit->kind = DUNE_KIND_AGAIN;
 		break;
 	case SVM_EXIT_SHUTDOWN:
 		exit->kind = DUNE_KIND_SHUTDOWN;
@@ -531,7 +555,7 @@ static void svm_run_irqoff(struct dune_vcpu *vcpu)
 
 	load_guest(svm);
 	set_asid(svm, cpu);
-	if (dune_vcpu_debugs(vcpu))
+	if (dune_vcpu_debugs(vcpu) || svm->shows_debug)
 		for (i = 0; i < 4; i++)
 			set_debugreg(vcpu->debug.address[i], i);
 	/* Ring 0 of a guest may execute XRSTORS. */

@@ -35,9 +35,13 @@
 #define DUNE_FORGET _IO(DUNE_IOCTL, 0x02)
 /* Takes struct dune_create_vcpu; returns a descriptor (close-on-exec). */
 #define DUNE_CREATE_VCPU _IO(DUNE_IOCTL, 0x03)
+/* Takes struct dune_private_range. */
+#define DUNE_SET_PRIVATE _IO(DUNE_IOCTL, 0x04)
 
 /* Capabilities. */
 #define DUNE_CAP_DEBUG_REGISTERS (1ULL << 0)
+#define DUNE_CAP_PRIVATE_PAGES (1ULL << 1)
+#define DUNE_CAP_DISPATCH (1ULL << 2) /* the module was loaded with dispatch=1 */
 
 struct dune_info {
 	__u32 size;
@@ -48,7 +52,8 @@ struct dune_info {
 	__u32 run_size; /* bytes to map of a vCPU's descriptor */
 	__u32 max_vcpus;
 	__u64 cr4_allowed; /* bits that struct dune_state may have */
-	__u64 reserved[8];
+	__u64 max_private_pages; /* of one VM, together */
+	__u64 reserved[7];
 };
 
 /*
@@ -65,6 +70,24 @@ struct dune_region {
 	__u64 gpa;
 	__u64 hva;
 	__u64 length;
+	__u64 reserved[4];
+};
+
+/*
+ * Pages that only the guest has: they lie at guest-physical addresses where no region is (EEXIST), of
+ * whole pages, and have no address in the process. They begin with a copy of `length` bytes at
+ * `content`, or with zeroes if that is 0, and are readable, and what the flags say. ENOSPC:
+ * dune_info.max_private_pages. Who uses them in the guest is for its own tables to say.
+ */
+#define DUNE_PRIVATE_WRITE (1U << 0)
+#define DUNE_PRIVATE_EXECUTE (1U << 1)
+#define DUNE_PRIVATE_REMOVE (1U << 2) /* alone: one that is there, as it is (ENOENT) */
+struct dune_private_range {
+	__u32 size;
+	__u32 flags;
+	__u64 gpa;
+	__u64 length;
+	__u64 content;
 	__u64 reserved[4];
 };
 
@@ -91,6 +114,8 @@ struct dune_create_vcpu {
 #define DUNE_SET_DEBUG _IO(DUNE_IOCTL, 0x12)
 /* Takes struct dune_signal_mask. */
 #define DUNE_SET_SIGNAL_MASK _IO(DUNE_IOCTL, 0x13)
+/* Takes struct dune_dispatch; EOPNOTSUPP without DUNE_CAP_DISPATCH. */
+#define DUNE_SET_DISPATCH _IO(DUNE_IOCTL, 0x14)
 
 struct dune_table_register {
 	__u64 base;
@@ -138,15 +163,35 @@ struct dune_signal_mask {
 	__u64 blocked;
 };
 
+/*
+ * System calls that the module makes itself, so that the run goes on behind the hypercall with the
+ * result in rax. The hypercall is the one in ring 0 that `rip` is behind, with the number and the
+ * arguments where SYSCALL has them; bit n % 64 of word n / 64 allows call n. Those that the module
+ * does not make (docs/kmod.md has its list), and all as long as somebody watches the thread's calls
+ * (seccomp, ptrace, audit, tracepoints), end the run as if this were not set.
+ */
+#define DUNE_DISPATCH_CALLS 512
+struct dune_dispatch {
+	__u32 size;
+	__u32 flags; /* none yet */
+	__u64 rip; /* 0: of none */
+	__u64 calls[DUNE_DISPATCH_CALLS / 64];
+	__u64 reserved[4];
+};
+
 /* Why a run has ended. */
 enum dune_exit_reason {
-	/* The guest executed VMMCALL or VMCALL, in whichever ring; rip is behind it. */
+	/*
+	 * The guest executed VMMCALL or VMCALL, in whichever ring; rip is behind it. If it was stepping
+	 * the #DB that is due is in dune_run.event.
+	 */
 	DUNE_EXIT_SYSCALL = 1,
 	/* It accessed a page that the process may not access like that: struct dune_exit_fault. */
 	DUNE_EXIT_FAULT = 2,
 	/*
 	 * A signal is pending, the kernel wants the thread, or dune_run.interrupt was set: struct
-	 * dune_exit_intr. Nothing is lost: registers are between two instructions.
+	 * dune_exit_intr. Nothing is lost: registers are between two instructions. (A run that ends
+	 * within a restartable sequence, rseq(2), aborts it: rip is its abort handler.)
 	 */
 	DUNE_EXIT_INTR = 3,
 	/* An exception of dune_state.exceptions: struct dune_exit_exception. */
@@ -257,6 +302,7 @@ struct dune_run {
 	__u64 interrupts; /* ended for an interrupt of the host's */
 	__u64 reflected; /* ended for what the guest may not do, which got an exception for it */
 	__u64 flushes; /* entries with nothing cached of either level */
+	__u64 dispatched; /* calls made by the module */
 };
 
 #endif

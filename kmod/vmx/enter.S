@@ -12,10 +12,11 @@
 #define HOST_RIP 0x6c16
 
 /*
- * bool vmx_enter(struct dune_regs *regs)
+ * bool vmx_enter(struct dune_regs *regs, bool launched)
  *
- * Into the guest of the current VMCS, which is clear, and back: true, or false if the processor did
- * not even try (VM_INSTRUCTION_ERROR says why). rsp, rip and rflags are in the VMCS.
+ * Into the guest of the current VMCS, which has been launched since it was clear or not, and back:
+ * true, or false if the processor did not even try (VM_INSTRUCTION_ERROR says why). rsp, rip and
+ * rflags are in the VMCS.
  *
  * Interrupts are off, before and after. An NMI behind the exit finds the host's own GS, which the
  * exit has loaded.
@@ -35,6 +36,8 @@ SYM_FUNC_START(vmx_enter)
 	mov $HOST_RIP, %edx
 	vmwrite %rax, %rdx
 
+	/* Nothing on the way changes the flags. */
+	test %sil, %sil
 	mov REGS_RAX(%rdi), %rax
 	mov REGS_RCX(%rdi), %rcx
 	mov REGS_RDX(%rdi), %rdx
@@ -51,7 +54,12 @@ SYM_FUNC_START(vmx_enter)
 	mov REGS_R15(%rdi), %r15
 	mov REGS_RDI(%rdi), %rdi
 
+	jnz .Lresume
 	vmlaunch
+	jmp .Lfailed
+.Lresume:
+	vmresume
+.Lfailed:
 	/* If it comes here one of these flags is set. */
 	jbe .Lnot_entered
 

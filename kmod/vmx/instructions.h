@@ -15,6 +15,15 @@ static inline void vmcs_write(u32 field, u64 value)
 	WARN_ONCE(failed, "dune: vmwrite of field %x", field);
 }
 
+/* `last` is what the field has: it stays there from entry to entry. */
+static inline void vmcs_update(u32 field, u64 value, u64 *last)
+{
+	if (value == *last)
+		return;
+	*last = value;
+	vmcs_write(field, value);
+}
+
 static inline u64 vmcs_read(u32 field)
 {
 	u64 value = 0;

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Intel VMX with EPT and VPID ("Virtual Machine Extensions" in volume 3 of the Intel SDM).
+ * Intel VMX with EPT and VPID ("Virtual Machine Extensions" in volume 3 of the Intel SDM). It is long
+ * because what one half writes to a VMCS only the other explains.
  *
- * A VMCS is loaded and cleared around each entry, interrupts off: none is ever left active on a
- * processor, so vCPUs may move, and processors go, without anybody being asked. What the guest may
- * do by itself: change CR2, CR3 and its descriptor tables, INVLPG, RDTSC, FS, GS and KERNEL_GS bases.
- * CPUID is answered with the processor's own. Everything else comes out, by the controls below or in
- * any case, and gets the exception of an instruction that may not be executed.
+ * A VMCS stays loaded on the processor where its vCPU has run last, for the processor may keep some
+ * of it, until the vCPU runs on another one or goes, or that processor's VMX is switched off: it is
+ * cleared there, by that processor, interrupts off.
+ *
+ * What the guest may do by itself: change CR2, CR3 and its descriptor tables, INVLPG, RDTSC, FS, GS
+ * and KERNEL_GS bases. CPUID is answered with the processor's own, and a read of a debug register
+ * with the guest's. Everything else comes out, by the controls below or in any case, and gets the
+ * exception of an instruction that may not be executed.
  */
 #include <linux/hw_breakpoint.h>
 #include <linux/idr.h>
@@ -63,18 +67,30 @@ struct vmx_vcpu {
 	struct page *vmcs;
 	int vpid;
 	bool built; /* controls are in the VMCS */
+	/* Changed on the processor where it is loaded, or by who runs it if that is none. */
+	int loaded_on; /* -1: it is clear */
+	bool launched;
+	struct list_head loaded; /* vmx_cpu.loaded */
 	struct vmx_cpu *host; /* whose constants are in there, and since when */
 	unsigned int host_enabled;
+	/* What is in the VMCS. */
 	u64 last_rip, last_rflags;
+	u64 host_cr3, host_cr4, host_fs_base;
+	u64 guest_cr3, guest_fs_base, guest_gs_base;
+	u64 exceptions;
 	u64 flushed; /* the table's generation when nothing was cached of it */
 };
 
 /* Of a processor. */
 struct vmx_cpu {
 	struct page *vmxon;
+	struct vmx_vcpu *current_vmcs;
+	struct list_head loaded; /* what may be active here; interrupts are off for it */
 	unsigned int enabled; /* how often */
 	/* What stays as it is while virtualisation is on. */
-	u64 efer, star, lstar, sfmask, sysenter_cs, sysenter_esp, sysenter_eip, gs_base, task_base;
+	u64 cr0, efer, star, lstar, sfmask, sysenter_cs, sysenter_esp, sysenter_eip, gs_base, task_base;
+	u64 idt_base;
+	struct desc_ptr gdt;
 };
 
 static struct {
@@ -87,7 +103,7 @@ static DEFINE_PER_CPU(struct vmx_cpu, vmx_cpus);
 static DEFINE_IDA(vpids);
 static struct page *msr_bitmap;
 
-bool vmx_enter(struct dune_regs *regs);
+bool vmx_enter(struct dune_regs *regs, bool launched);
 static_assert(HOST_RSP == 0x6c14 && HOST_RIP == 0x6c16);
 
 /* ---------------------------------------------------------------------------------------------
@@ -149,6 +165,7 @@ static int vmx_enable_irqoff(void)
 {
 	struct vmx_cpu *cpu = this_cpu_ptr(&vmx_cpus);
 	const u64 address = page_to_phys(cpu->vmxon);
+	struct desc_ptr idt;
 
 	if (cr4_read_shadow() & X86_CR4_VMXE)
 		return -EBUSY;
@@ -162,6 +179,10 @@ static int vmx_enable_irqoff(void)
 	invept(VMX_EPT_EXTENT_GLOBAL, 0);
 	invvpid(VMX_VPID_EXTENT_ALL_CONTEXT, 0);
 
+	cpu->cr0 = read_cr0();
+	cpu->gdt = (struct desc_ptr){ GDT_SIZE - 1, (unsigned long)get_current_gdt_ro() };
+	store_idt(&idt);
+	cpu->idt_base = idt.address;
 	rdmsrl(MSR_EFER, cpu->efer);
 	rdmsrl(MSR_STAR, cpu->star);
 	rdmsrl(MSR_LSTAR, cpu->lstar);
@@ -180,8 +201,38 @@ refused:
 	return -EBUSY;
 }
 
+static void clear_irqoff(struct vmx_vcpu *vmx, struct vmx_cpu *cpu)
+{
+	WARN_ON_ONCE(!vmcs_clear(vmx->vmcs));
+	list_del(&vmx->loaded);
+	vmx->loaded_on = -1;
+	if (cpu->current_vmcs == vmx)
+		cpu->current_vmcs = NULL;
+}
+
+static void clear_here(void *vmx)
+{
+	if (((struct vmx_vcpu *)vmx)->loaded_on == smp_processor_id())
+		clear_irqoff(vmx, this_cpu_ptr(&vmx_cpus));
+}
+
+/* Interrupts are on. A processor that has gone meanwhile has cleared what it had. */
+static void vmx_leave_cpu(struct dune_vcpu *vcpu)
+{
+	struct vmx_vcpu *vmx = container_of(vcpu, struct vmx_vcpu, vcpu);
+	const int cpu = READ_ONCE(vmx->loaded_on);
+
+	if (cpu >= 0)
+		smp_call_function_single(cpu, clear_here, vmx, true);
+}
+
 static void vmx_disable_irqoff(void)
 {
+	struct vmx_cpu *cpu = this_cpu_ptr(&vmx_cpus);
+	struct vmx_vcpu *vmx, *next;
+
+	list_for_each_entry_safe(vmx, next, &cpu->loaded, loaded)
+		clear_irqoff(vmx, cpu);
 	asm volatile("vmxoff" : : : "cc", "memory");
 	cr4_clear_bits_irqsoff(X86_CR4_VMXE);
 	intel_pt_handle_vmx(0);
@@ -303,6 +354,7 @@ static int vmx_setup(void)
 	for_each_possible_cpu(cpu) {
 		struct vmx_cpu *c = per_cpu_ptr(&vmx_cpus, cpu);
 
+		INIT_LIST_HEAD(&c->loaded);
 		c->vmxon = alloc_pages_node(cpu_to_node(cpu), GFP_KERNEL | __GFP_ZERO, 0);
 		if (!c->vmxon) {
 			vmx_teardown();
@@ -331,6 +383,7 @@ static struct dune_vcpu *vmx_create(struct dune_vm *vm)
 	if (result < 0)
 		goto out_vmcs;
 	vmx->vpid = result;
+	vmx->loaded_on = -1;
 	vmx->vcpu.vm = vm;
 	*(u32 *)page_address(vmx->vmcs) = config.revision;
 	return &vmx->vcpu;
@@ -346,6 +399,7 @@ static void vmx_free(struct dune_vcpu *vcpu)
 {
 	struct vmx_vcpu *vmx = container_of(vcpu, struct vmx_vcpu, vcpu);
 
+	vmx_leave_cpu(vcpu);
 	ida_free(&vpids, vmx->vpid);
 	__free_page(vmx->vmcs);
 	kfree(vmx);
@@ -383,6 +437,18 @@ static void build_vmcs(struct vmx_vcpu *vmx)
 	vmcs_write(GUEST_SYSENTER_ESP, 0);
 	vmcs_write(GUEST_SYSENTER_EIP, 0);
 	vmcs_write(GUEST_ACTIVITY_STATE, 0);
+
+	/* Each entry begins with as many, for no exit saves what is left. */
+	if (config.pin & PIN_BASED_VMX_PREEMPTION_TIMER)
+		vmcs_write(VMX_PREEMPTION_TIMER_VALUE, PREEMPTION_TICKS);
+	/* Of what vmcs_update() compares with. */
+	vmcs_write(HOST_CR3, 0);
+	vmcs_write(HOST_CR4, 0);
+	vmcs_write(HOST_FS_BASE, 0);
+	vmcs_write(GUEST_CR3, 0);
+	vmcs_write(GUEST_FS_BASE, 0);
+	vmcs_write(GUEST_GS_BASE, 0);
+	vmcs_write(EXCEPTION_BITMAP, 0);
 
 	vmcs_write(HOST_CS_SELECTOR, __KERNEL_CS);
 	vmcs_write(HOST_SS_SELECTOR, __KERNEL_DS);
@@ -441,6 +507,7 @@ static void load_event(const struct dune_event *event)
 			vmcs_write(VM_ENTRY_EXCEPTION_ERROR_CODE, event->error_code);
 		}
 	}
+	/* An exit clears it, but an entry that fails does not. */
 	vmcs_write(VM_ENTRY_INTR_INFO_FIELD, info);
 }
 
@@ -450,9 +517,6 @@ static void load_guest(struct vmx_vcpu *vmx)
 	const struct dune_regs *regs = &vcpu->regs;
 	const bool debugs = dune_vcpu_debugs(vcpu);
 
-	if (!vmx->built)
-		build_vmcs(vmx);
-	vmx->built = true;
 	if (vcpu->state_dirty)
 		load_state(vmx);
 	if (vcpu->flat_cs)
@@ -464,8 +528,10 @@ static void load_guest(struct vmx_vcpu *vmx)
 	vcpu->state_dirty = vcpu->flat_cs = vcpu->flat_ss = false;
 
 	/* #AC and #MC always; #NM, which says what the processor keeps for the host (XFD_ERR). */
-	vmcs_write(EXCEPTION_BITMAP, BIT(X86_TRAP_AC) | BIT(X86_TRAP_MC) | BIT(X86_TRAP_NM) |
-					     vcpu->state.exceptions | (debugs ? BIT(X86_TRAP_DB) : 0));
+	vmcs_update(EXCEPTION_BITMAP,
+			 BIT(X86_TRAP_AC) | BIT(X86_TRAP_MC) | BIT(X86_TRAP_NM) |
+				 vcpu->state.exceptions | (debugs ? BIT(X86_TRAP_DB) : 0),
+			 &vmx->exceptions);
 	/* What an instruction has left behind it belongs behind that one only. */
 	if (regs->rip != vmx->last_rip || regs->rflags != vmx->last_rflags) {
 		vmcs_write(GUEST_INTERRUPTIBILITY_INFO, 0);
@@ -474,13 +540,12 @@ static void load_guest(struct vmx_vcpu *vmx)
 	vmcs_write(GUEST_RSP, regs->rsp);
 	vmcs_write(GUEST_RIP, regs->rip);
 	vmcs_write(GUEST_RFLAGS, regs->rflags);
-	vmcs_write(GUEST_FS_BASE, regs->fs_base);
-	vmcs_write(GUEST_GS_BASE, regs->gs_base);
-	vmcs_write(GUEST_CR3, regs->cr3);
+	vmcs_update(GUEST_FS_BASE, regs->fs_base, &vmx->guest_fs_base);
+	vmcs_update(GUEST_GS_BASE, regs->gs_base, &vmx->guest_gs_base);
+	vmcs_update(GUEST_CR3, regs->cr3, &vmx->guest_cr3);
+	/* A guest cannot write it, but #DB clears some of it. */
 	vmcs_write(GUEST_DR7, debugs ? vcpu->debug.dr7 : DR7_OFF);
 	load_event(&vcpu->event);
-	if (config.pin & PIN_BASED_VMX_PREEMPTION_TIMER)
-		vmcs_write(VMX_PREEMPTION_TIMER_VALUE, PREEMPTION_TICKS);
 }
 
 static void store_guest(struct vmx_vcpu *vmx)
@@ -492,9 +557,9 @@ static void store_guest(struct vmx_vcpu *vmx)
 	regs->rflags = vmx->last_rflags = vmcs_read(GUEST_RFLAGS);
 	regs->cs = vmcs_read(GUEST_CS_SELECTOR);
 	regs->ss = vmcs_read(GUEST_SS_SELECTOR);
-	regs->fs_base = vmcs_read(GUEST_FS_BASE);
-	regs->gs_base = vmcs_read(GUEST_GS_BASE);
-	regs->cr3 = vmcs_read(GUEST_CR3);
+	regs->fs_base = vmx->guest_fs_base = vmcs_read(GUEST_FS_BASE);
+	regs->gs_base = vmx->guest_gs_base = vmcs_read(GUEST_GS_BASE);
+	regs->cr3 = vmx->guest_cr3 = vmcs_read(GUEST_CR3);
 }
 
 /* The exception that was on its way when the guest was left. */
@@ -563,6 +628,7 @@ static void store_exception(struct vmx_vcpu *vmx)
 static void skip_instruction(struct vmx_vcpu *vmx)
 {
 	vmx->vcpu.regs.rip += vmcs_read(VM_EXIT_INSTRUCTION_LEN);
+	vmx->vcpu.exit.skipped = true;
 }
 
 /* The same answers as outside. */
@@ -579,10 +645,40 @@ static void answer_cpuid(struct vmx_vcpu *vmx)
 	skip_instruction(vmx);
 }
 
-static void store_exit(struct vmx_vcpu *vmx)
+/* MOV to or from a debug register, in ring 0: reading is harmless, but the host's are in there. */
+static void answer_debug_register(struct vmx_vcpu *vmx)
+{
+	const struct dune_debug *debug = &vmx->vcpu.debug;
+	struct dune_regs *regs = &vmx->vcpu.regs;
+	const u64 qualification = vmcs_read(EXIT_QUALIFICATION);
+	/* In the order of the processor's numbers. */
+	u64 *registers = (u64 *)&regs->rax;
+	u64 value;
+
+	/* In ring 3 there should be no exit, but #GP: Bochs looks at the ring later. */
+	if (!(qualification & DEBUG_REG_ACCESS_TYPE) || regs->cs & 3) {
+		forbidden(&vmx->vcpu.exit, X86_TRAP_GP);
+		return;
+	}
+	switch (qualification & DEBUG_REG_ACCESS_NUM) {
+	case 0 ... 3:
+		value = debug->address[qualification & DEBUG_REG_ACCESS_NUM];
+		break;
+	case 4:
+	case 6:
+		value = regs->dr6;
+		break;
+	default:
+		value = dune_vcpu_debugs(&vmx->vcpu) ? debug->dr7 : DR7_OFF;
+	}
+	registers[DEBUG_REG_ACCESS_REG(qualification)] = value;
+	skip_instruction(vmx);
+	vmx->vcpu.exit.kind = DUNE_KIND_AGAIN;
+}
+
+static void store_exit(struct vmx_vcpu *vmx, u32 reason)
 {
 	struct dune_hw_exit *exit = &vmx->vcpu.exit;
-	const u32 reason = vmcs_read(VM_EXIT_REASON);
 	u64 qualification;
 
 	exit->detail = reason;
@@ -606,6 +702,9 @@ static void store_exit(struct vmx_vcpu *vmx)
 	case EXIT_REASON_CPUID:
 		answer_cpuid(vmx);
 		exit->kind = DUNE_KIND_AGAIN;
+		break;
+	case EXIT_REASON_DR_ACCESS:
+		answer_debug_register(vmx);
 		break;
 	case EXIT_REASON_VMCALL:
 		skip_instruction(vmx);
@@ -645,7 +744,6 @@ static void store_exit(struct vmx_vcpu *vmx)
 
 /* What an exit makes of the host's segments and tables, and what the guest changes of MSRs. */
 struct host {
-	struct desc_ptr idt;
 	u16 ds, es, fs, gs, ldt;
 	u64 fs_base, kernel_gs_base, debugctl;
 };
@@ -653,6 +751,8 @@ struct host {
 /* Those of this processor, which stay in the VMCS. */
 static void write_host_constants(const struct vmx_cpu *cpu)
 {
+	vmcs_write(HOST_CR0, cpu->cr0);
+	vmcs_write(HOST_IDTR_BASE, cpu->idt_base);
 	vmcs_write(HOST_IA32_EFER, cpu->efer);
 	vmcs_write(HOST_GS_BASE, cpu->gs_base);
 	vmcs_write(HOST_TR_BASE, cpu->task_base);
@@ -662,30 +762,33 @@ static void write_host_constants(const struct vmx_cpu *cpu)
 	vmcs_write(HOST_IA32_SYSENTER_EIP, cpu->sysenter_eip);
 }
 
-static void save_host(struct host *host)
+/*
+ * MSRs are read and written by the instruction itself, here and in enter(): by way of the kernel's
+ * hooks for hypervisors without VMX and for tracing each would take three times as long.
+ */
+static void save_host(struct vmx_vcpu *vmx, struct host *host)
 {
 	savesegment(ds, host->ds);
 	savesegment(es, host->es);
 	savesegment(fs, host->fs);
 	savesegment(gs, host->gs);
 	store_ldt(host->ldt);
-	store_idt(&host->idt);
-	rdmsrl(MSR_FS_BASE, host->fs_base);
-	rdmsrl(MSR_KERNEL_GS_BASE, host->kernel_gs_base);
-	host->debugctl = get_debugctlmsr();
+	host->fs_base = boot_cpu_has(X86_FEATURE_FSGSBASE) ? rdfsbase() : __rdmsr(MSR_FS_BASE);
+	host->kernel_gs_base = __rdmsr(MSR_KERNEL_GS_BASE);
+	host->debugctl = __rdmsr(MSR_IA32_DEBUGCTLMSR);
 
-	vmcs_write(HOST_CR0, read_cr0());
-	vmcs_write(HOST_CR3, __read_cr3());
-	vmcs_write(HOST_CR4, cr4_read_shadow());
-	vmcs_write(HOST_FS_BASE, host->fs_base);
-	vmcs_write(HOST_IDTR_BASE, host->idt.address);
+	vmcs_update(HOST_CR3, __read_cr3(), &vmx->host_cr3);
+	vmcs_update(HOST_CR4, cr4_read_shadow(), &vmx->host_cr4);
+	vmcs_update(HOST_FS_BASE, host->fs_base, &vmx->host_fs_base);
 }
 
 static void restore_host(const struct host *host, const struct vmx_cpu *cpu)
 {
-	/* The exit has made the limits of tables the largest, and that of the TSS the smallest. */
-	load_fixmap_gdt(smp_processor_id());
-	native_load_idt(&host->idt);
+	/*
+	 * The exit has made the limits of tables the largest, and that of the TSS the smallest. No
+	 * vector lies beyond the IDT, but selectors do beyond the GDT.
+	 */
+	native_load_gdt(&cpu->gdt);
 	invalidate_tss_limit();
 	if (host->ldt)
 		asm volatile("lldt %0" : : "m"(host->ldt));
@@ -695,14 +798,14 @@ static void restore_host(const struct host *host, const struct vmx_cpu *cpu)
 	}
 	if (host->fs) {
 		loadsegment(fs, host->fs);
-		wrmsrl(MSR_FS_BASE, host->fs_base);
+		native_wrmsrl(MSR_FS_BASE, host->fs_base);
 	}
 	if (host->gs)
 		load_gs_index(host->gs);
-	wrmsrl(MSR_KERNEL_GS_BASE, host->kernel_gs_base);
-	wrmsrl(MSR_STAR, cpu->star);
-	wrmsrl(MSR_LSTAR, cpu->lstar);
-	wrmsrl(MSR_SYSCALL_MASK, cpu->sfmask);
+	native_wrmsrl(MSR_KERNEL_GS_BASE, host->kernel_gs_base);
+	native_wrmsrl(MSR_STAR, cpu->star);
+	native_wrmsrl(MSR_LSTAR, cpu->lstar);
+	native_wrmsrl(MSR_SYSCALL_MASK, cpu->sfmask);
 	if (host->debugctl)
 		update_debugctlmsr(host->debugctl);
 	/* The processor has switched the host's breakpoints off, and we have taken their registers. */
@@ -729,55 +832,78 @@ static bool enter(struct vmx_vcpu *vmx, struct vmx_cpu *cpu)
 	struct dune_vcpu *vcpu = &vmx->vcpu;
 	struct host host;
 	bool entered;
-	u64 dr6;
 	int i;
 
-	save_host(&host);
+	if (!vmx->built)
+		build_vmcs(vmx);
+	vmx->built = true;
+	save_host(vmx, &host);
 	if (vmx->host != cpu || vmx->host_enabled != cpu->enabled)
 		write_host_constants(cpu);
 	vmx->host = cpu;
 	vmx->host_enabled = cpu->enabled;
 	load_guest(vmx);
 	flush(vmx);
-	wrmsrl(MSR_KERNEL_GS_BASE, vcpu->regs.kernel_gs_base);
-	wrmsrl(MSR_STAR, vcpu->state.star);
-	wrmsrl(MSR_LSTAR, vcpu->state.lstar);
-	wrmsrl(MSR_SYSCALL_MASK, vcpu->state.sfmask);
+	native_wrmsrl(MSR_KERNEL_GS_BASE, vcpu->regs.kernel_gs_base);
+	native_wrmsrl(MSR_STAR, vcpu->state.star);
+	native_wrmsrl(MSR_LSTAR, vcpu->state.lstar);
+	native_wrmsrl(MSR_SYSCALL_MASK, vcpu->state.sfmask);
 	if (dune_vcpu_debugs(vcpu))
 		for (i = 0; i < 4; i++)
 			set_debugreg(vcpu->debug.address[i], i);
-	set_debugreg(vcpu->regs.dr6, 6);
+	native_set_debugreg(6, vcpu->regs.dr6);
 	native_write_cr2(vcpu->regs.cr2);
 
-	entered = vmx_enter(&vcpu->regs);
+	entered = vmx_enter(&vcpu->regs, vmx->launched);
 
 	vcpu->regs.cr2 = native_read_cr2();
-	get_debugreg(dr6, 6);
-	vcpu->regs.dr6 = dr6;
-	set_debugreg(DR6_NONE, 6);
-	rdmsrl(MSR_KERNEL_GS_BASE, vcpu->regs.kernel_gs_base);
+	vcpu->regs.dr6 = native_get_debugreg(6);
+	/* It is slow, and there is seldom something in it. */
+	if (vcpu->regs.dr6 != DR6_NONE)
+		native_set_debugreg(6, DR6_NONE);
+	vcpu->regs.kernel_gs_base = __rdmsr(MSR_KERNEL_GS_BASE);
 	restore_host(&host, cpu);
 	return entered;
+}
+
+/* Makes it the current VMCS of this processor; none else has it. */
+static bool load_irqoff(struct vmx_vcpu *vmx, struct vmx_cpu *cpu)
+{
+	if (likely(cpu->current_vmcs == vmx))
+		return true;
+	if (vmx->loaded_on < 0) {
+		if (WARN_ON_ONCE(!vmcs_clear(vmx->vmcs)))
+			return false;
+		vmx->launched = false;
+		vmx->loaded_on = smp_processor_id();
+		list_add(&vmx->loaded, &cpu->loaded);
+	}
+	if (WARN_ON_ONCE(vmx->loaded_on != smp_processor_id() || !vmcs_load(vmx->vmcs)))
+		return false;
+	cpu->current_vmcs = vmx;
+	return true;
 }
 
 static void vmx_run_irqoff(struct dune_vcpu *vcpu)
 {
 	struct vmx_vcpu *vmx = container_of(vcpu, struct vmx_vcpu, vcpu);
+	u32 reason;
 
 	vcpu->exit.kind = DUNE_KIND_FAILED;
-	if (WARN_ON_ONCE(!vmcs_clear(vmx->vmcs) || !vmcs_load(vmx->vmcs)))
+	if (!load_irqoff(vmx, this_cpu_ptr(&vmx_cpus)))
 		return;
 	if (!enter(vmx, this_cpu_ptr(&vmx_cpus))) {
 		vcpu->exit.detail = vmcs_read(VM_INSTRUCTION_ERROR);
-	} else {
-		/* A refused state is still there, and so are the registers. */
-		if (!(vmcs_read(VM_EXIT_REASON) & VMX_EXIT_REASONS_FAILED_VMENTRY)) {
-			store_guest(vmx);
-			store_event(vmx);
-		}
-		store_exit(vmx);
+		return;
 	}
-	WARN_ON_ONCE(!vmcs_clear(vmx->vmcs));
+	reason = vmcs_read(VM_EXIT_REASON);
+	/* A refused state is still there, and so are the registers. */
+	if (!(reason & VMX_EXIT_REASONS_FAILED_VMENTRY)) {
+		vmx->launched = true;
+		store_guest(vmx);
+		store_event(vmx);
+	}
+	store_exit(vmx, reason);
 }
 
 const struct dune_cpu_ops vmx_ops = {
@@ -791,5 +917,6 @@ const struct dune_cpu_ops vmx_ops = {
 	.disable_irqoff = vmx_disable_irqoff,
 	.create = vmx_create,
 	.free = vmx_free,
+	.leave_cpu = vmx_leave_cpu,
 	.run_irqoff = vmx_run_irqoff,
 };

@@ -27,6 +27,7 @@ uint64_t kmod_test_syscall(uint64_t number);
 uint64_t kmod_test_xmm(uint64_t x);
 void kmod_test_bases(uint64_t base);
 void kmod_test_misaligned(uint64_t address);
+void kmod_test_again(); // of an exception with a code: executes it once more
 extern uint64_t kmod_test_count;
 }
 asm(R"(
@@ -38,7 +39,7 @@ kmod_test_count: .skip 8
   .pushsection .text
   .globl kmod_test_handler, kmod_test_handler_code, kmod_test_int3s, kmod_test_steps
   .globl kmod_test_spin, kmod_test_spin_cli, kmod_test_syscall, kmod_test_xmm, kmod_test_bases
-  .globl kmod_test_misaligned
+  .globl kmod_test_misaligned, kmod_test_again
 kmod_test_handler:
   incq kmod_test_count(%rip)
   iretq
@@ -79,6 +80,9 @@ kmod_test_bases:
   add $0x1000, %rdi
   wrgsbase %rdi
   ret
+kmod_test_again:
+  add $8, %rsp
+  iretq
 kmod_test_misaligned:
   mov 1(%rdi), %rax
   ret
@@ -432,6 +436,65 @@ TEST_F(Debug, WatchedWriteEndsTheRunIfAskedFor) {
   ASSERT_ENDS_WITH(cpu, "SYSCALL");
 }
 
+// Nothing is armed, so this is of every processor.
+TEST(DebugRegisters, GuestReadsItsOwnAndWritesNone) {
+  Guest guest;
+  Vcpu cpu(guest);
+  dune_debug d{sizeof d, 0, {0x1000, 0x2000, 0x3000, 0x4000}, 0, {}};
+  ASSERT_EQ(call(cpu.fd(), DUNE_SET_DEBUG, &d), 0);
+  Pages code(kPage, 7);
+  guest.cover(code.at());
+  for (const uint64_t number : {0, 1, 2, 3, 6, 7}) {
+    // mov %drN, %r9; mov %r9, %rdi; ret
+    const uint8_t bytes[] = {0x41, 0x0f, 0x21, uint8_t(0xc1 | number << 3), 0x4c, 0x89, 0xcf, 0xc3};
+    memcpy(code.data(), bytes, sizeof bytes);
+    cpu.prepare(Ring::k0, code.at());
+    ASSERT_ENDS_WITH(cpu, "SYSCALL") << number;
+    const uint64_t expected = number == 6 ? 0xffff0ff0 : number == 7 ? 0x400 : d.address[number];
+    EXPECT_EQ(cpu.regs().rdi, expected) << number;
+    cpu.prepare(Ring::k3, code.at());
+    ASSERT_ENDS_WITH(cpu, "SYSCALL") << number;
+    EXPECT_EQ(guest.exception_at(cpu.regs().rip), 13) << number;
+  }
+}
+
+// The processor has not executed these itself, and so has not trapped.
+TEST(Steps, OverAHypercallIsLeftForTheNextRun) {
+  Guest guest;
+  guest.set_gate(1, address_of(kmod_test_handler));
+  Vcpu cpu(guest);
+  kmod_test_count = 0;
+  cpu.prepare(Ring::k3, guest.hypercall());
+  cpu.regs().rflags |= 0x100;
+  ASSERT_ENDS_WITH(cpu, "SYSCALL");
+  const uint64_t before = kmod_test_count;
+  EXPECT_GE(before, 1u); // the move before it
+  EXPECT_EQ(cpu.run().event.vector, 1);
+  EXPECT_EQ(cpu.run().event.flags, DUNE_EVENT_VALID);
+  EXPECT_TRUE(cpu.regs().dr6 & 1 << 14);
+  ASSERT_ENDS_WITH(cpu, "SYSCALL");
+  // That step, the return, and the move before the next one.
+  EXPECT_GE(kmod_test_count - before, 3u);
+  EXPECT_LE(kmod_test_count - before, is_intel() ? 4u : 3u);
+}
+
+TEST(Steps, EachInstructionAlsoThoseThatTheModuleExecutes) {
+  Guest guest;
+  guest.set_gate(1, address_of(kmod_test_handler));
+  Vcpu cpu(guest);
+  Pages code(kPage, 7);
+  guest.cover(code.at());
+  const uint8_t bytes[] = {0x0f, 0xa2, 0x90, 0x0f, 0xa2, 0xc3}; // cpuid; nop; cpuid; ret
+  memcpy(code.data(), bytes, sizeof bytes);
+  kmod_test_count = 0;
+  cpu.prepare(Ring::k3, code.at());
+  cpu.regs().rflags |= 0x100;
+  const uint64_t entries = cpu.run().entries;
+  ASSERT_ENDS_WITH(cpu, "SYSCALL");
+  EXPECT_GE(kmod_test_count, 5u); // four, and the move before the call
+  EXPECT_LE(kmod_test_count, 5u + (is_intel() ? cpu.run().entries - entries : 0));
+}
+
 // A breakpoint on the very stack that #DB is delivered on: by itself a processor would never come
 // out of it.
 TEST_F(Debug, BreakpointOnItsOwnStackHoldsNoProcessor) {
@@ -468,6 +531,29 @@ TEST(AlignmentCheck, GoesThroughToTheGuest) {
   cpu.regs().rflags |= 1 << 18;
   ASSERT_ENDS_WITH(cpu, "SYSCALL");
   EXPECT_EQ(guest.exception_at(cpu.regs().rip), 17);
+}
+
+// A handler that goes back to what has trapped: each goes through the module, and a kill comes in
+// between.
+TEST(AlignmentCheck, LoopOfThemHoldsNoProcessor) {
+  static uint64_t words[2];
+  const int natively = status_of_child([] {
+    asm volatile("pushfq; orq $0x40000, (%%rsp); popfq; mov 1(%0), %%rax" : : "r"(words) : "rax");
+    _exit(0);
+  });
+  if (WIFEXITED(natively))
+    GTEST_SKIP() << "this processor (QEMU) checks no alignment";
+  const int status = status_of_child(
+      [] {
+        Guest guest;
+        guest.set_gate(17, address_of(kmod_test_again));
+        Vcpu cpu(guest);
+        cpu.prepare(Ring::k3, kmod_test_misaligned, reinterpret_cast<uint64_t>(words));
+        cpu.regs().rflags |= 1 << 18;
+        cpu.go();
+      },
+      700);
+  EXPECT_TRUE(WIFSIGNALED(status)) << status;
 }
 
 // --- entries that are refused, and ends of a guest

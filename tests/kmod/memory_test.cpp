@@ -11,10 +11,15 @@
 #include <sched.h>
 #include <string>
 #include <sys/mman.h>
+#include <sys/swap.h>
 #include <sys/wait.h>
 #include <thread>
 #include <time.h>
 #include <unistd.h>
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 // since 6.1, and the C library's headers may be older
+#endif
 
 namespace dune::test {
 namespace {
@@ -467,6 +472,85 @@ TEST_F(Memory, ForkedChildHasItsOwnCopy) {
   EXPECT_GT(race->rounds, 1000u);
   EXPECT_EQ(load(pages.at()), race->rounds);
   delete race;
+}
+
+constexpr const char* kSwap = "/dev/ram0";
+
+// The kernel's own format: a page with its length and a name at the end.
+bool swap_on() {
+  Descriptor disk(open(kSwap, O_RDWR | O_CLOEXEC));
+  if (disk.get() < 0)
+    return false;
+  uint32_t head[kPage / 4] = {};
+  head[256] = 1;                     // version
+  head[257] = (4 << 20) / kPage - 1; // the last page
+  memcpy(reinterpret_cast<char*>(head) + kPage - 10, "SWAPSPACE2", 10);
+  return pwrite(disk.get(), head, kPage, 0) == kPage && fsync(disk.get()) == 0 &&
+         swapon(kSwap, 0) == 0;
+}
+
+struct Counters {
+  std::atomic<uint64_t> stop, rounds;
+  uint64_t first, pages;
+};
+
+// One more in each page, over and over.
+void count_pages(uint64_t at) {
+  Counters& c = *reinterpret_cast<Counters*>(at);
+  for (; !c.stop.load(std::memory_order_relaxed); c.rounds.fetch_add(1, std::memory_order_relaxed))
+    for (uint64_t i = 0; i < c.pages; ++i) {
+      auto* word = reinterpret_cast<volatile uint64_t*>(c.first + i * kPage);
+      *word = *word + 1;
+    }
+}
+
+// The kernel takes pages away, and brings them back elsewhere: to swap (a RAM disk, where there is
+// one), to compact memory, as one with equal ones, as large ones, to other addresses.
+TEST_F(Memory, NothingIsLostWhereverTheKernelMovesIt) {
+  const auto write_to = [](const char* file, const char* text) {
+    std::ofstream(file) << text << std::flush;
+  };
+  constexpr uint64_t kSize = 4 << 20;
+  const bool swaps = swap_on();
+  write_to("/sys/kernel/mm/ksm/sleep_millisecs", "1");
+  write_to("/sys/kernel/mm/ksm/run", "1");
+  Pages pages(2 * kSize);
+  const uint64_t first = (pages.at() + (2 << 20) - 1) & ~uint64_t{(2 << 20) - 1}; // a large one
+  auto* counters = new Counters{};
+  counters->first = first;
+  counters->pages = 64;
+  auto* data = reinterpret_cast<void*>(first);
+  const uint64_t length = counters->pages * kPage;
+  madvise(data, length, MADV_MERGEABLE);
+  covered(pages);
+  guest_.cover_everything();
+  std::atomic<int> ended = 0;
+  std::thread thread = in_guest(cpu_, count_pages, reinterpret_cast<uint64_t>(counters), ended);
+  void* aside = reinterpret_cast<void*>(first + (2 << 20));
+  const time_t until =
+      time(nullptr) + (getenv("KMOD_TEST_SECONDS") ? atoi(getenv("KMOD_TEST_SECONDS")) : 2);
+  int rounds = 0;
+  for (; time(nullptr) < until || rounds < 20; ++rounds) {
+    madvise(data, length, MADV_PAGEOUT);
+    usleep(500);
+    write_to("/proc/sys/vm/compact_memory", "1");
+    madvise(data, 2 << 20, MADV_COLLAPSE);
+    usleep(500);
+    madvise(data, length, MADV_COLD);
+    // Away and back, as a whole: it counts on where it stopped.
+    ASSERT_EQ(mremap(data, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, aside), aside);
+    ASSERT_EQ(mremap(aside, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, data), data);
+  }
+  counters->stop = 1;
+  thread.join();
+  EXPECT_STREQ(name_of(uint32_t(ended.load())), "SYSCALL");
+  EXPECT_GT(counters->rounds, uint64_t(rounds));
+  for (uint64_t i = 0; i < counters->pages; ++i)
+    ASSERT_EQ(load(first + i * kPage), counters->rounds) << i;
+  write_to("/sys/kernel/mm/ksm/run", "2");
+  if (swaps)
+    swapoff(kSwap);
+  delete counters;
 }
 
 TEST_F(Memory, ManyVcpusShareIt) {

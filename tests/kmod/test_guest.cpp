@@ -108,10 +108,15 @@ uint64_t Guest::cover(uint64_t address) {
   }
   covered_.emplace_back(chunk, region.gpa);
   ++chunks_;
+  map_gigabyte(chunk, region.gpa);
+  return region.gpa + address % kGigabyte;
+}
+
+void Guest::map_gigabyte(uint64_t address, uint64_t physical) {
   // The first is that of the tables themselves.
   const uint64_t tables_physical = covered_[0].second + tables_.at() % kGigabyte;
   uint64_t* root = tables_.words();
-  uint64_t& entry = root[chunk >> 39 & 511];
+  uint64_t& entry = root[address >> 39 & 511];
   if (!entry) {
     static_assert(kPage == 512 * 8);
     const uint64_t next = root[511] ? root[511] : 1; // how many are in use, where nobody maps
@@ -119,8 +124,7 @@ uint64_t Guest::cover(uint64_t address) {
     entry = (tables_physical + next * kPage) | 7;
   }
   uint64_t* table = tables_.words() + ((entry & ~0xfffull) - tables_physical) / 8;
-  table[chunk >> 30 & 511] = region.gpa | 0xe7; // present, writable, user, accessed, dirty, 1 GiB
-  return region.gpa + address % kGigabyte;
+  table[address >> 30 & 511] = physical | 0xe7; // present, writable, user, accessed, dirty, 1 GiB
 }
 
 void Guest::cover_everything() {

@@ -64,6 +64,8 @@ public:
   // The second level shows this address, if it does not yet; and where.
   uint64_t cover(uint64_t address);
   void cover_everything(); // that is mapped now
+  // A gigabyte of guest-physical memory at an address, whatever is there.
+  void map_gigabyte(uint64_t address, uint64_t physical);
   uint64_t cr3() const { return cr3_; }
   // Code that asks the host; what it returns is what the host leaves in rax.
   uint64_t (*hypercall() const)(uint64_t number) { return hypercall_; }

@@ -1,0 +1,120 @@
+// What the module allocates for a process is charged to its cgroup, and ends there.
+#include "tests/kmod/test_guest.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <string>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+namespace dune::test {
+namespace {
+
+constexpr uint64_t kMegabyte = 1 << 20, kApart = 2 << 20;
+void load_word(uint64_t at) { asm volatile("mov (%0), %%rax" : : "r"(at) : "rax"); }
+
+class Cgroup : public testing::Test {
+protected:
+  void SetUp() override {
+    mkdir(kRoot, 0700);
+    ASSERT_EQ(mount("cgroup2", kRoot, "cgroup2", 0, nullptr), 0);
+    write(std::string(kRoot) + "/cgroup.subtree_control", "+memory");
+    ASSERT_EQ(mkdir(kGroup, 0700), 0);
+  }
+  void TearDown() override {
+    rmdir(kGroup);
+    umount(kRoot);
+  }
+  static void write(const std::string& file, const std::string& text) {
+    std::ofstream(file) << text << std::flush;
+  }
+  static void join() { write(std::string(kGroup) + "/cgroup.procs", "0"); }
+  static uint64_t value(const char* file, const char* key = nullptr) {
+    std::ifstream f(std::string(kGroup) + "/" + file);
+    std::string word;
+    uint64_t number = 0;
+    if (!key && f >> number)
+      return number;
+    f.clear();
+    while (f >> word >> number)
+      if (word == key)
+        return number;
+    return 0;
+  }
+
+  static constexpr const char* kRoot = "/tmp/kmod_cgroup";
+  static constexpr const char* kGroup = "/tmp/kmod_cgroup/test";
+};
+
+TEST_F(Cgroup, TablesAndPrivatePagesAreCharged) {
+  const int status = status_of_child([] {
+    join();
+    Guest guest;
+    Vcpu cpu(guest);
+    constexpr uint64_t kPlaces = 1000; // each needs a table
+    Pages pages(kPlaces * kApart, PROT_READ | PROT_WRITE, MAP_NORESERVE);
+    madvise(pages.data(), pages.size(), MADV_NOHUGEPAGE);
+    guest.cover_everything();
+    uint64_t sum = 0;
+    for (uint64_t i = 0; i < kPlaces; ++i)
+      sum += pages.words()[i * kApart / 8]; // the host's own tables
+    // Statistics may lag behind by some pages per processor, the counter does not.
+    uint64_t before = value("memory.current");
+    for (uint64_t i = 0; i < kPlaces; ++i) {
+      cpu.prepare(Ring::k3, load_word, pages.at(i * kApart));
+      if (cpu.go() != DUNE_EXIT_SYSCALL)
+        _exit(2);
+    }
+    if (sum != 0 || value("memory.current") < before + kPlaces * kPage * 9 / 10)
+      _exit(3);
+    before = value("memory.current");
+    dune_private_range range{};
+    range.size = sizeof range;
+    range.gpa = (1ull << info_of(guest.fd()).gpa_bits) - kGigabyte;
+    range.length = 4 * kMegabyte;
+    if (call(guest.fd(), DUNE_SET_PRIVATE, &range) != 0)
+      _exit(4);
+    if (value("memory.current") < before + 4 * kMegabyte * 9 / 10)
+      _exit(5);
+  });
+  EXPECT_EQ(status, 0) << WEXITSTATUS(status);
+}
+
+TEST_F(Cgroup, WhoExhaustsItIsTold) {
+  write(std::string(kGroup) + "/memory.max", std::to_string(12 * kMegabyte));
+  const int status = status_of_child([] {
+    join();
+    for (int i = 0; i < 100; ++i) {
+      auto* guest = new Guest;
+      dune_private_range range{};
+      range.size = sizeof range;
+      range.gpa = (1ull << info_of(guest->fd()).gpa_bits) - kGigabyte;
+      range.length = 4 * kMegabyte;
+      if (const long result = call(guest->fd(), DUNE_SET_PRIVATE, &range); result != 0)
+        _exit(result == -ENOMEM ? 0 : 2);
+    }
+    _exit(3);
+  });
+  EXPECT_EQ(status, 0) << status;
+  EXPECT_GT(value("memory.events", "max"), 0u);
+  EXPECT_EQ(value("memory.events", "oom_kill"), 0u);
+  // And all of it is free again.
+  uint64_t left = ~uint64_t{0};
+  for (int i = 0; i < 100 && left > kMegabyte; ++i) {
+    usleep(10'000);
+    left = value("memory.current");
+  }
+  EXPECT_LE(left, kMegabyte);
+  Guest guest;
+  Vcpu cpu(guest);
+  cpu.prepare(
+      Ring::k3, +[](uint64_t) {});
+  EXPECT_STREQ(name_of(cpu.go()), "SYSCALL");
+}
+
+} // namespace
+} // namespace dune::test
