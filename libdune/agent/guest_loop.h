@@ -184,8 +184,8 @@ bool stop_for_accesses(ThreadBlock*, KernelUcontext*);
 void close_counters(GuestSlot&);
 
 // guest_calls.cpp
-// The same of a program in ring 0, behind a run: a call that only the kernel has to see is made, and
-// the thread may go on with the registers of its processor. False: nothing has been done.
+// The same of a program in ring 0, behind a run: a call that only the kernel has to see is made,
+// and the thread may go on with the registers of its processor. False: nothing has been done.
 bool pass_call(ThreadBlock*);
 // The thread's `syscall` behind which it is.
 void make_guest_call(ThreadBlock*, KernelUcontext*);

@@ -161,7 +161,8 @@ TEST(Signals, CallsAreRestartedOrNot) {
   ASSERT_GE(timer, 0);
   for (const int flags : {SA_RESTART, 0}) {
     ticks = 0;
-    struct sigaction action {}, before;
+    struct sigaction action {
+    }, before;
     action.sa_handler = [](int) { ++ticks; };
     action.sa_flags = flags;
     sigaction(SIGALRM, &action, &before);
