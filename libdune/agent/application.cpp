@@ -14,12 +14,12 @@ namespace dune::agent {
 using backend::Exit;
 using backend::Why;
 
-extern "C" char agent_application_exceptions[], agent_application_ring3_call[],
-    agent_application_save[], agent_application_saved[], agent_application_shifted[],
-    agent_application_bases_in[], agent_application_entered[], agent_application_returning[],
-    agent_application_bases_out[], agent_application_leaving[], agent_application_refusing[],
-    agent_application_passing[], agent_application_end[], agent_application_call[],
-    agent_application_call_end[];
+extern "C" char agent_application[], agent_application_trap_end[], agent_application_exceptions[],
+    agent_application_ring3_call[], agent_application_save[], agent_application_stored[],
+    agent_application_saved[], agent_application_shifted[], agent_application_bases_in[],
+    agent_application_entered[], agent_application_returning[], agent_application_bases_out[],
+    agent_application_leaving[], agent_application_refusing[], agent_application_passing[],
+    agent_application_end[], agent_application_call[], agent_application_call_end[];
 
 extern "C" {
 extern const char agent_text_size[], agent_total_size[];
@@ -29,26 +29,23 @@ extern const char agent_text_size[], agent_total_size[];
 namespace {
 
 constexpr uint64_t kExceptionEntrySize = 16;
-constexpr uint64_t kRing3Flags =
-    0x244dd5; // those that ring 3 may have: ID AC OF DF TF SF ZF AF PF CF
+constexpr uint64_t kVectorStateSize = kTrapStackSize / 2; // tiles have 11 KiB, the most there is
+// Those that ring 3 may have: ID AC OF DF TF SF ZF AF PF CF.
+constexpr uint64_t kRing3Flags = 0x244dd5;
 constexpr uint64_t kAlways = kEflagsInterrupts | 2;
 
-// In Trap::looked_at: by the host side, which has made it; or by us, and no more to be seen here.
-constexpr uint64_t kLookedAt = 1, kPassedOn = 0x100;
+// In Trap::looked_at: the host side has, and made it; the program's handler has begun; it is the
+// host side's to deal with, and this is the vector.
+constexpr uint64_t kLookedAt = 1, kHandling = 0x200, kPassedOn = 0x100;
 
 // --- In the guest
 // --------------------------------------------------------------------------------
 
 // All that it needs of other files is inline: their code is the agent's text, where no signal finds
 // the program.
-#define DUNE_OF_APPLICATION [[gnu::section(".application"), gnu::flatten]]
+#define DUNE_OF_APPLICATION [[gnu::section(".application.trap"), gnu::flatten]]
 #define DUNE_INLINE [[gnu::always_inline]] inline
 
-DUNE_INLINE uint64_t fault_address() {
-  uint64_t address;
-  asm volatile("mov %%cr2, %0" : "=r"(address));
-  return address;
-}
 DUNE_INLINE TrapStacks& stacks_of(const Trap* trap) {
   return *reinterpret_cast<TrapStacks*>(reinterpret_cast<uint64_t>(trap) & ~(kTrapStacksSize - 1));
 }
@@ -94,11 +91,12 @@ DUNE_INLINE bool is_only_missing(const Trap& trap) {
 
 DUNE_INLINE bool call_handler(uint64_t handler, Trap& trap) {
   const auto call = reinterpret_cast<bool (*)(Trap&)>(handler);
+  __atomic_or_fetch(&trap.looked_at, kHandling, __ATOMIC_RELAXED); // see is_undone()
   if (!(agent_config.saves_vectors >> trap.vector & 1))
     return call(trap);
   const bool extended = agent_config.xstate_size > kFpLegacySize;
-  alignas(64) uint8_t image[kTrapStackSize / 2]; // enough for tiles, the largest there is
-  if (extended)                                  // what XSAVE leaves of it, XRSTOR would find
+  alignas(64) uint8_t image[kVectorStateSize];
+  if (extended) // what XSAVE leaves of it, XRSTOR would find
     for (uint64_t at = kFpLegacySize; at < kFpLegacySize + 64; at += 8)
       *reinterpret_cast<volatile uint64_t*>(image + at) = 0;
   store_vector_state(image, extended);
@@ -129,8 +127,6 @@ agent_on_application_trap(Trap* trap) {
     s.refused = 1;
     return pass_on(*trap);
   }
-  if (trap->vector == kVectorPageFault && !trap->looked_at)
-    trap->address = fault_address();
   if (trap->vector == kVectorRing3Call && !trap->from_ring3()) { // of ring 0, whose flags were lost
     trap->rip = agent_ring0_call;
     trap->ss = kKernelData;
@@ -270,7 +266,10 @@ void end_entry(ThreadBlock* t, Registers& r) {
       trap.error = 0;
     trap.vector = vector;
     trap.looked_at = 0;
-    save(trap, r);
+    if (!between(r.rip, agent_application_stored, agent_application_saved))
+      save(trap, r);
+    if (vector == kVectorPageFault) // whose address is lost to us
+      return load(r, trap);
   }
   if (between(r.rip, agent_application_exceptions, agent_application_shifted))
     next_stack(t) -= kTrapStackSize;
@@ -281,7 +280,20 @@ void end_entry(ThreadBlock* t, Registers& r) {
 }
 
 constexpr bool comes_again(uint64_t vector) { // when the same instruction is executed
-  return vector != kVectorDebug && vector != kVectorBreakpoint;
+  constexpr uint64_t kOthers = 1 << kVectorDebug | 1 << kVectorBreakpoint | 1 << kVectorRing3 |
+                               1 << kVectorRing3Call | 1 << kVectorAttention;
+  return !(kOthers >> vector & 1);
+}
+
+// In agent_on_application_trap, or at its door, with what the program has not seen anything of yet:
+// as good as not begun. (The program may leave a signal's handler by siglongjmp, and then the
+// exception's stack would never be given back.)
+bool is_undone(const Registers& r) {
+  if (!between(r.rip, agent_application, agent_application_trap_end) &&
+      !between(r.rip, agent_application_entered, agent_application_returning))
+    return false;
+  const Trap& trap = trap_at(r.rsp);
+  return !(trap.looked_at & (kHandling | kPassedOn)) && comes_again(trap.vector);
 }
 
 // From behind a handler, at whatever instruction, to where the program goes on; what it has passed
@@ -289,7 +301,7 @@ constexpr bool comes_again(uint64_t vector) { // when the same instruction is ex
 Exit end_handler(ThreadBlock* t, Registers& r, const Exit& found) {
   Exit e = found;
   const Trap& trap = trap_at(r.rsp);
-  if (between(r.rip, agent_application_returning, agent_application_leaving) ||
+  if (is_undone(r) || between(r.rip, agent_application_returning, agent_application_leaving) ||
       between(r.rip, agent_application_refusing, agent_application_passing))
     next_stack(t) += kTrapStackSize;
   if (trap.from_ring3())
@@ -326,7 +338,7 @@ Exit find_program(ThreadBlock* t, const Exit& found) {
   const uint64_t call = backend::stub(guest_room().guest, backend::kSystemCallStub).value;
   if (r.rip == call || between(r.rip, agent_application_call, agent_application_call_end))
     return begin_call(t, r, found);
-  if (between(r.rip, agent_application_returning, agent_application_end))
+  if (between(r.rip, agent_application_returning, agent_application_end) || is_undone(r))
     return end_handler(t, r, found);
   if (between(r.rip, agent_application_exceptions, agent_application_entered))
     end_entry(t, r);
@@ -415,7 +427,8 @@ namespace {
 constexpr uint64_t kNoPolicy = ~uint64_t{0};
 
 // What f makes of each page's entry, for all or in a view of its own.
-template <class F> long change_entries(TargetRange range, uint64_t view, F&& f) {
+template <class F>
+long change_entries(TargetRange range, uint64_t view, bool only_where_there_is, F&& f) {
   GuestRoom& room = guest_room();
   if (view > PageTables::kViews || range.end < range.begin || range.end > TargetAddr(kUserEnd))
     return -EINVAL;
@@ -425,6 +438,8 @@ template <class F> long change_entries(TargetRange range, uint64_t view, F&& f) 
   const process::Holder hold(room.memory.mutex());
   PageTables& tables = room.guest.tables;
   for (TargetAddr page = range.begin; page < range.end; page += kPageSize) {
+    if (only_where_there_is && !tables.find_entry(page))
+      continue;
     const auto now = [&](PageEntry e) { return f(page, e); };
     const Status ok = view == kAllViews
                           ? tables.change_entry(page, now)
@@ -439,7 +454,7 @@ long set_policy(TargetRange range, uint64_t allowed, uint64_t view) {
   if (allowed != kNoPolicy && (allowed & ~kEntryAllowed))
     return -EINVAL;
   const PageEntry own = view == kAllViews ? 0 : kEntryOfView;
-  return change_entries(range, view, [=](TargetAddr page, PageEntry e) {
+  return change_entries(range, view, allowed == kNoPolicy, [=](TargetAddr page, PageEntry e) {
     if (allowed != kNoPolicy)
       return with_policy(without_age(e), allowed) | own;
     if (!own)
@@ -460,7 +475,7 @@ long map_elsewhere(TargetRange range, uint64_t allowed, uint64_t view, TargetAdd
     if (own.overlaps(memory))
       return -EINVAL;
   long error = 0;
-  const long result = change_entries(range, view, [&](TargetAddr page, PageEntry e) {
+  const long result = change_entries(range, view, false, [&](TargetAddr page, PageEntry e) {
     auto at = backend::cover(room.guest, behind + (page - range.begin));
     if (!at) {
       error = -ENOMEM;
@@ -551,6 +566,8 @@ agent_on_enter_application(int signal, KernelSiginfo* info, KernelUcontext* uc) 
     entry->error = error;
     entry->text = text;
   };
+  if (agent_config.xstate_size > kVectorStateSize)
+    return refuse(E2BIG, "the processor has more vector state than fits an exception's stack");
   if (agent_config.guest_refused)
     return refuse(agent_config.guest_refused, "the process cannot have a guest");
   agent_ring0_call = backend::stub(guest_room().guest, backend::kRing0CallStub).value;

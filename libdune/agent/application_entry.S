@@ -65,6 +65,10 @@ agent_application_ring3_call:
 agent_application_save:
     sub $Trap_vector, %rsp
     EACH_REGISTER(STORE)
+    .globl agent_application_stored
+agent_application_stored:
+    mov %cr2, %rax                            // before another page fault changes it
+    mov %rax, Trap_address(%rsp)
     movq $0, Trap_looked_at(%rsp)
     .globl agent_application_saved
 agent_application_saved:

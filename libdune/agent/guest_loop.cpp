@@ -515,9 +515,12 @@ bool is_open(int fd) { return !is_errno(syscall_of(__NR_fcntl, fd, F_GETFD)); }
 
 bool open_processor(ThreadBlock* t) {
   GuestSlot& g = guest_slot(t);
+  const bool has_one = g.has_cpu && is_open(g.cpu.fd);
+  if (has_one && !is_application())
+    return true;
   process::Holder hold(guest_room().memory.mutex());
-  if (g.has_cpu && is_open(g.cpu.fd))
-    return !is_application() || open_trap_stacks(t);
+  if (has_one)
+    return open_trap_stacks(t);
   const TargetAddr memory(address_of(&g.memory));
   memset(&g.cpu, 0, sizeof g.cpu);
   const TargetAddr stack = is_application() ? end_of_trap_stacks(t) : monitor_stack(t);

@@ -40,6 +40,8 @@ ImageHeader image_header() {
   return header;
 }
 
+constexpr uint64_t kHwcap2Fsgsbase = 2;
+
 Error refused(const char* text) { return {Errc::kSystem, text, errno}; }
 
 size_t count_threads() {
@@ -116,7 +118,6 @@ void give_up(Block& block) {
 void configure(Block& block, const ImageHeader& image, const Places& p,
                const backend::Choice& choice) {
   using namespace session;
-  constexpr uint64_t kHwcap2Fsgsbase = 2;
   const uint64_t begin = block.begin;
   AgentConfig& c = *reinterpret_cast<AgentConfig*>(begin + image.config);
   c.session = begin + p.session;
@@ -130,7 +131,7 @@ void configure(Block& block, const ImageHeader& image, const Places& p,
   c.confined = prctl(PR_GET_SECCOMP) != 0;
   c.unknown_filters = c.confined;
   c.keeps_rseq = 1;
-  c.has_fsgsbase = (getauxval(AT_HWCAP2) & kHwcap2Fsgsbase) != 0;
+  c.has_fsgsbase = 1; // see enter()
   c.guest = begin + p.guest;
   c.guest_size = agent::kGuestRoomSize;
   c.guest_kind = static_cast<uint32_t>(choice.backend->guest);
@@ -209,6 +210,8 @@ Status enter(const EnterOptions& options) {
     return Error{Errc::kInvalid, "the thread is in Dune mode already"};
   if (g_block.begin && g_block.config->target_pid == static_cast<uint32_t>(getpid()))
     return Error{Errc::kInvalid, "the process is in Dune mode, and this thread has left it"};
+  if (!(getauxval(AT_HWCAP2) & kHwcap2Fsgsbase))
+    return Error{Errc::kUnsupported, "the processor or the kernel has no FSGSBASE"};
   if (count_threads() != 1)
     return Error{Errc::kInvalid, "the process has other threads already; enter before making any"};
   give_up(g_block); // of the parent, which this process was forked from

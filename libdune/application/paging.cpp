@@ -95,10 +95,11 @@ Status change(const void* begin, size_t size, PageEntry allowed, Reach reach) {
   if (pages.end < pages.begin || pages.end > TargetAddr(kUserEnd))
     return Error{Errc::kInvalid, "no memory of the program's",
                  static_cast<int64_t>(pages.begin.value)};
+  // A view that has come meanwhile may have taken an entry along as it was.
   const bool here = change_here(pages, [allowed](PageEntry e) {
     return allowed == kNoPolicy ? without_policy(e) : with_policy(without_age(e), allowed);
   });
-  if (!here)
+  if (!here || application::tables().has_views())
     if (auto ok = answer_of(application::call_agent(ApplicationCall::kPolicy, pages.begin.value,
                                                     pages.end.value, allowed, agent::kAllViews));
         !ok)
