@@ -35,6 +35,22 @@ def guest_options(parser):
     parser.add_argument("--smp", type=int, required=True)
 
 
+def left_out(options):
+    """What left_out.txt has for guest_options."""
+    found = []
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "left_out.txt"), encoding="utf-8") as file:
+        for line in file:
+            words, separator, why = line.partition(" -- ")
+            if line.startswith("#"):
+                continue
+            if not separator or not why.strip() or len(words.split()) != 3:
+                raise ValueError(f"left_out.txt: expected `MACHINE BACKEND TESTS -- REASON`, found `{line.strip()}`")
+            name, backend, tests = words.split()
+            if name in ("*", options.machine) and backend in ("*", options.backend):
+                found.append(tests)
+    return found
+
+
 class MachineTest(unittest.TestCase):
     """Every process of a test carries a mark in its environment, and its temporary folder is its own."""
 
