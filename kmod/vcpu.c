@@ -245,11 +245,21 @@ static void queue_exception(struct dune_vcpu *vcpu, u8 vector, u32 error_code)
 	}
 }
 
-/* Of an instruction that the guest's trap flag should have trapped behind. */
-static void queue_step(struct dune_vcpu *vcpu)
+/*
+ * An instruction that the guest's trap flag should have trapped behind: as if the processor had
+ * executed it, but for one that ends the run, behind which the trap has to wait.
+ */
+static void step(struct dune_vcpu *vcpu)
 {
-	queue_exception(vcpu, X86_TRAP_DB, 0);
+	const bool intercepted = dune_vcpu_debugs(vcpu) || vcpu->state.exceptions & BIT(X86_TRAP_DB);
+
 	vcpu->regs.dr6 |= DR_STEP;
+	if (vcpu->exit.kind == DUNE_KIND_AGAIN && intercepted) {
+		vcpu->exit.kind = DUNE_KIND_EXCEPTION;
+		vcpu->exit.vector = X86_TRAP_DB;
+	} else {
+		queue_exception(vcpu, X86_TRAP_DB, 0);
+	}
 }
 
 /* 0: the guest goes on. */
@@ -312,7 +322,7 @@ static enum dune_exit_reason handle_exit(struct dune_vcpu *vcpu)
 	const struct dune_hw_exit *exit = &vcpu->exit;
 
 	if (exit->skipped && vcpu->regs.rflags & X86_EFLAGS_TF)
-		queue_step(vcpu);
+		step(vcpu);
 	switch (exit->kind) {
 	case DUNE_KIND_AGAIN:
 		return 0;
