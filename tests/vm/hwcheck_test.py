@@ -16,7 +16,7 @@ SCRIPT = os.path.join(os.path.dirname(os.environ["DDBG_VM"]), "hwcheck_run.py")
 BUILD = os.environ["DDBG_BUILD"]
 PROGRAMS = ("tests/kmod/kmod_test", "tests/unit/application/application_test", "libdune/examples/hello",
             "tests/unit/backend/backend_test", "tests/unit/process/process_test", "tests/unit/backend/programs")
-QUICK = ("application", "example")
+MARK = "a report of it"
 PYTHON = "/usr/bin/python3"
 
 
@@ -41,45 +41,52 @@ def interpreter(folder):
 
 
 class Hwcheck(machine.MachineTest):
+    PATIENCE = 600
+
     def run_there(self, commands, *options):
         programs = machine.adding(*(f"{BUILD}/{program}" for program in PROGRAMS))
-        done = self.vm("--kernel", OPTIONS.kernel, "--timeout", "270", *options, *INTERPRETER, *programs,
+        done = self.vm("--kernel", OPTIONS.kernel, "--timeout", str(self.PATIENCE - 10), *options, *INTERPRETER, *programs,
                        "--add", f"{machine.MODULE}:/dune.ko", "--", "sh", "-c", commands)
         told = f"{done.stdout.decode(errors='replace')}\n{done.stderr.decode(errors='replace')}"
         self.assertEqual(done.returncode, 0, told)
         return done.stdout.decode(errors="replace"), told
 
-    def test_runs_and_leaves_nothing(self):
-        only = [word for suite in QUICK for word in ("--only", suite)] if OPTIONS.quick else ["--risky"]
-        commands = f"{hwcheck('--report', '/report', *only)}; echo status $?; grep -c ^dune /proc/modules; cat /report"
-        out, told = self.run_there(commands, "--kvm", "off", "--smp", "2")
-        said, report = out.split("status 0\n0\n")
-        for suite in QUICK if OPTIONS.quick else ("module", *QUICK, "guests", "process", "risky"):
+    def check_report(self, report, told, suites):
+        for suite in suites:
             self.assertRegex(report, rf"(?m)^{suite}: ok[,;]", told)
-        if not OPTIONS.quick:
-            self.assertGreater(int(re.search(r"^module: ok, (\d+) passed", report, re.M)[1]), 35, told)
         self.assertIn("in ring 0 by kmod", report)
         self.assertTrue(report.endswith("\nall passed\nunloaded\n"), told)
         self.assertRegex(report, r"\A\S.*microcode")
-        for line in re.findall(r"^hwcheck: (.*)$", said, re.M)[:-1]:
-            self.assertIn(line, report)
         # Where the checkout lies is nobody's business.
         self.assertNotIn(str(Path(SCRIPT).parents[1]), report)
 
-    def test_interrupted_it_leaves_nothing(self):
-        commands = f"""{hwcheck('--report', '/report', '--only', 'application')} & hwcheck=$!
+    def test_leaves_nothing_however_it_ends(self):
+        """To its end, interrupted, and when the kernel complains."""
+        commands = f"""
+        {hwcheck('--report', '/1', '--only', 'application', '--only', 'example')}; echo status $?; grep -c ^dune /proc/modules
+        {hwcheck('--report', '/2', '--only', 'application')} & hwcheck=$!
         until pidof application_test > /dev/null; do kill -0 $hwcheck || exit 90; sleep 0.1; done
-        kill -INT $hwcheck; wait $hwcheck; echo status $?
-        pidof application_test; grep -c ^dune /proc/modules; cat /report"""
+        kill -INT $hwcheck; wait $hwcheck; echo status $?; pidof application_test; grep -c ^dune /proc/modules
+        {hwcheck('--report', '/3', '--only', 'application', '--only', 'example')} & hwcheck=$!
+        until grep -q ^dune /proc/modules; do kill -0 $hwcheck || exit 91; sleep 0.1; done
+        echo 'WARNING: of the test' > /dev/kmsg; wait $hwcheck; echo status $?; grep -c ^dune /proc/modules
+        for report in /1 /2 /3; do echo; echo {MARK}; cat $report; done"""
         out, told = self.run_there(commands, "--kvm", "off")
-        self.assertRegex(out, r"(?s)status 130\n0\n.*\nunloaded\ninterrupted\n\Z", told)
+        said, *reports = out.split(f"\n{MARK}\n")
+        self.assertEqual(re.findall(r"^status (\d+)\n(.*)$", said, re.M), [("0", "0"), ("130", "0"), ("1", "0")], told)
+        self.check_report(reports[0], told, ("application", "example"))
+        self.assertRegex(reports[1], r"\nunloaded\ninterrupted\n\Z", told)
+        self.assertRegex(reports[2], r"(?s)\napplication: ok.*WARNING: of the test\nunloaded\nthe kernel complains.*application was the last\n\Z", told)
+        for line in re.findall(r"^hwcheck: (.*)$", said.partition("status 0")[0], re.M)[:-1]:  # the last says where the report is
+            self.assertIn(line, reports[0])
 
-    def test_complaint_of_the_kernel_ends_it(self):
-        commands = f"""{hwcheck('--report', '/report', '--only', 'application', '--only', 'example')} & hwcheck=$!
-        until dmesg | grep -q 'hwcheck [0-9]'; do kill -0 $hwcheck || exit 90; sleep 0.1; done
-        echo 'WARNING: of the test' > /dev/kmsg; wait $hwcheck; echo status $?; cat /report"""
-        out, told = self.run_there(commands, "--kvm", "off")
-        self.assertRegex(out, r"(?s)status 1\n.*\napplication: ok.*WARNING: of the test\nunloaded\nthe kernel complains.*application was the last\n\Z", told)
+    def test_runs_all_parts(self):
+        commands = f"{hwcheck('--report', '/report', '--risky')}; echo status $?; grep -c ^dune /proc/modules; echo; echo {MARK}; cat /report"
+        out, told = self.run_there(commands, "--kvm", "off", "--smp", "2")
+        said, report = out.split(f"\n{MARK}\n")
+        self.assertTrue(said.endswith("status 0\n0\n"), told)
+        self.check_report(report, told, ("module", "application", "example", "guests", "process", "risky"))
+        self.assertGreater(int(re.search(r"^module: ok, (\d+) passed", report, re.M)[1]), 35, told)
 
     def test_says_that_kvm_has_the_processor(self):
         """Since 6.12 as long as it is loaded."""
@@ -90,7 +97,6 @@ class Hwcheck(machine.MachineTest):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--kernel", required=True)
-    parser.add_argument("--quick", action="store_true")
     OPTIONS, others = parser.parse_known_args()
     sys.argv[1:] = others
     machine.MODULE = machine.build_module(OPTIONS.kernel)
