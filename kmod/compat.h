@@ -23,6 +23,7 @@ static inline void dune_vma_set_flags(struct vm_area_struct *vma, unsigned long 
 /* Of a guest that was left for a machine check; interrupts are off. */
 static inline void dune_handle_machine_check(void)
 {
+#ifdef CONFIG_X86_MCE
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
 	/* As if it had come in user mode, which is where the guest belongs to. */
 	struct pt_regs regs = { .cs = 3, .flags = X86_EFLAGS_IF };
@@ -30,6 +31,7 @@ static inline void dune_handle_machine_check(void)
 	do_machine_check(&regs);
 #else
 	asm volatile("int %0" : : "i"(X86_TRAP_MC));
+#endif
 #endif
 }
 
