@@ -15,7 +15,7 @@ from bench_run import machine
 MARK = "#by "
 EVENT = re.compile(r"^(\w+) ([0-9.]+) ([0-9.]+) ([-0-9.]+) ([-0-9.]+)$", re.M)  # of dune-events
 PTRACE_EVENT = re.compile(r"^(\w+) ([0-9.]+)$", re.M)
-CELL = 30
+CELL = 29
 DISPATCH = "/sys/module/dune/parameters/dispatch"  # Y: dune.ko makes some calls itself
 
 COLUMNS = {"linux": "Linux", "ptrace": "ptrace", "kmod": "Dune, kmod", "kvm": "Dune, kvm", "dispatch": "kmod, in the kernel"}
@@ -78,7 +78,7 @@ def commands(by, programs, events, runs, cpu=0, rows=""):
     if by == "ptrace":
         lines = [f"{raw} {row.ptrace} {cpu} {cpu} {events} {runs} 2>&1 | sed 's/^/{row.name} /'" for row in ROWS if row.ptrace]
     else:
-        lines = [f"{program} {'kmod' if by == 'dispatch' else by} {cpu} {events} {runs} {rows} 2>&1"]
+        lines = [f"{program} {by} {cpu} {events} {runs} {rows} 2>&1"]
     return "\n".join([f"echo '{MARK}{by}'", *lines])
 
 
@@ -128,7 +128,7 @@ class Here:
 
     def measure(self):
         bench, dispatches = self.bench, Path(DISPATCH).exists() and Path(DISPATCH).read_text().strip() == "Y"
-        wanted = ["linux", "ptrace", "dispatch" if dispatches else "kmod", "kvm"]
+        wanted = ["linux", "ptrace", "kmod", *(["dispatch"] if dispatches else []), "kvm"]
         output = bench.run(["sh", "-c", "\n".join(commands(by, self.programs, in_hundreds(bench, 20_000), bench.runs, bench.target_cpu)
                                                   for by in wanted)])
         told = machine()

@@ -1,7 +1,8 @@
 // dune-events PLACE CPU EVENTS RUNS [EVENT...]
 // What events cost a program that enters Dune mode by itself, or (PLACE linux) the same program
 // without, by its own clocks: the microbenchmarks of the paper (Dune, OSDI 2012, section 6) for
-// `scripts/bench dune`. PLACE: linux, kmod, kvm. EVENTS is a multiple of 100.
+// `scripts/bench dune`. PLACE: linux, kmod, kvm; dispatch, kmod that makes calls itself. EVENTS is
+// a multiple of 100.
 //
 // Prints a line per event and run: its name, then for each event ticks of the time stamp counter,
 // nanoseconds, exits from the guest, and those of them that were faults of the second level. "-":
@@ -105,14 +106,19 @@ public:
       give_up("/proc/self/maps", "it has no page of dune.ko's");
   }
   Exits read() const override {
-    dune_run run;
-    need(pread(memory_, &run, sizeof run, static_cast<off_t>(run_)) == sizeof run,
-         "the page of dune.ko's");
+    const dune_run run = page();
     return {run.entries - run.interrupts, run.faults};
   }
+  uint64_t dispatched() const { return page().dispatched; }
   bool knows_faults() const override { return true; }
 
 private:
+  dune_run page() const {
+    dune_run run;
+    need(pread(memory_, &run, sizeof run, static_cast<off_t>(run_)) == sizeof run,
+         "the page of dune.ko's");
+    return run;
+  }
   int memory_;
   uint64_t run_ = 0;
 };
@@ -550,10 +556,11 @@ bool is_wanted(const char* name, char** names) {
 
 int main(int argc, char** argv) {
   const std::string_view place = argc > 4 ? argv[1] : "";
-  const bool in_dune = place == "kmod" || place == "kvm";
+  const bool on_kmod = place == "kmod" || place == "dispatch";
+  const bool in_dune = on_kmod || place == "kvm";
   const uint64_t events = argc > 4 ? strtoull(argv[3], nullptr, 10) : 0;
   if ((!in_dune && place != "linux") || !events || events % kProtected) {
-    fprintf(stderr, "usage: dune-events linux|kmod|kvm CPU EVENTS RUNS [EVENT...]\n"
+    fprintf(stderr, "usage: dune-events linux|kmod|kvm|dispatch CPU EVENTS RUNS [EVENT...]\n"
                     "EVENTS is a multiple of 100.\n");
     return 2;
   }
@@ -563,7 +570,7 @@ int main(int argc, char** argv) {
   need(sched_setaffinity(0, sizeof set, &set) == 0, "sched_setaffinity");
   if (in_dune) {
     dune::EnterOptions options;
-    options.backend = argv[1];
+    options.backend = on_kmod ? "kmod" : argv[1];
     if (auto ok = dune::enter(options); !ok) {
       const auto error = static_cast<int>(ok.error().detail);
       fprintf(stderr, "dune-events: %s%s%s\n", ok.error().text, error ? ": " : "",
@@ -574,10 +581,20 @@ int main(int argc, char** argv) {
   std::optional<ModulesCounter> modules;
   std::optional<KvmsCounter> kvms;
   const ExitCounter* counter = nullptr;
-  if (place == "kmod")
+  if (on_kmod)
     counter = &modules.emplace();
   else if (in_dune && KvmsCounter::is_there())
     counter = &kvms.emplace();
+  if (place == "dispatch") {
+    const uint64_t before = modules->dispatched();
+    dune_events_calls(1);
+    if (modules->dispatched() == before) {
+      fprintf(stderr,
+              "dune-events: dune.ko has made no call itself: libdune does not ask for it, or "
+              "it was loaded without dispatch=1\n");
+      return 77;
+    }
+  }
   Meter meter(counter);
   prepare_pages();
   for (const auto& event : kEvents) {
