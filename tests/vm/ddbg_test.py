@@ -11,7 +11,6 @@ from terminal import PROMPT, Terminal  # noqa: E402
 
 PROGRAMS = os.environ["E2E_PROGRAMS"]
 TARGETS = os.environ["DDBG_TEST_TARGETS"]
-DUNE_MODE = [word for line in ("break add if a == 4", "run", "bt", "info backend", "stepi", "finish", "continue") for word in ("-ex", line)]
 
 
 class Ddbg(machine.MachineTest):
@@ -30,66 +29,58 @@ class Ddbg(machine.MachineTest):
         self.assertRegex(self.batch(os.path.join(TARGETS, "count_static"), "--kernel", "6.12", "--smp", "2"),
                          r"\[Inferior 1 \(process \d+\) exited")
 
-    def dune_mode(self, done, told):
-        self.assertRegex(done, r"Breakpoint 1, add \(a=4, b=3\)[^#]*\n#0  add \(a=4, b=3\).*\n#1 .* in main \(", msg=told)
-        self.assertIn("In use: kvm (asked for)", done)
-        self.assertIn("Value returned is $1 = 7", done)
-        self.assertIn("x=11 f=120\n[Inferior 1 (process ", done)
-
     def test_dune_mode(self):
-        done = self.vm("--", "ddbg", "-batch", "--backend", "kvm", *DUNE_MODE, "--args", os.path.join(PROGRAMS, "steps"))
-        self.dune_mode(done.stdout.decode(), done.stderr)
+        for machine_options in [], ["--kernel", "6.12", "--la57", "on", "--smp", "2"]:
+            with self.subTest(machine_options):
+                done = self.vm(*machine_options, "--", "ddbg", "-batch", "--backend", "kvm", "-ex", "break add if a == 4",
+                               "-ex", "run", "-ex", "bt", "-ex", "info backend", "-ex", "stepi", "-ex", "finish",
+                               "-ex", "continue", "--args", os.path.join(PROGRAMS, "steps"))
+                out = done.stdout.decode()
+                self.assertRegex(out, r"Breakpoint 1, add \(a=4, b=3\)[^#]*\n#0  add \(a=4, b=3\).*\n#1 .* in main \(",
+                                 msg=done.stderr)
+                self.assertIn("In use: kvm (asked for)", out)
+                self.assertIn("Value returned is $1 = 7", out)
+                self.assertIn("x=11 f=120\n[Inferior 1 (process ", out)
 
-    def test_dune_mode_on_two_processors(self):
-        """What is many runs, in one start of the machine."""
-        programs = [os.path.join(PROGRAMS, name) for name in ("steps", "watched", "judged")]
-        added = machine.adding(machine.DDBG, machine.KEEPER, machine.CAPSTONE, os.path.join(TARGETS, "store_loop"), *programs)
-        with machine.Shell(self, "qemu", "--kernel", "6.12", "--la57", "on", "--smp", "2", "--timeout", "270", *added) as self.shell:
-            for check in (self.stops_and_steps, self.watches, self.watches_count_exactly, self.watched_pages_of_one_instruction, self.filters):
-                with self.subTest(check.__name__):
-                    check()
-        self.nothing_is_left()
-
-    def run_there(self, *arguments):
-        return self.shell.run([machine.DDBG, "-q", "-nx", "-batch", "--backend", "kvm", *arguments])[0]
-
-    def stops_and_steps(self):
-        out = self.run_there(*DUNE_MODE, "--args", os.path.join(PROGRAMS, "steps"))
-        self.dune_mode(out, out)
-
-    def watches(self):
-        out = self.run_there("-ex", "watch watched if watched == 7", "-ex", "run", "-ex", "info breakpoints", "-ex", "continue",
-                             "--args", os.path.join(TARGETS, "store_loop"), "50")
+    def test_dune_mode_watches(self):
+        done = self.vm("--", "ddbg", "-batch", "--backend", "kvm", "-ex", "watch watched if watched == 7", "-ex", "run", "-ex", "info breakpoints",
+                       "-ex", "continue", "--args", os.path.join(TARGETS, "store_loop"), "50")
+        out = done.stdout.decode()
         self.assertRegex(out, r"Hardware watchpoint 1: watched\n\nOld value = 6\nNew value = 7\n", msg=out)
         self.assertIn("evaluated in the target 7 times", out)
         self.assertIn("49\n[Inferior 1 (process ", out)
 
     def counted_watches(self, how, *commands):
-        out = self.run_there("-ex", "handle SIGALRM nostop noprint", "-ex", "break main", "-ex", "run",
-                             *(word for command in commands for word in ("-ex", command)), "-ex", "break printf", "-ex", "continue",
-                             "-ex", "info watchpoints", "-ex", "delete", "-ex", "continue", "--args", os.path.join(PROGRAMS, "watched"), how)
-        self.assertRegex(out, r"(?m)^800$", out)
+        done = self.vm("--kernel", "6.12", "--la57", "on", "--smp", "2", "--timeout", "200", "--", "ddbg", "-q", "-nx", "-batch", "--backend", "kvm",
+                       "-ex", "handle SIGALRM nostop noprint", "-ex", "break main", "-ex", "run", *(word for command in commands for word in ("-ex", command)),
+                       "-ex", "break printf", "-ex", "continue", "-ex", "info watchpoints", "-ex", "delete", "-ex", "continue",
+                       "--args", os.path.join(PROGRAMS, "watched"), how)
+        out = done.stdout.decode()
+        self.assertRegex(out, r"(?m)^800$", out + done.stderr.decode())
         return [int(times) for times in re.findall(r"already hit (\d+) times", out)]
 
-    def watches_count_exactly(self):
+    def test_watches_count_exactly_in_dune_mode(self):
         for how in "free", "churn":
             with self.subTest(how):
                 self.assertEqual(self.counted_watches(how, "watch page.watched", "ignore 2 100000"), [800])
         self.assertEqual(self.counted_watches("free", "awatch page.watched", "ignore 2 100000"), [801])  # main reads it
 
-    def watched_pages_of_one_instruction(self):
+    def test_watched_pages_of_one_instruction(self):
         counts = self.counted_watches("copied", "awatch page.watched", "ignore 2 100000", "awatch copied", "ignore 3 100000")
         self.assertEqual(counts, [800 + 200 + 1, 200])
 
-    def filters(self):
+    def test_filters_in_dune_mode(self):
         cases = ("by_address", "by_architecture", "all_are_judged", "threads", "supervised", "inherited", "a_thread_killed", "blocked")
-        out = self.run_there("-ex", "handle SIGSYS nostop noprint", "-ex", "break work if i < 0",
-                             *(word for case in cases for word in ("-ex", f"run {case}")), os.path.join(PROGRAMS, "judged"))
+        done = self.vm("--kernel", "6.12", "--smp", "2", "--", "ddbg", "-q", "-nx", "-batch", "--backend", "kvm",
+                       "-ex", "handle SIGSYS nostop noprint", "-ex", "break work if i < 0",
+                       *(word for case in cases for word in ("-ex", f"run {case}")), os.path.join(PROGRAMS, "judged"))
+        out = done.stdout.decode()
+        told = out + done.stderr.decode()
         for line in ("first: 1 second: -33", "call_of_32_bits(64) == -33: 1 0", "munmap(page, 4096): -1 46", "inherited: 34",
                      "asked for 110", "gone", "signal 31 code 1 errno 2 call 57 arch c000003e at 1 rax 57 rcx 1"):
-            self.assertIn(line + "\n", out)
-        self.assertEqual(len(re.findall("exited with code 03", out)), 6, out)
-        self.assertEqual(out.count("terminated with signal SIGSYS"), 2, out)
+            self.assertIn(line + "\n", out, told)
+        self.assertEqual(len(re.findall("exited with code 03", out)), 6, told)
+        self.assertEqual(out.count("terminated with signal SIGSYS"), 2, told)
 
     def test_on_a_terminal(self):
         t = Terminal([*machine.VM, "qemu", "--", "ddbg", "-q", "-nx", os.path.join(PROGRAMS, "spin")], self.env,
