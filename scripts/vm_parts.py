@@ -251,7 +251,7 @@ def add_modules(available, to):
 
 def build_kernel(series, configuration, to):
     """As make_kernel() leaves it, with what modules are built with in build/. It takes a processor 20 minutes, and 3 GB meanwhile."""
-    for tool in ("flex", "bison", "bc", "make"):
+    for tool in ("flex", "bison", "bc", "make", "xz"):
         if not shutil.which(tool):
             raise NotAvailable(f"{tool} is not installed, which builds the {series} kernel (apt-get install {tool})")
     with tempfile.TemporaryDirectory(dir=to) as scratch:
