@@ -89,11 +89,9 @@ DUNE_INLINE bool is_only_missing(const Trap& trap) {
   return !policy_refuses(e ? *e : 0, trap.error);
 }
 
-DUNE_INLINE bool call_handler(uint64_t handler, Trap& trap) {
-  const auto call = reinterpret_cast<bool (*)(Trap&)>(handler);
-  __atomic_or_fetch(&trap.looked_at, kHandling, __ATOMIC_RELAXED); // see is_undone()
-  if (!(agent_config.saves_vectors >> trap.vector & 1))
-    return call(trap);
+// A function of its own: others need not make room for the image.
+[[gnu::section(".application.trap"), gnu::noinline, gnu::noclone]] bool
+call_with_vectors(bool (*call)(Trap&), Trap& trap) {
   const bool extended = agent_config.xstate_size > kFpLegacySize;
   alignas(64) uint8_t image[kVectorStateSize];
   if (extended) // what XSAVE leaves of it, XRSTOR would find
@@ -103,6 +101,12 @@ DUNE_INLINE bool call_handler(uint64_t handler, Trap& trap) {
   const bool handled = call(trap);
   load_vector_state(image, extended);
   return handled;
+}
+
+DUNE_INLINE bool call_handler(uint64_t handler, Trap& trap) {
+  const auto call = reinterpret_cast<bool (*)(Trap&)>(handler);
+  *static_cast<volatile uint64_t*>(&trap.looked_at) = trap.looked_at | kHandling; // see is_undone()
+  return agent_config.saves_vectors >> trap.vector & 1 ? call_with_vectors(call, trap) : call(trap);
 }
 
 // What the entry is to go on with: 0, the program; else where the stub's address lies (see there).
@@ -127,21 +131,29 @@ agent_on_application_trap(Trap* trap) {
     s.refused = 1;
     return pass_on(*trap);
   }
-  if (trap->vector == kVectorRing3Call && !trap->from_ring3()) { // of ring 0, whose flags were lost
-    trap->rip = agent_ring0_call;
-    trap->ss = kKernelData;
-    return 0;
-  }
-  if (trap->vector == kVectorRing3) {
-    enter_ring3(s, *trap);
-    return 0;
-  }
-  if (trap->vector == kVectorPageFault && is_only_missing(*trap))
-    return pass_on(*trap);
+  constexpr uint64_t kSpecial =
+      1 << kVectorRing3Call | 1 << kVectorRing3 | 1 << kVectorPageFault | 1 << kVectorAttention;
   const bool of_ring3 = trap->from_ring3();
+  if (kSpecial >> trap->vector & 1) {
+    if (trap->vector == kVectorRing3Call && !of_ring3) { // of ring 0, whose flags were lost
+      trap->rip = agent_ring0_call;
+      trap->ss = kKernelData;
+      return 0;
+    }
+    if (trap->vector == kVectorRing3) {
+      enter_ring3(s, *trap);
+      return 0;
+    }
+    if (trap->vector == kVectorPageFault && is_only_missing(*trap))
+      return pass_on(*trap);
+    if (trap->vector == kVectorAttention) {
+      if (of_ring3)
+        keep_in_ring3(*trap);
+      return 0;
+    }
+  }
   const uint64_t handler = agent_config.handlers[trap->vector];
-  const bool handled =
-      trap->vector == kVectorAttention || (handler && call_handler(handler, *trap));
+  const bool handled = handler && call_handler(handler, *trap);
   if (of_ring3) {
     if (handled)
       keep_in_ring3(*trap);
