@@ -41,7 +41,7 @@ def interpreter(folder):
 
 
 class Hwcheck(machine.MachineTest):
-    PATIENCE = 600
+    PATIENCE = 880  # all parts, on a busy machine
 
     def run_there(self, commands, *options):
         programs = machine.adding(*(f"{BUILD}/{program}" for program in PROGRAMS))
