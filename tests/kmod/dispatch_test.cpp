@@ -28,7 +28,7 @@ extern "C" {
 void kmod_dispatch_calls(uint64_t times); // of getppid; rdi counts down, rsi adds the results up
 void kmod_dispatch_one(uint64_t number);  // its result is in rdi then
 void kmod_dispatch_two(uint64_t address); // clock_gettime there, and the result
-void kmod_dispatch_for_ever(uint64_t);
+void kmod_dispatch_for_ever(uint64_t address); // counts the calls there
 }
 asm(R"(
   .pushsection .text
@@ -56,11 +56,15 @@ kmod_dispatch_two:
 kmod_dispatch_for_ever:
   mov $110, %eax
   syscall
+  incq (%rdi)
   jmp kmod_dispatch_for_ever
   .popsection
 )");
 
 constexpr uint64_t kAll = ~uint64_t{0};
+
+volatile uint64_t calls_made; // by kmod_dispatch_for_ever in this process
+uint64_t for_calls_made() { return reinterpret_cast<uint64_t>(&calls_made); }
 
 // A guest whose SYSCALL goes to a hypercall, and back.
 class CallingGuest {
@@ -219,7 +223,7 @@ TEST_F(Dispatch, SignalEndsARunThatOnlyCalls) {
       [] {
         CallingGuest g;
         g.allow(kAll);
-        g.cpu().prepare(Ring::k3, kmod_dispatch_for_ever);
+        g.cpu().prepare(Ring::k3, kmod_dispatch_for_ever, for_calls_made());
         g.cpu().go();
       },
       300);
@@ -305,11 +309,12 @@ TEST_F(Dispatch, FilterForAllThreadsReachesOneThatOnlyCalls) {
     std::thread guest([&] {
       CallingGuest g;
       g.allow(kAll);
-      g.cpu().prepare(Ring::k3, kmod_dispatch_for_ever);
+      g.cpu().prepare(Ring::k3, kmod_dispatch_for_ever, for_calls_made());
       bounced =
           g.cpu().go() == DUNE_EXIT_SYSCALL && g.calls_the_host() && g.cpu().run().dispatched > 0;
     });
-    usleep(50'000);
+    while (calls_made < 10)
+      usleep(1000);
     if (bounced || filter_getppid(SECCOMP_RET_ALLOW, SECCOMP_FILTER_FLAG_TSYNC) != 0)
       _exit(2);
     guest.join();
@@ -325,7 +330,7 @@ TEST_F(Dispatch, TracerThatIsAttachedMidwaySeesEachCall) {
   if (child == 0) {
     CallingGuest g;
     g.allow(kAll);
-    g.cpu().prepare(Ring::k3, kmod_dispatch_for_ever);
+    g.cpu().prepare(Ring::k3, kmod_dispatch_for_ever, for_calls_made());
     begun = 1;
     for (;;)
       if (g.cpu().go() == DUNE_EXIT_SYSCALL && g.calls_the_host())
