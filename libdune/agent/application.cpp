@@ -17,9 +17,10 @@ using backend::Why;
 extern "C" char agent_application[], agent_application_trap_end[], agent_application_exceptions[],
     agent_application_ring3_call[], agent_application_save[], agent_application_stored[],
     agent_application_saved[], agent_application_shifted[], agent_application_bases_in[],
-    agent_application_entered[], agent_application_returning[], agent_application_bases_out[],
-    agent_application_leaving[], agent_application_refusing[], agent_application_passing[],
-    agent_application_end[], agent_application_call[], agent_application_call_end[];
+    agent_application_of_ring0[], agent_application_entered[], agent_application_returning[],
+    agent_application_bases_out[], agent_application_leaving[], agent_application_refusing[],
+    agent_application_passing[], agent_application_end[], agent_application_call[],
+    agent_application_call_end[];
 
 extern "C" {
 extern const char agent_text_size[], agent_total_size[];
@@ -285,8 +286,10 @@ void end_entry(ThreadBlock* t, Registers& r) {
   }
   if (between(r.rip, agent_application_exceptions, agent_application_shifted))
     next_stack(t) -= kTrapStackSize;
-  if (!in_ring3(t))
-    trap.cs = kKernelCode; // as the entry itself says of a system call that is not ring 3's
+  // As the entry itself says of a system call that is not ring 3's; but it may have said already
+  // that the thread is not in ring 3 any more.
+  if (!in_ring3(t) && !between(r.rip, agent_application_bases_in, agent_application_of_ring0))
+    trap.cs = kKernelCode;
   show_bases_of_caller(t, between(r.rip, agent_application_bases_in, agent_application_entered));
   begin_handler(t, r, trap);
 }

@@ -86,6 +86,8 @@ agent_application_shifted:
           agent_application_bases_in, 0)
     jmp agent_application_entered
 1:
+    .globl agent_application_of_ring0
+agent_application_of_ring0:
     movq $kKernelCode, Trap_cs(%rsp)          // of agent_application_ring3_call: it was not ring 3's
     .globl agent_application_entered
 agent_application_entered:                    // rsp = Trap*, rbx = where its stack's end is said
