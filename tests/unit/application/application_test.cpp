@@ -459,6 +459,7 @@ TEST(Storm, AllAtOnce) {
   static char* pages;
   pages = map_pages(kThreads * 16);
   static std::atomic<uint64_t> wrong, signals;
+  ASSERT_TRUE(protect(ring3_code, size_t(ring3_code_end - ring3_code), kRead | kExecute | kRing3));
   wrong = signals = 0;
   ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, [](Trap& trap) {
     if (trap.from_ring3())
