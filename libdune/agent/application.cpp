@@ -8,6 +8,7 @@
 #include "libdune/include/dune/ring3.h"
 
 #include <asm/errno.h>
+#include <cstddef>
 
 namespace dune::agent {
 
@@ -61,18 +62,36 @@ DUNE_INLINE void keep_in_ring3(Trap& trap) {
   trap.eflags = (trap.eflags & kRing3Flags) | kAlways;
 }
 
+// From here on the exception cannot be undone any more (is_undone): a store that stays where it is.
+DUNE_INLINE void begin_handling(Trap& trap) {
+  *static_cast<volatile uint64_t*>(&trap.looked_at) = trap.looked_at | kHandling;
+}
+
+// All that the program goes on with; what exception it is stays said.
+DUNE_INLINE void take_state(Trap& to, const Trap& from) {
+  const auto copy = [](void* at, const void* what, uint64_t words) {
+    asm volatile("rep movsq" : "+D"(at), "+S"(what), "+c"(words) : : "memory");
+  };
+  constexpr uint64_t kRegisters = offsetof(Trap, rax), kVector = offsetof(Trap, vector),
+                     kBehind = offsetof(Trap, error);
+  copy(&to.rax, &from.rax, (kVector - kRegisters) / 8);
+  copy(&to.error, &from.error, (sizeof(Trap) - kBehind) / 8);
+}
+
 DUNE_INLINE void enter_ring3(TrapStacks& s, Trap& trap) {
+  begin_handling(trap);
   Ring3& r = *reinterpret_cast<Ring3*>(trap.rdi);
   r.caller.trap = trap;
   r.caller.outer = s.ring3;
   s.ring3 = &r;
-  trap = r.trap;
+  take_state(trap, r.trap);
   keep_in_ring3(trap);
 }
 DUNE_INLINE void leave_ring3(TrapStacks& s, Trap& trap) {
+  begin_handling(trap);
   Ring3& r = *s.ring3;
   r.trap = trap;
-  trap = r.caller.trap;
+  take_state(trap, r.caller.trap);
   s.ring3 = r.caller.outer;
 }
 
@@ -106,7 +125,7 @@ call_with_vectors(bool (*call)(Trap&), Trap& trap) {
 
 DUNE_INLINE bool call_handler(uint64_t handler, Trap& trap) {
   const auto call = reinterpret_cast<bool (*)(Trap&)>(handler);
-  *static_cast<volatile uint64_t*>(&trap.looked_at) = trap.looked_at | kHandling; // see is_undone()
+  begin_handling(trap);
   return agent_config.saves_vectors >> trap.vector & 1 ? call_with_vectors(call, trap) : call(trap);
 }
 
@@ -308,7 +327,9 @@ bool is_undone(const Registers& r) {
       !between(r.rip, agent_application_entered, agent_application_returning))
     return false;
   const Trap& trap = trap_at(r.rsp);
-  return !(trap.looked_at & (kHandling | kPassedOn)) && comes_again(trap.vector);
+  const bool passed_on = trap.looked_at & kPassedOn;
+  return !(trap.looked_at & kHandling) &&
+         comes_again(passed_on ? trap.looked_at & ~kPassedOn : trap.vector);
 }
 
 // From behind a handler, at whatever instruction, to where the program goes on; what it has passed
