@@ -1,9 +1,7 @@
 #!/usr/bin/env python3
 """Programs that enter Dune mode themselves, where ring 0 is real: libdune's tests, and its first example in both its linkages."""
-import argparse
 import os
 import re
-import sys
 
 import machine
 
@@ -53,8 +51,5 @@ class Applications(machine.MachineTest):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    machine.guest_options(parser)
-    OPTIONS, others = parser.parse_known_args()
-    sys.argv[1:] = others
+    OPTIONS = machine.arguments_of(machine.guest_options())
     machine.guest_main(OPTIONS)

@@ -74,6 +74,5 @@ if __name__ == "__main__":
     parser.add_argument("--la57", default="on")
     parser.add_argument("--smp", type=int, default=2)
     parser.add_argument("--full", action="store_true", help="the storms as long as storms.py --full has them: an hour and a half")
-    OPTIONS, others = parser.parse_known_args()
-    sys.argv[1:] = others
+    OPTIONS = machine.arguments_of(parser)
     machine.main(OPTIONS.kernel)

@@ -2,7 +2,6 @@
 """ddbg as one would use it, with the backend that it chooses by itself, which has to be dune.ko where that is loaded: breakpoints,
 conditions, watchpoints, steps, threads, signals, children, Ctrl-C, attach, detach, kill -9, on busybox (static, without symbols), a
 static C++ program and a dynamically linked python3. In one start of the machine; gdb, on this machine, says what is to be seen."""
-import argparse
 import glob
 import os
 import re
@@ -205,9 +204,7 @@ class Core(machine.ShellTest):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    machine.guest_options(parser)
+    parser = machine.guest_options()
     parser.set_defaults(backend="kmod")
-    OPTIONS, others = parser.parse_known_args()
-    sys.argv[1:] = others
+    OPTIONS = machine.arguments_of(parser)
     machine.guest_main(OPTIONS)

@@ -51,8 +51,7 @@ if __name__ == "__main__":
         sys.exit(machine.NOT_AVAILABLE)
     parser = argparse.ArgumentParser()
     parser.add_argument("--kernel", required=True)
-    OPTIONS, others = parser.parse_known_args()
-    sys.argv[1:] = others
+    OPTIONS = machine.arguments_of(parser)
     try:
         parts = Parts(lambda text: print(f"vm: {text}", file=sys.stderr, flush=True))
         DKMS, HEADERS = parts.dkms(), parts.headers(OPTIONS.kernel)

@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """The engine's tests (tests/unit/inferior) in Dune mode where ring 0 is real, and a session of ddbg's there (--session): breakpoints,
 conditions, steps, watchpoints, threads, signals, forks, execs, stops, Ctrl-C, attach, detach, kill -9. In one start of the machine."""
-import argparse
 import os
 import re
 import subprocess
@@ -111,11 +110,9 @@ class Engine(machine.ShellTest):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    machine.guest_options(parser)
+    parser = machine.guest_options()
     parser.add_argument("--filter", required=True)
     parser.add_argument("--session", action="store_true")
-    OPTIONS, others = parser.parse_known_args()
+    OPTIONS = machine.arguments_of(parser)
     LEFT_OUT = [tests for tests in machine.left_out(OPTIONS) if not tests.startswith("Core.")]
-    sys.argv[1:] = others
     machine.guest_main(OPTIONS)

@@ -1,9 +1,7 @@
 #!/usr/bin/env python3
 """The unit tests of backends with a guest, where ring 0 is real: on KVM or dune.ko in a machine of scripts/vm, in one start of it."""
-import argparse
 import os
 import re
-import sys
 
 import machine
 
@@ -57,8 +55,5 @@ class Guests(machine.MachineTest):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    machine.guest_options(parser)
-    OPTIONS, others = parser.parse_known_args()
-    sys.argv[1:] = others
+    OPTIONS = machine.arguments_of(machine.guest_options())
     machine.guest_main(OPTIONS)

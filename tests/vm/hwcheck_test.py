@@ -97,8 +97,7 @@ class Hwcheck(machine.MachineTest):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--kernel", required=True)
-    OPTIONS, others = parser.parse_known_args()
-    sys.argv[1:] = others
+    OPTIONS = machine.arguments_of(parser)
     machine.MODULE = machine.build_module(OPTIONS.kernel)
     with tempfile.TemporaryDirectory(prefix="ddbg-vm-test.") as scratch:
         INTERPRETER = interpreter(scratch)

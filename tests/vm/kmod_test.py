@@ -1,9 +1,7 @@
 #!/usr/bin/env python3
 """dune.ko, built for the machine's kernel: it is loaded, tests/kmod runs, it is unloaded, and the kernel has nothing to complain of."""
-import argparse
 import os
 import re
-import sys
 
 import machine
 
@@ -126,10 +124,8 @@ class Kmod(machine.MachineTest):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    machine.guest_options(parser)
+    parser = machine.guest_options()
     parser.add_argument("--random", type=int, default=60, metavar="SECONDS")
     parser.set_defaults(backend="kmod")
-    OPTIONS, others = parser.parse_known_args()
-    sys.argv[1:] = others
+    OPTIONS = machine.arguments_of(parser)
     machine.guest_main(OPTIONS)

@@ -1,4 +1,5 @@
 """Running things in the machine of scripts/vm, and looking for what it leaves behind."""
+import argparse
 import os
 import re
 import shlex
@@ -26,13 +27,21 @@ def adding(*paths):
     return [word for path in paths if os.path.exists(path) for word in ("--add", str(path))]
 
 
-def guest_options(parser):
-    """Which machine, and who makes the guests in it."""
+def guest_options():
+    """A parser of: which machine, and who makes the guests in it."""
+    parser = argparse.ArgumentParser()
     parser.add_argument("--machine", choices=("qemu", "bochs"), default="qemu")
     parser.add_argument("--backend", choices=("kvm", "kmod"), default="kvm")
     parser.add_argument("--kernel", required=True)
     parser.add_argument("--la57", default="off")
     parser.add_argument("--smp", type=int, required=True)
+    return parser
+
+
+def arguments_of(parser):
+    """What the command line says to the parser; the rest of it is unittest's."""
+    options, sys.argv[1:] = parser.parse_known_args()
+    return options
 
 
 def left_out(options):

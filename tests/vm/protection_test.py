@@ -1,10 +1,8 @@
 #!/usr/bin/env python3
 """A target that tries to change the agent: refused where the agent is in ring 0, and let without a guest (so the attempt is one).
 With --backend kmod, on dune.ko."""
-import argparse
 import os
 import re
-import sys
 
 import machine
 
@@ -55,8 +53,5 @@ class Protection(machine.MachineTest):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    machine.guest_options(parser)
-    OPTIONS, others = parser.parse_known_args()
-    sys.argv[1:] = others
+    OPTIONS = machine.arguments_of(machine.guest_options())
     machine.guest_main(OPTIONS)
