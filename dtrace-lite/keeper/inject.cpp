@@ -47,11 +47,7 @@ XstateFormat g_xstate;
 void remember_xstate(int, siginfo_t*, void* context) {
   auto* uc = static_cast<ucontext_t*>(context);
   auto* fp = reinterpret_cast<const char*>(uc->uc_mcontext.fpregs);
-  struct {
-    uint32_t magic1, extended_size;
-    uint64_t features;
-    uint32_t xstate_size;
-  } __attribute__((packed)) software;
+  dune::FpSoftwareBytes software;
   std::memcpy(&software, fp + dune::kFpSwReservedOffset, sizeof software);
   if (software.magic1 == dune::kFpXstateMagic1)
     g_xstate = {software.extended_size, software.features, software.xstate_size};
@@ -329,8 +325,6 @@ void fill_header(Injected& in, const dune::backend::Choice& choice) {
     policy = kSignalPass; // until the front end says otherwise
 }
 
-constexpr uint64_t kHwcap2Fsgsbase = 2;
-
 Checked<void> bring_up(Injected& in, const Tracee& thread, Detour& detour,
                        const dune::backend::Choice& choice) {
   Remote remote(thread, detour);
@@ -368,7 +362,7 @@ Checked<void> bring_up(Injected& in, const Tracee& thread, Detour& detour,
   c.guest_placement =
       static_cast<uint32_t>(in.capabilities & kCapRing0 ? Placement::kRing0 : Placement::kRing3);
   c.owned = dune::agent::owned_signals(in.capabilities & kCapPreciseKick);
-  c.has_fsgsbase = (read_auxv(in.pid, AT_HWCAP2) & kHwcap2Fsgsbase) != 0;
+  c.has_fsgsbase = (read_auxv(in.pid, AT_HWCAP2) & dune::agent::kHwcap2Fsgsbase) != 0;
   if (auto ok = in.memory->write(TargetAddr(in.map.agent_text + in.image.config), &c, sizeof c);
       !ok)
     return to_diagnostic(ok.error());
@@ -494,12 +488,8 @@ Checked<void> enter_agent(Injected& in, const Tracee& thread, uint32_t slot) {
   std::vector<uint8_t> image = *xstate;
   image.resize(format.extended_size);
   if (format.xstate_size) {
-    struct {
-      uint32_t magic1, extended_size;
-      uint64_t features;
-      uint32_t xstate_size;
-    } __attribute__((packed))
-    software{dune::kFpXstateMagic1, format.extended_size, format.features, format.xstate_size};
+    const dune::FpSoftwareBytes software{dune::kFpXstateMagic1, format.extended_size,
+                                         format.features, format.xstate_size};
     std::memcpy(image.data() + dune::kFpSwReservedOffset, &software, sizeof software);
     std::memcpy(image.data() + format.xstate_size, &dune::kFpXstateMagic2, 4);
   }

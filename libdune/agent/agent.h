@@ -52,6 +52,11 @@ inline SignalSet owned() { return agent_config.owned; }
 inline constexpr SignalSet kSynchronous =
     signal_bit(kSigIll) | signal_bit(kSigBus) | signal_bit(kSigFpe) | signal_bit(kSigSegv);
 
+inline uint64_t address_of(const void* p) { return reinterpret_cast<uint64_t>(p); }
+inline bool between(uint64_t address, const char* begin, const char* end) {
+  return address >= address_of(begin) && address < address_of(end);
+}
+
 inline bool in_agent_text(uint64_t address) {
   return address - agent_config.text_begin < agent_config.text_end - agent_config.text_begin;
 }

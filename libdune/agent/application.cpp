@@ -192,12 +192,6 @@ agent_on_application_trap(Trap* trap) {
 
 namespace {
 
-uint64_t address_of(const void* p) { return reinterpret_cast<uint64_t>(p); }
-
-bool between(uint64_t rip, const char* begin, const char* end) {
-  return rip >= address_of(begin) && rip < address_of(end);
-}
-
 uint64_t begin_of_trap_stacks(const ThreadBlock* t) { return address_of(&stacks_of(t)); }
 bool in_ring3(const ThreadBlock* t) { return stacks_of(t).in_ring3; }
 uint64_t& next_stack(const ThreadBlock* t) {
@@ -337,8 +331,10 @@ bool is_undone(const Registers& r) {
 Exit end_handler(ThreadBlock* t, Registers& r, const Exit& found) {
   Exit e = found;
   const Trap& trap = trap_at(r.rsp);
-  if (is_undone(r) || between(r.rip, agent_application_returning, agent_application_leaving) ||
-      between(r.rip, agent_application_refusing, agent_application_passing))
+  const bool has_given_back =
+      between(r.rip, agent_application_leaving, agent_application_refusing) ||
+      between(r.rip, agent_application_passing, agent_application_end);
+  if (!has_given_back)
     next_stack(t) += kTrapStackSize;
   if (trap.from_ring3())
     show_bases_of_ring3(t,
@@ -399,10 +395,9 @@ void come_out_of_ring3(ThreadBlock* t, KernelSigcontext& m) {
 }
 
 uint32_t application_handlers(backend::Handler (&handlers)[kMostHandlers]) {
-  constexpr uint32_t kOthers = 1u << 2 | 1u << 8 | 1u << 18; // NMI, double fault, machine check
   uint32_t count = 0;
   for (uint32_t v = 0; v < kMostHandlers; ++v)
-    if (!(kOthers >> v & 1))
+    if (comes_to_application(v))
       handlers[count++] = {
           v, v == kVectorRing3Call
                  ? TargetAddr(address_of(agent_application_ring3_call))
@@ -462,15 +457,16 @@ namespace {
 
 constexpr uint64_t kNoPolicy = ~uint64_t{0};
 
+bool is_the_programs(TargetRange range) {
+  return range.begin <= range.end && range.end <= TargetAddr(kUserEnd) && !is_partly_ours(range);
+}
+
 // What f makes of each page's entry, for all or in a view of its own.
 template <class F>
 long change_entries(TargetRange range, uint64_t view, bool only_where_there_is, F&& f) {
   GuestRoom& room = guest_room();
-  if (view > PageTables::kViews || range.end < range.begin || range.end > TargetAddr(kUserEnd))
+  if (view > PageTables::kViews || !is_the_programs(range))
     return -EINVAL;
-  for (const TargetRange& own : own_memory())
-    if (own.overlaps(range))
-      return -EINVAL;
   const process::Holder hold(room.memory.mutex());
   PageTables& tables = room.guest.tables;
   for (TargetAddr page = range.begin; page < range.end; page += kPageSize) {
@@ -504,12 +500,8 @@ long set_policy(TargetRange range, uint64_t allowed, uint64_t view) {
 long map_elsewhere(TargetRange range, uint64_t allowed, uint64_t view, TargetAddr behind) {
   GuestRoom& room = guest_room();
   const TargetRange memory{behind, behind + range.size()};
-  if (view >= PageTables::kViews || (allowed & ~kEntryAllowed) || memory.end < memory.begin ||
-      memory.end > TargetAddr(kUserEnd))
+  if (view >= PageTables::kViews || (allowed & ~kEntryAllowed) || !is_the_programs(memory))
     return -EINVAL;
-  for (const TargetRange& own : own_memory())
-    if (own.overlaps(memory))
-      return -EINVAL;
   long error = 0;
   const long result = change_entries(range, view, false, [&](TargetAddr page, PageEntry e) {
     auto at = backend::cover(room.guest, behind + (page - range.begin));
@@ -574,10 +566,7 @@ namespace {
 
 // What the kernel's frames have of vector state.
 void take_vector_format(const KernelUcontext& uc) {
-  struct {
-    uint32_t magic1, extended_size;
-    uint64_t features;
-  } __attribute__((packed)) software;
+  FpSoftwareBytes software;
   memcpy(&software, reinterpret_cast<const char*>(uc.mcontext.fpstate) + kFpSwReservedOffset,
          sizeof software);
   const bool extended = software.magic1 == kFpXstateMagic1;

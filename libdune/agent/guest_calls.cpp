@@ -17,8 +17,6 @@ constexpr uint64_t kCloneVm = 0x100, kCloneFiles = 0x400, kCloneVfork = 0x4000,
 
 constexpr long kEagain = -11, kEfault = -14;
 
-uint64_t address_of(const void* p) { return reinterpret_cast<uint64_t>(p); }
-
 // Where it is, for a stop meanwhile: behind its call. It stays in this state until it parks or is
 // about to enter the guest (guest_loop.cpp, settle).
 void begin_call(ThreadBlock* t, const KernelSigcontext& m) {

@@ -21,18 +21,9 @@ namespace {
 // Nobody kicks a program that has entered by itself.
 SignalSet kick() { return is_application() ? 0 : signal_bit(kKickSignal); }
 
-uint64_t address_of(const void* p) { return reinterpret_cast<uint64_t>(p); }
 KernelUcontext* home_of(const ThreadBlock* t) { return reinterpret_cast<KernelUcontext*>(t->home); }
 
 // --- Vector state --------------------------------------------------------------------------------
-
-// What makes an XSAVE image that of a signal frame: the sizes in its legacy area, the word behind
-// it.
-struct SoftwareBytes {
-  uint32_t magic1, extended_size;
-  uint64_t features;
-  uint32_t xstate_size;
-} __attribute__((packed));
 
 void load_vectors(ThreadBlock* t) {
   GuestSlot& g = guest_slot(t);
@@ -277,10 +268,6 @@ void on_unbacked(ThreadBlock* t) {
 }
 
 // --- The monitor ---------------------------------------------------------------------------------
-
-bool between(uint64_t rip, const char* begin, const char* end) {
-  return rip >= address_of(begin) && rip < address_of(end);
-}
 
 enum class Left { kNo, kUntouched, kDone };
 
@@ -539,7 +526,7 @@ void store_vectors(GuestSlot& g) {
   uint64_t features;
   memcpy(&features, agent_config.xstate_features, sizeof features);
   const uint32_t size = agent_config.xstate_size - 4;
-  const SoftwareBytes software{kFpXstateMagic1, agent_config.xstate_size, features, size};
+  const FpSoftwareBytes software{kFpXstateMagic1, agent_config.xstate_size, features, size};
   memcpy(g.vectors + kFpSwReservedOffset, &software, sizeof software);
   memcpy(g.vectors + size, &kFpXstateMagic2, 4);
   g.vectors_fetched = 1;

@@ -100,6 +100,12 @@ template <class F> void each_slot_with_processor(F&& f) {
 inline std::span<const TargetRange> own_memory() {
   return {guest_room().own, guest_room().own_count};
 }
+inline bool is_partly_ours(TargetRange range) {
+  for (const TargetRange& own : own_memory())
+    if (own.overlaps(range))
+      return true;
+  return false;
+}
 // The agent's memory is ring 0's, and the program cannot have the kernel touch it either.
 inline bool is_protected() {
   return agent_config.guest && !agent_config.trap_stacks &&

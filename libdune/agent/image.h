@@ -46,6 +46,8 @@ struct ImageHeader {
 inline constexpr uint64_t kGuestTablesSize = 64ull << 20;
 inline constexpr uint64_t kGuestRoomSize = (64ull << 20) + 2 * kGuestTablesSize;
 
+inline constexpr uint64_t kHwcap2Fsgsbase = 2; // in AT_HWCAP2
+
 // What a thread gets back that the keeper has sent on an errand (keeper/detour.h).
 struct Away {
   uint64_t registers[27]; // user_regs_struct, of a thread that is not in a system call any more
@@ -56,6 +58,12 @@ struct Away {
 // come to its handlers there, on stacks of ours, one for each exception within another
 // (application.cpp).
 inline constexpr uint64_t kTrapStackSize = 32 << 10, kTrapStacksSize = 256 << 10;
+
+// All but NMI, double fault and machine check, which are the host side's.
+constexpr bool comes_to_application(uint32_t vector) {
+  constexpr uint32_t kOthers = 1u << 2 | 1u << kVectorDoubleFault | 1u << 18;
+  return vector < kExceptionVectors && !(kOthers >> vector & 1);
+}
 
 // At the lower end of a thread's kTrapStacksSize, which are aligned to that.
 struct TrapStacks {
@@ -108,9 +116,9 @@ struct AgentConfig {
   uint64_t code_near_main_size;
   uint64_t detour_begin; // of the keeper's code in the vDSO (keeper/detour.h)
   uint64_t detour_end;
-  uint32_t target_pid;  // in the target's own pid namespace
-  uint32_t xstate_size; // bytes of the XSAVE image in a signal frame, magic2 included
-  uint32_t has_fsgsbase;
+  uint32_t target_pid;   // in the target's own pid namespace
+  uint32_t xstate_size;  // bytes of the XSAVE image in a signal frame, magic2 included
+  uint32_t has_fsgsbase; // kHwcap2Fsgsbase
   uint32_t keeps_rseq;   // the program's threads may have registered theirs before
   uint32_t guest_closed; // no thread stays in the guest, or goes in again
   uint32_t leaving;      // all threads are on their way out: each is to go it to the end

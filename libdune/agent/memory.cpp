@@ -43,10 +43,8 @@ bool read_user(ThreadBlock* t, void* to, uint64_t from, uint64_t size) {
 }
 bool write_user(ThreadBlock* t, uint64_t to, const void* from, uint64_t size) {
   // What the program names may be ours (a stack for a signal's frame).
-  if (is_protected())
-    for (const TargetRange& own : own_memory())
-      if (own.overlaps({TargetAddr(to), TargetAddr(to) + size}))
-        return false;
+  if (is_protected() && is_partly_ours({TargetAddr(to), TargetAddr(to) + size}))
+    return false;
   return guarded_copy(t, reinterpret_cast<void*>(to), from, size);
 }
 

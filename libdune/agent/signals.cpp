@@ -120,9 +120,7 @@ namespace {
 uint64_t xstate_bytes(uint64_t fpstate) {
   if (!fpstate)
     return 0;
-  struct {
-    uint32_t magic1, extended_size;
-  } software;
+  FpSoftwareBytes software;
   memcpy(&software, reinterpret_cast<const char*>(fpstate) + kFpSwReservedOffset, sizeof software);
   return software.magic1 == kFpXstateMagic1 ? software.extended_size : kFpLegacySize;
 }

@@ -36,10 +36,6 @@ void end_wait(ThreadBlock* t, const KernelSigcontext& m, long result) {
 
 namespace {
 
-bool between(uint64_t address, const char* begin, const char* end) {
-  return address >= reinterpret_cast<uint64_t>(begin) && address < reinterpret_cast<uint64_t>(end);
-}
-
 // Inside agent_quick_call: back before the program's system call, or behind it, as the frame says.
 bool leave_quick_call(KernelUcontext* uc) {
   KernelSigcontext& m = uc->mcontext;

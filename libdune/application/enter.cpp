@@ -4,7 +4,6 @@
 
 #include "libdune/application/process.h"
 #include "libdune/backend/probe_hosted.h"
-#include "libdune/include/dune/trap.h"
 
 #include <cerrno>
 #include <csignal>
@@ -39,8 +38,6 @@ ImageHeader image_header() {
   std::memcpy(&header, dune_agent_image_begin, sizeof header);
   return header;
 }
-
-constexpr uint64_t kHwcap2Fsgsbase = 2;
 
 Error refused(const char* text) { return {Errc::kSystem, text, errno}; }
 
@@ -210,7 +207,7 @@ Status enter(const EnterOptions& options) {
     return Error{Errc::kInvalid, "the thread is in Dune mode already"};
   if (g_block.begin && g_block.config->target_pid == static_cast<uint32_t>(getpid()))
     return Error{Errc::kInvalid, "the process is in Dune mode, and this thread has left it"};
-  if (!(getauxval(AT_HWCAP2) & kHwcap2Fsgsbase))
+  if (!(getauxval(AT_HWCAP2) & agent::kHwcap2Fsgsbase))
     return Error{Errc::kUnsupported, "the processor or the kernel has no FSGSBASE"};
   if (count_threads() != 1)
     return Error{Errc::kInvalid, "the process has other threads already; enter before making any"};
@@ -233,22 +230,5 @@ Status enter(const EnterOptions& options) {
 }
 
 const char* backend_name() { return inside() ? g_block.backend : nullptr; }
-
-Status set_trap_handler(uint32_t vector, TrapHandler handler, VectorRegisters registers) {
-  if (!inside())
-    return Error{Errc::kInvalid, "the thread is not in Dune mode"};
-  const bool is_own = vector == kVectorRing3 || vector == kVectorAttention;
-  if (vector >= kExceptionVectors || is_own || vector == 2 || vector == kVectorDoubleFault ||
-      vector == 18)
-    return Error{Errc::kInvalid, "no exception that a program can have a handler for", vector};
-  AgentConfig& c = *g_block.config;
-  const uint32_t bit = 1u << vector;
-  if (registers == VectorRegisters::kSaved)
-    __atomic_or_fetch(&c.saves_vectors, bit, __ATOMIC_SEQ_CST);
-  __atomic_store_n(&c.handlers[vector], reinterpret_cast<uint64_t>(handler), __ATOMIC_SEQ_CST);
-  if (registers == VectorRegisters::kUntouched)
-    __atomic_and_fetch(&c.saves_vectors, ~bit, __ATOMIC_SEQ_CST);
-  return {};
-}
 
 } // namespace dune

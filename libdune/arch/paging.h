@@ -66,16 +66,6 @@ public:
       set(page, 1, entry(to, rights) | kLarge);
     return ok;
   }
-  bool has_table(TargetAddr page) const {
-    const Entry* table = table_at(pool_.begin);
-    for (int level = 3; level > 0; --level) {
-      const Entry e = table[index(page, level)];
-      if (!is_table(e))
-        return false;
-      table = next(e);
-    }
-    return true;
-  }
 
   // The page's policy for all, as f says from what its entry is; the tables on the way to it are
   // made.

@@ -105,7 +105,12 @@ struct KernelSigframe {
 
 // In the legacy area of an XSAVE image in a signal frame (struct _fpx_sw_bytes).
 inline constexpr uint32_t kFpXstateMagic1 = 0x46505853, kFpXstateMagic2 = 0x46505845;
-inline constexpr size_t kFpSwReservedOffset = 464; // magic1, extended_size, features, xstate_size
+inline constexpr size_t kFpSwReservedOffset = 464;
+struct FpSoftwareBytes { // there: what makes the image that of a frame
+  uint32_t magic1, extended_size;
+  uint64_t features;
+  uint32_t xstate_size;
+} __attribute__((packed));
 inline constexpr size_t kFpLegacySize = 512;
 
 inline void registers_from(Registers& r, const KernelSigcontext& c) {

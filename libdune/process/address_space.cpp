@@ -262,7 +262,7 @@ bool AddressSpace::is_room_for_large(TargetAddr page, TargetRange mapping) const
   for (const TargetRange& own : own_)
     if (own.overlaps(large))
       return false;
-  return !guest_->tables.has_table(page);
+  return !guest_->tables.find_entry(page);
 }
 
 Status AddressSpace::map_large(TargetAddr page, uint64_t rights) {
