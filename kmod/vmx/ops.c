@@ -76,8 +76,9 @@ struct vmx_vcpu {
 	/* What is in the VMCS. */
 	u64 last_rip, last_rflags;
 	u64 host_cr3, host_cr4, host_fs_base;
-	u64 guest_cr3, guest_fs_base, guest_gs_base;
+	u64 guest_cr3, guest_fs_base, guest_gs_base, guest_dr7;
 	u64 exceptions;
+	bool has_event;
 	u64 flushed; /* the table's generation when nothing was cached of it */
 };
 
@@ -448,7 +449,9 @@ static void build_vmcs(struct vmx_vcpu *vmx)
 	vmcs_write(GUEST_CR3, 0);
 	vmcs_write(GUEST_FS_BASE, 0);
 	vmcs_write(GUEST_GS_BASE, 0);
+	vmcs_write(GUEST_DR7, 0);
 	vmcs_write(EXCEPTION_BITMAP, 0);
+	vmcs_write(VM_ENTRY_INTR_INFO_FIELD, 0);
 
 	vmcs_write(HOST_CS_SELECTOR, __KERNEL_CS);
 	vmcs_write(HOST_SS_SELECTOR, __KERNEL_DS);
@@ -496,10 +499,14 @@ static void load_state(struct vmx_vcpu *vmx)
 	vmcs_write(GUEST_PENDING_DBG_EXCEPTIONS, 0);
 }
 
-static void load_event(const struct dune_event *event)
+static void load_event(struct vmx_vcpu *vmx)
 {
+	const struct dune_event *event = &vmx->vcpu.event;
 	u32 info = 0;
 
+	/* An exit clears it, but an entry that fails does not. */
+	if (!(vmx->has_event | event->flags))
+		return;
 	if (event->flags & DUNE_EVENT_VALID) {
 		info = event->vector | INTR_TYPE_HARD_EXCEPTION | INTR_INFO_VALID_MASK;
 		if (event->flags & DUNE_EVENT_ERROR_CODE) {
@@ -507,8 +514,8 @@ static void load_event(const struct dune_event *event)
 			vmcs_write(VM_ENTRY_EXCEPTION_ERROR_CODE, event->error_code);
 		}
 	}
-	/* An exit clears it, but an entry that fails does not. */
 	vmcs_write(VM_ENTRY_INTR_INFO_FIELD, info);
+	vmx->has_event = info;
 }
 
 static void load_guest(struct vmx_vcpu *vmx)
@@ -543,9 +550,9 @@ static void load_guest(struct vmx_vcpu *vmx)
 	vmcs_update(GUEST_FS_BASE, regs->fs_base, &vmx->guest_fs_base);
 	vmcs_update(GUEST_GS_BASE, regs->gs_base, &vmx->guest_gs_base);
 	vmcs_update(GUEST_CR3, regs->cr3, &vmx->guest_cr3);
-	/* A guest cannot write it, but #DB clears some of it. */
-	vmcs_write(GUEST_DR7, debugs ? vcpu->debug.dr7 : DR7_OFF);
-	load_event(&vcpu->event);
+	/* A guest cannot write it, and #DB clears only what it never has (GD). */
+	vmcs_update(GUEST_DR7, debugs ? vcpu->debug.dr7 : DR7_OFF, &vmx->guest_dr7);
+	load_event(vmx);
 }
 
 static void store_guest(struct vmx_vcpu *vmx)
@@ -763,9 +770,15 @@ static void write_host_constants(const struct vmx_cpu *cpu)
 }
 
 /*
- * MSRs are read and written by the instruction itself, here and in enter(): by way of the kernel's
- * hooks for hypervisors without VMX and for tracing each would take three times as long.
+ * MSRs are read and written by the instruction itself: by way of the kernel's hooks for hypervisors
+ * without VMX and for tracing each would take three times as long. Writing one is slow.
  */
+static void update_msr(u32 msr, u64 value, u64 has)
+{
+	if (value != has)
+		native_wrmsrl(msr, value);
+}
+
 static void save_host(struct vmx_vcpu *vmx, struct host *host)
 {
 	savesegment(ds, host->ds);
@@ -802,8 +815,6 @@ static void restore_host(const struct host *host, const struct vmx_cpu *cpu)
 	}
 	if (host->gs)
 		load_gs_index(host->gs);
-	native_wrmsrl(MSR_KERNEL_GS_BASE, host->kernel_gs_base);
-	native_wrmsrl(MSR_STAR, cpu->star);
 	native_wrmsrl(MSR_LSTAR, cpu->lstar);
 	native_wrmsrl(MSR_SYSCALL_MASK, cpu->sfmask);
 	if (host->debugctl)
@@ -844,8 +855,8 @@ static bool enter(struct vmx_vcpu *vmx, struct vmx_cpu *cpu)
 	vmx->host_enabled = cpu->enabled;
 	load_guest(vmx);
 	flush(vmx);
-	native_wrmsrl(MSR_KERNEL_GS_BASE, vcpu->regs.kernel_gs_base);
-	native_wrmsrl(MSR_STAR, vcpu->state.star);
+	update_msr(MSR_KERNEL_GS_BASE, vcpu->regs.kernel_gs_base, host.kernel_gs_base);
+	update_msr(MSR_STAR, vcpu->state.star, cpu->star);
 	native_wrmsrl(MSR_LSTAR, vcpu->state.lstar);
 	native_wrmsrl(MSR_SYSCALL_MASK, vcpu->state.sfmask);
 	if (dune_vcpu_debugs(vcpu))
@@ -862,6 +873,8 @@ static bool enter(struct vmx_vcpu *vmx, struct vmx_cpu *cpu)
 	if (vcpu->regs.dr6 != DR6_NONE)
 		native_set_debugreg(6, DR6_NONE);
 	vcpu->regs.kernel_gs_base = __rdmsr(MSR_KERNEL_GS_BASE);
+	update_msr(MSR_KERNEL_GS_BASE, host.kernel_gs_base, vcpu->regs.kernel_gs_base);
+	update_msr(MSR_STAR, cpu->star, vcpu->state.star);
 	restore_host(&host, cpu);
 	return entered;
 }
@@ -901,7 +914,11 @@ static void vmx_run_irqoff(struct dune_vcpu *vcpu)
 	if (!(reason & VMX_EXIT_REASONS_FAILED_VMENTRY)) {
 		vmx->launched = true;
 		store_guest(vmx);
-		store_event(vmx);
+		/* No exception is delivered by a hypercall. */
+		if (reason == EXIT_REASON_VMCALL)
+			vcpu->event.flags = 0;
+		else
+			store_event(vmx);
 	}
 	store_exit(vmx, reason);
 }
