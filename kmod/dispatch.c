@@ -19,6 +19,7 @@
 
 #include <asm/cpufeature.h>
 #include <asm/ibt.h>
+#include <asm/processor-flags.h>
 #include <asm/unistd.h>
 
 #include "dune.h"
@@ -101,8 +102,9 @@ static bool asks_for_restart(long result)
  */
 bool dune_dispatch(struct dune_vcpu *vcpu)
 {
+	const bool returns = vcpu->dispatch.flags & DUNE_DISPATCH_RETURN;
 	struct dune_regs *regs = &vcpu->regs;
-	struct pt_regs arguments;
+	struct pt_regs *arguments = &vcpu->arguments;
 	unsigned int number;
 	long result;
 
@@ -114,17 +116,23 @@ bool dune_dispatch(struct dune_vcpu *vcpu)
 		return false;
 	if (READ_ONCE(current_thread_info()->syscall_work))
 		return false;
+	if (returns && dune_check_place(regs->rcx, regs->r11))
+		return false;
 	/* The others nobody looks at: these are no registers to go back with. */
-	arguments.di = regs->rdi;
-	arguments.si = regs->rsi;
-	arguments.dx = regs->rdx;
-	arguments.r10 = regs->r10;
-	arguments.r8 = regs->r8;
-	arguments.r9 = regs->r9;
-	result = functions[number](&arguments);
+	arguments->di = regs->rdi;
+	arguments->si = regs->rsi;
+	arguments->dx = regs->rdx;
+	arguments->r10 = regs->r10;
+	arguments->r8 = regs->r8;
+	arguments->r9 = regs->r9;
+	result = functions[number](arguments);
 	if (WARN_ON_ONCE(asks_for_restart(result)))
 		return false;
 	regs->rax = result;
+	if (returns) {
+		regs->rip = regs->rcx;
+		regs->rflags = regs->r11 | X86_EFLAGS_FIXED;
+	}
 	vcpu->dispatched++;
 	return true;
 }

@@ -108,6 +108,7 @@ struct dune_vcpu {
 	struct dune_state state;
 	struct dune_debug debug;
 	struct dune_dispatch dispatch;
+	struct pt_regs arguments; /* of such a call; the rest is zero, made so once and not for each */
 	bool has_state;
 	bool state_dirty; /* not in the processor's control structure yet */
 	bool flat_cs, flat_ss; /* selectors are user space's, since the last entry */
@@ -173,6 +174,9 @@ struct dune_private *dune_table_remove_private(struct dune_table *table, u64 gpa
 extern unsigned long dune_max_private_pages;
 int dune_private_set(struct dune_table *table, const struct dune_private_range *range);
 void dune_private_free_all(struct dune_table *table);
+
+/* vcpu.c */
+enum dune_fail dune_check_place(u64 rip, u64 rflags);
 
 /* dispatch.c */
 void dune_dispatch_setup(void);

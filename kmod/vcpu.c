@@ -88,12 +88,22 @@ static enum dune_fail check_segments(const struct dune_regs *regs)
 	return 0;
 }
 
+/* May a guest go on there, with these flags? 0: it may. */
+enum dune_fail dune_check_place(u64 rip, u64 rflags)
+{
+	if (!is_canonical(rip))
+		return DUNE_FAIL_RIP;
+	if (rflags & ~(RFLAGS_ALLOWED | X86_EFLAGS_FIXED))
+		return DUNE_FAIL_RFLAGS;
+	return 0;
+}
+
 static enum dune_fail check_regs(const struct dune_regs *regs)
 {
-	if (!is_canonical(regs->rip))
-		return DUNE_FAIL_RIP;
-	if (regs->rflags & ~(RFLAGS_ALLOWED | X86_EFLAGS_FIXED))
-		return DUNE_FAIL_RFLAGS;
+	const enum dune_fail fail = dune_check_place(regs->rip, regs->rflags);
+
+	if (fail)
+		return fail;
 	if (!is_canonical(regs->fs_base) || !is_canonical(regs->gs_base) ||
 	    !is_canonical(regs->kernel_gs_base))
 		return DUNE_FAIL_BASE;
@@ -478,7 +488,8 @@ static long set_dispatch(struct dune_vcpu *vcpu, const void __user *argument)
 				 offsetofend(struct dune_dispatch, calls));
 	if (result)
 		return result;
-	if (dispatch.flags || memchr_inv(dispatch.reserved, 0, sizeof(dispatch.reserved)))
+	if (dispatch.flags & ~DUNE_DISPATCH_RETURN ||
+	    memchr_inv(dispatch.reserved, 0, sizeof(dispatch.reserved)))
 		return -EINVAL;
 	vcpu->dispatch = dispatch;
 	return 0;

@@ -171,9 +171,14 @@ struct dune_signal_mask {
  * (seccomp, ptrace, audit, tracepoints), end the run as if this were not set.
  */
 #define DUNE_DISPATCH_CALLS 512
+/*
+ * For a guest whose program is in ring 0 itself: what is made here also returns from SYSCALL, to rcx
+ * with the flags of r11, in the ring that it is in. Where they are not such the run ends instead.
+ */
+#define DUNE_DISPATCH_RETURN (1U << 0)
 struct dune_dispatch {
 	__u32 size;
-	__u32 flags; /* none yet */
+	__u32 flags;
 	__u64 rip; /* 0: of none */
 	__u64 calls[DUNE_DISPATCH_CALLS / 64];
 	__u64 reserved[4];

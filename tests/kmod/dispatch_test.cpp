@@ -29,10 +29,12 @@ void kmod_dispatch_calls(uint64_t times); // of getppid; rdi counts down, rsi ad
 void kmod_dispatch_one(uint64_t number);  // its result is in rdi then
 void kmod_dispatch_two(uint64_t address); // clock_gettime there, and the result
 void kmod_dispatch_for_ever(uint64_t address); // counts the calls there
+void kmod_dispatch_flags(); // rdi: those behind a call in front of which CF, DF and AC were set
 }
 asm(R"(
   .pushsection .text
   .globl kmod_dispatch_calls, kmod_dispatch_one, kmod_dispatch_two, kmod_dispatch_for_ever
+  .globl kmod_dispatch_flags
 kmod_dispatch_calls:
   xor %esi, %esi
 1: mov $110, %eax                 # getppid
@@ -58,6 +60,17 @@ kmod_dispatch_for_ever:
   syscall
   incq (%rdi)
   jmp kmod_dispatch_for_ever
+kmod_dispatch_flags:
+  pushfq
+  orq $0x40401, (%rsp)
+  popfq
+  mov $110, %eax
+  syscall
+  pushfq
+  pop %rdi
+  pushq $2
+  popfq
+  ret
   .popsection
 )");
 
@@ -81,9 +94,10 @@ public:
       _exit(9);
   }
   long allow(uint64_t calls) { return allow(calls, stub_.at(3)); }
-  long allow(uint64_t calls, uint64_t rip) {
+  long allow(uint64_t calls, uint64_t rip, uint32_t flags = 0) {
     dune_dispatch d{};
     d.size = sizeof d;
+    d.flags = flags;
     d.rip = rip;
     for (__u64& word : d.calls)
       word = calls;
@@ -204,11 +218,67 @@ TEST_F(Dispatch, WhatIsNotAllowedIsBounced) {
   EXPECT_EQ(g.regs().rax, uint64_t{SYS_getppid});
 }
 
+// The stub's sysretq, which would lead to ring 3, is not reached.
+TEST_F(Dispatch, ReturnsToRing0WithTheFlagsThatItHad) {
+  CallingGuest g;
+  ASSERT_EQ(g.allow(kAll, g.stub(3), DUNE_DISPATCH_RETURN), 0);
+  constexpr uint64_t kTimes = 1000;
+  g.cpu().prepare(Ring::k0, kmod_dispatch_calls, kTimes);
+  ASSERT_STREQ(name_of(g.cpu().go()), "SYSCALL");
+  EXPECT_FALSE(g.calls_the_host());
+  EXPECT_EQ(g.regs().rsi, kTimes * uint64_t(getppid()));
+  EXPECT_EQ(g.cpu().run().dispatched, kTimes);
+  EXPECT_EQ(g.regs().cs & 3, 0u);
+  g.cpu().prepare(Ring::k0, kmod_dispatch_flags);
+  ASSERT_STREQ(name_of(g.cpu().go()), "SYSCALL");
+  EXPECT_EQ(g.regs().rdi & 0x40401, 0x40401u);
+  EXPECT_EQ(g.cpu().run().dispatched, kTimes + 1);
+}
+
+TEST_F(Dispatch, ReturnsOnlyToWhereAGuestMayBe) {
+  CallingGuest g;
+  ASSERT_EQ(g.allow(kAll, g.stub(3), DUNE_DISPATCH_RETURN), 0);
+  struct {
+    uint64_t rcx, r11;
+  } const wrong[] = {{uint64_t{1} << 63, 2},
+                     {uint64_t{1} << 47, 2},
+                     {g.stub(0), 1 << 17}, // VM
+                     {g.stub(0), 1 << 15},
+                     {g.stub(0), uint64_t{1} << 32}};
+  for (const auto& w : wrong) {
+    g.cpu().prepare(Ring::k0, g.stub(0));
+    g.regs().rax = SYS_getppid;
+    g.regs().rcx = w.rcx;
+    g.regs().r11 = w.r11;
+    ASSERT_STREQ(name_of(g.cpu().go()), "SYSCALL");
+    EXPECT_TRUE(g.calls_the_host()) << std::hex << w.rcx << ' ' << w.r11;
+    EXPECT_EQ(g.regs().rax, uint64_t{SYS_getppid}); // it has not been made
+  }
+  EXPECT_EQ(g.cpu().run().dispatched, 0u);
+}
+
+// As behind SYSRET: the instruction behind the call is the first that the flag traps.
+TEST_F(Dispatch, ReturnsIntoASingleStep) {
+  CallingGuest g;
+  ASSERT_EQ(g.allow(kAll, g.stub(3), DUNE_DISPATCH_RETURN), 0);
+  dune_state state = g.cpu().state();
+  state.lstar = g.stub(0);
+  state.exceptions = 1 << 1;
+  ASSERT_EQ(call(g.cpu().fd(), DUNE_SET_STATE, &state), 0);
+  g.cpu().prepare(Ring::k0, g.stub(0));
+  g.regs().rax = SYS_getppid;
+  g.regs().rcx = reinterpret_cast<uint64_t>(kmod_dispatch_one); // mov %rdi, %rax
+  g.regs().r11 = 0x102;
+  ASSERT_STREQ(name_of(g.cpu().go()), "EXCEPTION");
+  EXPECT_EQ(g.regs().rip, reinterpret_cast<uint64_t>(kmod_dispatch_one) + 3);
+  EXPECT_EQ(g.cpu().run().dispatched, 1u);
+}
+
 TEST_F(Dispatch, ArgumentsAreChecked) {
   CallingGuest g;
   dune_dispatch d{};
   d.size = sizeof d;
-  d.flags = 1;
+  d.flags = 2;
   EXPECT_EQ(call(g.cpu().fd(), DUNE_SET_DISPATCH, &d), -EINVAL);
   d.flags = 0;
   d.reserved[3] = 1;
