@@ -493,31 +493,28 @@ void make_guest_call_32(ThreadBlock* t, KernelUcontext* uc) {
   t->call_32 = 0;
 }
 
-// Nobody stops it in there, so nobody has to find its registers; a signal ends the next run.
-bool pass_call(ThreadBlock* t) {
-  if (!is_application() || agent_config.confined)
+namespace {
+
+// Those that only the kernel has to see. Nobody stops the thread in there, so nobody has to find
+// its registers; a signal ends the next run.
+bool pass(backend::Cpu&, KernelSigcontext& m) {
+  const process::Row& row = process::policy_of(static_cast<uint32_t>(m.rax));
+  if (agent_config.confined || !process::passes_always(row))
     return false;
-  Registers& r = guest_slot(t).cpu.regs;
-  const process::Row& row = process::policy_of(static_cast<uint32_t>(r.rax));
-  if (r.eflags & kEflagsTrap || !process::passes_always(row))
-    return false;
-  KernelSigcontext m;
-  m.rax = r.rax, m.rdi = r.rdi, m.rsi = r.rsi, m.rdx = r.rdx, m.r10 = r.r10, m.r8 = r.r8;
-  m.r9 = r.r9;
   const uint64_t args[] = {m.rdi, m.rsi, m.rdx, m.r10, m.r8, m.r9};
   const auto lowest_own = static_cast<uint32_t>(guest_room().guest.device);
   for (unsigned i = 0; i < row.argument_count; ++i)
     if (row.arguments[i].kind == process::Kind::kDescriptor &&
         static_cast<uint32_t>(args[i]) >= lowest_own)
       return false;
-  const long result = agent_forward(&m, t);
-  if (result == kNotMade)
-    return false;
-  r.rax = static_cast<uint64_t>(result);
-  r.rcx = r.rip;
-  r.r11 = r.eflags;
-  return true;
+  const long result = agent_forward(&m, current());
+  m.rax = static_cast<uint64_t>(result);
+  return result != kNotMade;
 }
+
+} // namespace
+
+backend::PassCall* pass_call() { return pass; }
 
 void make_guest_call(ThreadBlock* t, KernelUcontext* uc) {
   KernelSigcontext& m = uc->mcontext;

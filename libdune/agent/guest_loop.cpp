@@ -345,7 +345,6 @@ void leave_copy_of_call(ThreadBlock* t, KernelUcontext* uc) {
 void run_once(ThreadBlock* t) {
   GuestSlot& g = guest_slot(t);
   KernelUcontext* uc = home_of(t);
-  backend::GuestOps& ops = g.cpu.guest->ops;
   if (!g.in_monitor) {
     load_vectors(t);
     const uint64_t fs = g.cpu.regs.fs_base, gs = g.cpu.regs.gs_base;
@@ -359,9 +358,7 @@ void run_once(ThreadBlock* t) {
     if (!is_application())
       g.cpu.root = root_of(t);
   }
-  Exit e = ops.run(g.cpu);
-  while (e.why == Why::kSystemCall && pass_call(t))
-    e = ops.run(g.cpu);
+  Exit e = g.cpu.guest->ops.run(g.cpu);
   if (e.why == Why::kBroken)
     broken(e, g.cpu.regs);
   g.in_monitor = is_in_monitor(t, g.cpu.regs);
@@ -685,7 +682,8 @@ void open_process_guest() {
   Status ok = backend::open_guest(
       room.guest, backend::guest_ops(static_cast<backend::GuestKind>(agent_config.guest_kind)),
       guest_tables(), static_cast<backend::Placement>(agent_config.guest_placement),
-      std::span(handlers, count), is_application() ? application_system_call() : TargetAddr());
+      std::span(handlers, count), is_application() ? application_system_call() : TargetAddr(),
+      is_application() ? pass_call() : nullptr);
   new (&room.memory) process::AddressSpace;
   find_own_memory(room);
   if (ok)

@@ -190,9 +190,8 @@ bool stop_for_accesses(ThreadBlock*, KernelUcontext*);
 void close_counters(GuestSlot&);
 
 // guest_calls.cpp
-// The same of a program in ring 0, behind a run: a call that only the kernel has to see is made,
-// and the thread may go on with the registers of its processor. False: nothing has been done.
-bool pass_call(ThreadBlock*);
+// Which calls of a program in ring 0 are made without coming out of a run.
+backend::PassCall* pass_call();
 // The thread's `syscall` behind which it is.
 void make_guest_call(ThreadBlock*, KernelUcontext*);
 // The thread's int $0x80, at which it is.

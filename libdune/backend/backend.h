@@ -26,6 +26,7 @@
 #include "libdune/arch/descriptors.h"
 #include "libdune/arch/paging.h"
 #include "libdune/arch/registers.h"
+#include "libdune/arch/signal_frame.h"
 #include "libdune/base/result.h"
 #include "libdune/base/types.h"
 
@@ -142,6 +143,11 @@ struct GuestOps {
   Status (*store_vectors)(Cpu&, void* image, uint64_t size);
 };
 
+// A call of a program in ring 0, of which nothing but its number and arguments are in `call`: made,
+// with the result in rax there, if nobody has to look at it; the thread runs on without coming out
+// of run(). False: nothing has been done, and it comes out.
+using PassCall = bool(Cpu&, KernelSigcontext& call);
+
 // The piece of address space in which the second level is extended; contiguous physically.
 inline constexpr uint64_t kChunkSize = 1ull << 30;
 inline constexpr uint32_t kMaxChunks = 512;
@@ -155,6 +161,7 @@ struct Guest {
   // Not null: the program itself is in ring 0, and this is where a `syscall` goes, whosever it is.
   // From there that of ring 0 comes to the host side by system_call_stub().
   TargetAddr system_call;
+  PassCall* pass_call; // of such a program; null: each of its calls comes out of run()
   PageTables tables; // whoever changes the process's mappings changes these, see PageTables::clear
 
   // The row's own.

@@ -151,7 +151,7 @@ Status build_tables(Guest& g, std::span<const Handler> handlers) {
 } // namespace
 
 Status open_guest(Guest& g, const GuestOps& ops, TargetRange memory, Placement placement,
-                  std::span<const Handler> handlers, TargetAddr system_call) {
+                  std::span<const Handler> handlers, TargetAddr system_call, PassCall* pass_call) {
   const bool crosses =
       memory.begin.align_down(kChunkSize) != (memory.end - 1).align_down(kChunkSize);
   const bool too_large = memory.size() > sizeof(GuestMemory) + PageTables::kLargestPool;
@@ -161,6 +161,7 @@ Status open_guest(Guest& g, const GuestOps& ops, TargetRange memory, Placement p
   g.memory = memory;
   g.placement = placement;
   g.system_call = system_call;
+  g.pass_call = pass_call;
   if (auto ok = ops.open(g); !ok)
     return ok;
   Status ok = build_tables(g, handlers);

@@ -67,9 +67,10 @@ struct CpuMemory {
 
 // Makes the calling process's guest; `guest` is zeroed, `memory` zeroed pages of at least
 // kLeastGuestMemory within one GiB of address space, neither to be moved.
-// `system_call`: see Guest.
+// `system_call`, `pass_call`: see Guest.
 Status open_guest(Guest& guest, const GuestOps&, TargetRange memory, Placement,
-                  std::span<const Handler>, TargetAddr system_call = {});
+                  std::span<const Handler>, TargetAddr system_call = {},
+                  PassCall* pass_call = nullptr);
 
 // Makes a thread's processor. `cpu` is zeroed; `memory` holds a CpuMemory. Handlers run on the
 // stack that ends at `handler_stack` (the page below it is part of it; more is the caller's to
@@ -134,5 +135,20 @@ void end_switch(Cpu&);
 // For the rows: the thread has come out of a stub, or executed such an instruction by itself. `cpu`
 // has the registers as they are, `fault_address` is CR2.
 Exit host_call(Cpu& cpu, uint8_t number, uint64_t fault_address);
+
+// For the rows: `regs` are those of a thread that has executed `syscall` in ring 0, with its flags
+// in r11. True: the call has passed (Guest::pass_call), and its result is in rax.
+template <class R> bool passes(Cpu& cpu, R& regs) {
+  PassCall* const pass = cpu.guest->pass_call;
+  if (!pass || regs.r11 & kEflagsTrap)
+    return false;
+  KernelSigcontext call;
+  call.rax = regs.rax, call.rdi = regs.rdi, call.rsi = regs.rsi, call.rdx = regs.rdx;
+  call.r10 = regs.r10, call.r8 = regs.r8, call.r9 = regs.r9;
+  if (!pass(cpu, call))
+    return false;
+  regs.rax = call.rax;
+  return true;
+}
 
 } // namespace dune::backend

@@ -94,10 +94,14 @@ bool is_amd() {
   return c & kSvm;
 }
 
+constexpr uint64_t kCallLength = 3;
+
 void write_call_kmod(uint8_t* at, uint8_t) {
-  const uint8_t vmcall[] = {0x0f, 0x01, 0xc1}, vmmcall[] = {0x0f, 0x01, 0xd9};
+  const uint8_t vmcall[kCallLength] = {0x0f, 0x01, 0xc1}, vmmcall[] = {0x0f, 0x01, 0xd9};
   __builtin_memcpy(at, is_amd() ? vmmcall : vmcall, sizeof vmcall);
 }
+
+uint64_t behind_ring0_call(const Guest& g) { return stub(g, kRing0CallStub).value + kCallLength; }
 
 Status set_state(const Cpu& c, bool denies_time_stamps) {
   constexpr uint64_t kNeeded = 1 << 5 | 1 << 9 | 1 << 10; // PAE OSFXSR OSXMMEXCPT
@@ -119,6 +123,21 @@ Status set_state(const Cpu& c, bool denies_time_stamps) {
   return {};
 }
 
+// A program's own, where it is in ring 0: those that the module makes itself, if it was loaded so
+// that it does. Who watches the thread's calls sees them all the same.
+Status set_dispatch(const Cpu& c) {
+  if (!c.guest->system_call || !(info_of(*c.guest).capabilities & DUNE_CAP_DISPATCH))
+    return {};
+  dune_dispatch dispatch{};
+  dispatch.size = sizeof dispatch;
+  dispatch.flags = DUNE_DISPATCH_RETURN;
+  dispatch.rip = behind_ring0_call(*c.guest);
+  __builtin_memset(dispatch.calls, 0xff, sizeof dispatch.calls);
+  if (long result = control(c.fd, DUNE_SET_DISPATCH, &dispatch); is_errno(result))
+    return refused("dune.ko makes no calls itself", result);
+  return {};
+}
+
 long make_processor(const Guest& g) {
   dune_create_vcpu create{};
   create.size = sizeof create;
@@ -132,6 +151,8 @@ Status add_cpu_kmod(Cpu& c) {
                : ok;
   run_of(c).regs.cr3 = c.root.value;
   Status ok = set_state(c, false);
+  if (ok)
+    ok = set_dispatch(c);
   if (!ok)
     close_processor(c);
   return ok;
@@ -227,16 +248,31 @@ Exit why_it_ended(Cpu& c) {
   }
 }
 
+// Behind a run. True: with the registers as they are here the thread runs on. Without a look at the
+// others, for which copying them is most of what a call costs outside of the kernel.
+bool goes_on(Cpu& c) {
+  dune_run& run = run_of(c);
+  dune_regs& regs = run.regs;
+  if (run.exit_reason == DUNE_EXIT_INTR)
+    return !run.exit.intr.by;
+  if (run.exit_reason != DUNE_EXIT_SYSCALL || run.event.flags & DUNE_EVENT_VALID ||
+      regs.rip != behind_ring0_call(*c.guest) || !passes(c, regs))
+    return false;
+  regs.rip = regs.rcx;
+  regs.rflags = regs.r11 | kEflagsInterrupts;
+  return true;
+}
+
 Exit run_kmod(Cpu& c) {
   dune_regs& regs = run_of(c).regs;
-  show_processor(c);
   if (c.regs.cs == kUserCode || c.guest->system_call)
     regs.cr3 = c.root.value;
   give_registers(regs, c.regs, kEachPair);
   do {
+    show_processor(c);
     if (const long result = control(c.fd, DUNE_RUN, 0); is_errno(result))
       return {Why::kBroken, 0, static_cast<uint64_t>(-result)};
-  } while (run_of(c).exit_reason == DUNE_EXIT_INTR && !run_of(c).exit.intr.by);
+  } while (goes_on(c));
   take_registers(c.regs, regs, kEachPair);
   if (c.guest->system_call)
     c.root = GuestPhysAddr(regs.cr3);

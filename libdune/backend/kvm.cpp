@@ -342,7 +342,7 @@ void show_processor_and_tsc_aux(Cpu& c) {
   control(c.fd, kSetMsrs, &msrs); // refused where the guest has neither
 }
 
-Exit run_kvm(Cpu& c) {
+Exit run_once(Cpu& c) {
   kvm_run& run = run_of(c);
   if (c.guest->placement == Placement::kRing0)
     show_processor_and_tsc_aux(c);
@@ -385,6 +385,14 @@ Exit run_kvm(Cpu& c) {
   }
   // Everything else is an exit that this guest has no way to cause while it is sound.
   return {Why::kBroken, 0, uint64_t{run.exit_reason} << 32};
+}
+
+Exit run_kvm(Cpu& c) {
+  Exit e;
+  do
+    e = run_once(c);
+  while (e.why == Why::kSystemCall && passes(c, c.regs));
+  return e;
 }
 
 Status set_mask_kvm(Cpu& c, uint64_t blocked) {

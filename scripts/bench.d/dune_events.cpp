@@ -590,8 +590,7 @@ int main(int argc, char** argv) {
     dune_events_calls(1);
     if (modules->dispatched() == before) {
       fprintf(stderr,
-              "dune-events: dune.ko has made no call itself: libdune does not ask for it, or "
-              "it was loaded without dispatch=1\n");
+              "dune-events: dune.ko has made no call itself: was it loaded with dispatch=1?\n");
       return 77;
     }
   }

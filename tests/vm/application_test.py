@@ -7,7 +7,7 @@ import machine
 
 TEST = os.environ["APPLICATION_TEST"]
 HELLO, HELLO_SHARED = os.environ["HELLO"].split(":")
-MARK = "the example"
+MARK = "the next"
 SAID = re.compile(r"""enter: in ring 0 by (?P<backend>\w+), and still process \d+
 breakpoint: twice 21 is 42
 page fault: it said "before", and "became" behind a write at its byte 2
@@ -16,9 +16,16 @@ ring 3: hello, from write\(\)
 ring 3: ended with exception 3; 1 system call refused, it got "Operation not permitted"
 thread: in ring 0, twice 50 is 100
 """)
+SUITE = f"{TEST} --gtest_color=no || exit 98"
+# The calls of the suite once more, as far as the module makes them itself.
+IN_THE_KERNEL = f"""
+echo '{MARK}'
+rmmod dune && insmod /dune.ko dispatch=1 %s || exit 95
+{SUITE}
+"""
 COMMANDS = f"""
 uname -r
-{TEST} --gtest_color=no || exit 98
+{SUITE}
 echo '{MARK}'; {HELLO} || exit 97
 echo '{MARK}'; {HELLO_SHARED} || exit 96
 """
@@ -27,17 +34,24 @@ echo '{MARK}'; {HELLO_SHARED} || exit 96
 class Applications(machine.MachineTest):
     def test_run_in_dune_mode(self):
         self.MACHINE, *arguments = self.for_guests(OPTIONS)
-        patience = 270 if OPTIONS.machine == "qemu" else 840
+        in_qemu, on_kmod = OPTIONS.machine == "qemu", OPTIONS.backend == "kmod"
+        patience = 270 if in_qemu else 840
         self.PATIENCE = patience + 10
-        done = self.vm(*arguments, "--timeout", str(patience), *machine.adding(TEST, HELLO, HELLO_SHARED), "--", "sh", "-c", COMMANDS)
+        commands = COMMANDS
+        if on_kmod:
+            arguments += ["--add", f"{machine.MODULE}:/dune.ko"]
+            commands += IN_THE_KERNEL % ("" if in_qemu else "unsafe_cpu=1")
+        done = self.vm(*arguments, "--timeout", str(patience), *machine.adding(TEST, HELLO, HELLO_SHARED), "--", "sh", "-c", commands)
         out = done.stdout.decode(errors="replace")
         told = f"{out}\n{done.stderr.decode(errors='replace')}"
         self.assertEqual(done.returncode, 0, told)
         self.assertTrue(out.startswith(OPTIONS.kernel + "."), told)
-        suite, *examples = out.split(f"{MARK}\n")
+        suite, *others = out.split(f"{MARK}\n")
         self.everything_passed(suite)
-        self.assertEqual(len(examples), 2, told)
-        for example in examples:
+        self.assertEqual(len(others), 3 if on_kmod else 2, told)
+        if on_kmod:
+            self.everything_passed(others[2])
+        for example in others[:2]:
             said = SAID.fullmatch(example)
             self.assertTrue(said, told)
             self.assertEqual(said["backend"], OPTIONS.backend)
