@@ -94,6 +94,9 @@ void tell_reason(Context& context, const StopReport& stop) {
   case StopWhy::kInterrupted:
     context.out.print("\n{} received signal SIGINT, Interrupt.\n", who(context, stop, "Program"));
     return;
+  case StopWhy::kStarted:
+    context.out.print("\n{} stopped.\n", who(context, stop, "Program"));
+    return;
   case StopWhy::kNone:
   case StopWhy::kStepDone:
   case StopWhy::kFinished:

@@ -147,10 +147,14 @@ Checked<StopReport> Debugger::run(RunMode mode) {
     return adopted.error();
   }
   if (mode == RunMode::kStarti) {
+    report.why = StopWhy::kStarted;
     impl_->finish_report(report, impl_->thread, nullptr);
     return report;
   }
-  Checked<StopReport> stopped = impl_->run_until_stop({}, nullptr);
+  ResumePlan from_entry;
+  from_entry.thread = impl_->thread;
+  from_entry.arrives = true;
+  Checked<StopReport> stopped = impl_->run_until_stop(from_entry, nullptr);
   if (stopped)
     stopped->messages.insert(stopped->messages.begin(), report.messages.begin(),
                              report.messages.end());

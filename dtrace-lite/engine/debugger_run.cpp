@@ -156,6 +156,10 @@ Checked<StopReport> Debugger::Impl::run_until_stop(ResumePlan first,
         return decided.error();
     }
     plan = stepper ? stepper->plan() : ResumePlan{};
+    if (event->kind == Event::Kind::kExeced) {
+      plan.thread = thread;
+      plan.arrives = true;
+    }
   }
   report.why = stepper->kind() == StepKind::kAdvance ? StopWhy::kReached : StopWhy::kStepDone;
   finish_report(report, stepper->thread(), stepper.get());

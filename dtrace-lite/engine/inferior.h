@@ -106,6 +106,7 @@ struct ResumePlan {
   TargetRange range{};          // kRange
   bool step_over_calls = false; // kRange
   bool only_this_thread = false;
+  bool arrives = false;   // nobody has been shown it where it is: a breakpoint there stops it
   int deliver_signal = 0; // to `thread`: the signal of a kSignal stop, or another, or 0
 };
 

@@ -284,6 +284,7 @@ void Inferior::Impl::let_go(const ResumePlan* plan) {
   std::vector<uint32_t> parked;
   for (uint32_t i = 0; i < count; ++i) {
     slot(i).action = i == chosen ? plan->action : Action::kRun;
+    slot(i).arrives = i == chosen && plan->arrives;
     if (state(i) == ThreadState::kParked || i == stopped_slot)
       parked.push_back(i);
   }

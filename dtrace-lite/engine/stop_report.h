@@ -12,7 +12,8 @@
 namespace ddbg::engine {
 
 enum class StopWhy {
-  kNone,        // nothing to say beyond where: starti, attach
+  kNone,        // nothing to say beyond where: attach
+  kStarted,     // starti
   kBreakpoint,  // `breakpoints`
   kWatchpoint,  // `watches`
   kWatchScope,  // `watches`: the frame that they belong to was left, they are deleted

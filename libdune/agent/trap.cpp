@@ -339,7 +339,7 @@ void go_on_after_stop(ThreadBlock* t, KernelUcontext* uc, uint64_t counted) {
   const uint32_t wanted = signal_to_deliver(t);
   // The user has seen the thread here: a site at this address, even one set meanwhile, is behind
   // it.
-  if (uc->mcontext.rip == t->stop_rip)
+  if (uc->mcontext.rip == t->stop_rip && !slot_of(t).arrives)
     counted = t->stop_rip;
   if (!wanted)
     return cannot_serve() ? give_back(t, uc) : go_on(t, uc, counted);

@@ -246,7 +246,7 @@ struct alignas(64) ThreadSlot {
   // Runs although stop_request is set (the other threads stay parked); cleared by [A] when it
   // parks, or by [F] before a kick.
   std::atomic<uint32_t> exempt;
-  uint32_t reserved2;
+  uint32_t arrives; // 1: nobody has been shown the thread here yet, so a site here is ahead of it
   uint64_t step_count;
   uint64_t range_begin;
   uint64_t range_end;

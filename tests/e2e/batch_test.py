@@ -118,6 +118,13 @@ class SameAsGdb(unittest.TestCase):
     def test_breakpoint_set_where_the_program_stands_is_stepped_over(self):
         self.same(["break main", "run", "stepi", "break *$pc", "continue"], program("steps"))
 
+    def test_breakpoint_on_the_first_instruction(self):
+        self.same(["break *_start", "run", "info breakpoints", "stepi", "kill"], program("ledger"))
+        self.same(["break *_start if $sp == 0", "tbreak *_start", "run", "info breakpoints", "kill"], program("ledger"))
+
+    def test_breakpoint_set_on_the_first_instruction_is_stepped_over(self):
+        self.same(["starti", "break *_start", "tbreak main", "continue", "kill"], program("ledger"))
+
     def test_errors(self):
         self.same(["nosuch", "info nosuch", "continue", "bt", "print nosuch", "break nosuch",
                    "break steps.c:9999", "delete 7", "frame", "x", "show nosuch", "finish"],
