@@ -395,20 +395,19 @@ TEST_F(Dispatch, FilterForAllThreadsReachesOneThatOnlyCalls) {
 
 TEST_F(Dispatch, TracerThatIsAttachedMidwaySeesEachCall) {
   Pages shared(kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS);
-  volatile uint64_t& begun = *shared.words();
+  volatile uint64_t& made = *shared.words();
   const pid_t child = fork();
   if (child == 0) {
     CallingGuest g;
     g.allow(kAll);
-    g.cpu().prepare(Ring::k3, kmod_dispatch_for_ever, for_calls_made());
-    begun = 1;
+    g.guest().cover(shared.at());
+    g.cpu().prepare(Ring::k3, kmod_dispatch_for_ever, shared.at());
     for (;;)
       if (g.cpu().go() == DUNE_EXIT_SYSCALL && g.calls_the_host())
         g.make_the_call();
   }
-  while (!begun)
+  while (made < 100) // nobody has seen them
     usleep(1000);
-  usleep(50'000); // it is in the guest, where nobody sees its calls
   ASSERT_EQ(ptrace(PTRACE_SEIZE, child, 0, PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL), 0);
   ASSERT_EQ(ptrace(PTRACE_INTERRUPT, child, 0, 0), 0);
   int status = 0, calls = 0;

@@ -329,15 +329,17 @@ TEST(Interruption, FlagEndsARunInProgress) {
   Guest guest;
   Vcpu cpu(guest);
   cpu.prepare(Ring::k3, address_of(kmod_test_spin));
-  std::thread other([&] {
-    usleep(50'000);
-    __atomic_store_n(&cpu.run().interrupt, 1, __ATOMIC_RELAXED);
+  std::atomic<bool> ended = false;
+  std::thread other([&] { // again and again, for a run may not have begun
+    for (; !ended; usleep(1000))
+      __atomic_store_n(&cpu.run().interrupt, 1, __ATOMIC_RELAXED);
   });
   while (cpu.regs().rip && __atomic_load_n(&cpu.run().entries, __ATOMIC_RELAXED) < 1'000'000) {
     ASSERT_STREQ(name_of(cpu.go_once()), "INTR");
     if (cpu.run().interrupts)
       break;
   }
+  ended = true;
   other.join();
 }
 

@@ -535,19 +535,23 @@ TEST(Hotplug, GuestGoesOnWhereverItIs) {
       reinterpret_cast<uint64_t>(words));
   uint32_t reason = 0;
   std::thread runner([&] { reason = cpu.go(); });
+  const auto goes_on = [&] {
+    const uint64_t before = __atomic_load_n(&words[1], __ATOMIC_RELAXED);
+    for (int ms = 0; ms < 20'000 && __atomic_load_n(&words[1], __ATOMIC_RELAXED) == before; ++ms)
+      usleep(1000);
+    EXPECT_GT(__atomic_load_n(&words[1], __ATOMIC_RELAXED), before);
+  };
   for (int i = 0; i < 4; ++i) {
     for (const bool online : {false, true}) {
       set_online(1, online);
-      const uint64_t before = __atomic_load_n(&words[1], __ATOMIC_RELAXED);
-      usleep(30'000);
-      EXPECT_GT(__atomic_load_n(&words[1], __ATOMIC_RELAXED), before);
+      goes_on();
     }
     // And on the one that has come.
     cpu_set_t only;
     CPU_ZERO(&only);
     CPU_SET(i % 2, &only);
     pthread_setaffinity_np(runner.native_handle(), sizeof only, &only);
-    usleep(10'000);
+    goes_on();
     CPU_SET(0, &only);
     CPU_SET(1, &only);
     pthread_setaffinity_np(runner.native_handle(), sizeof only, &only);

@@ -22,6 +22,7 @@ void kmod_private_load(uint64_t at);
 void kmod_private_store(uint64_t at);
 void kmod_private_call(uint64_t at);
 void kmod_private_read_for_ever(uint64_t at);
+volatile uint64_t kmod_private_reads; // by it
 }
 asm(R"(
   .pushsection .text
@@ -37,6 +38,7 @@ kmod_private_call:
   ret
 kmod_private_read_for_ever:
   mov (%rdi), %rax
+  incq kmod_private_reads(%rip)
   jmp kmod_private_read_for_ever
   .popsection
 )");
@@ -155,8 +157,10 @@ TEST_F(Private, RemovedIsGoneForWhoIsReadingIt) {
   ASSERT_EQ(set(0, 4, DUNE_PRIVATE_WRITE), 0);
   std::atomic<uint32_t> reason = 0;
   cpu_.prepare(Ring::k3, kmod_private_read_for_ever, kVirtual);
+  kmod_private_reads = 0;
   std::thread reader([&] { reason = cpu_.go(); });
-  usleep(30'000);
+  while (kmod_private_reads < 100 && reason == 0)
+    usleep(1000);
   EXPECT_EQ(reason, 0u);
   EXPECT_EQ(set(0, 3, DUNE_PRIVATE_REMOVE), -ENOENT);
   EXPECT_EQ(set(kPage, 3, DUNE_PRIVATE_REMOVE), -ENOENT);
