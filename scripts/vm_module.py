@@ -54,7 +54,7 @@ def module(parts, series, options=WARNINGS):
     path = folder / f"{what}.ko"
     if not path.exists():
         folder.mkdir(exist_ok=True)
-        for old in sorted(folder.glob("*.ko"), key=os.path.getmtime)[:-4]:
+        for old in sorted(folder.glob("*.ko"), key=os.path.getmtime)[:-16]:
             old.unlink(missing_ok=True)
         new = folder / f".{what}.{os.getpid()}"
         try:
