@@ -35,13 +35,11 @@ class Applications(machine.MachineTest):
     def test_run_in_dune_mode(self):
         self.MACHINE, *arguments = self.for_guests(OPTIONS)
         in_qemu, on_kmod = OPTIONS.machine == "qemu", OPTIONS.backend == "kmod"
-        patience = 270 if in_qemu else 840
-        self.PATIENCE = patience + 10
         commands = COMMANDS
         if on_kmod:
             arguments += ["--add", f"{machine.MODULE}:/dune.ko"]
             commands += IN_THE_KERNEL % ("" if in_qemu else "unsafe_cpu=1")
-        done = self.vm(*arguments, "--timeout", str(patience), *machine.adding(TEST, HELLO, HELLO_SHARED), "--", "sh", "-c", commands)
+        done = self.vm(*arguments, *self.patient(OPTIONS), *machine.adding(TEST, HELLO, HELLO_SHARED), "--", "sh", "-c", commands)
         out = done.stdout.decode(errors="replace")
         told = f"{out}\n{done.stderr.decode(errors='replace')}"
         self.assertEqual(done.returncode, 0, told)

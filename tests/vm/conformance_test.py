@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
 """The conformance cases and storms (tests/conformance) where ring 0 is real: natively in the machine, and in Dune mode there."""
-import argparse
 import os
 import sys
 from pathlib import Path
@@ -33,17 +32,17 @@ class InRing0:
 class InTheMachine(machine.MachineTest):
     def shell(self, *more):
         added = machine.adding(machine.DDBG, machine.KEEPER, machine.CAPSTONE, *filter(Path.is_file, PROGRAMS.iterdir()))
-        return machine.Shell(self, "qemu", "--kernel", OPTIONS.kernel, "--la57", OPTIONS.la57, "--smp", str(OPTIONS.smp), "--timeout", "7000", *added, *more)
+        return machine.Shell(self, *self.for_guests(OPTIONS), "--timeout", "7000", *added, *more)
 
     def test_cases(self):
         """What the emulator's own processor does otherwise than the manual says, a guest need not do better."""
         cases = [case for case in run.read_cases(PROGRAMS, run.AREAS) if case.name not in NOT_THERE]
-        exceptions = {**run.read_exceptions(run.FOLDER / "exceptions.txt", "kvm"), **run.read_exceptions(run.FOLDER / "exceptions.txt", "kvm.vm")}
+        exceptions = {name: how for backend in ("kvm", "kvm.vm") for name, how in run.read_exceptions(run.FOLDER / "exceptions.txt", backend).items()}
         with self.shell() as shell:
             native = run.results_of(run.Native(shell.run), PROGRAMS, cases)
-            guest = run.results_of(run.Ddbg(machine.DDBG, "kvm", shell.run), PROGRAMS, cases)
+            guest = run.results_of(run.Ddbg(machine.DDBG, OPTIONS.backend, shell.run), PROGRAMS, cases)
         self.assertGreater(len(cases), 0)
-        found = list(run.differences(native, guest, "kvm", exceptions))
+        found = list(run.differences(native, guest, OPTIONS.backend, exceptions))
         self.assertFalse(found, "\n".join(found))
         self.nothing_is_left()
 
@@ -62,17 +61,14 @@ class InTheMachine(machine.MachineTest):
         for name in storms.STORMS:
             with self.subTest(name), self.shell() as shell:
                 count = storms.STORMS[name][1] if OPTIONS.full else storms.STORMS[name][0] // 10
-                out, end = run.Ddbg(machine.DDBG, "kvm", lambda command: shell.run(command, 6000)).run(PROGRAMS / name, [str(count)])
+                out, end = run.Ddbg(machine.DDBG, OPTIONS.backend, lambda command: shell.run(command, 6000)).run(PROGRAMS / name, [str(count)])
                 self.assertEqual(end, "exit 0", out[-2000:])
                 self.assertEqual(out.count("\nerrors "), 1, out[-2000:])
         self.nothing_is_left()
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--kernel", default="6.12")
-    parser.add_argument("--la57", default="on")
-    parser.add_argument("--smp", type=int, default=2)
+    parser = machine.guest_options()
     parser.add_argument("--full", action="store_true", help="the storms as long as storms.py --full has them: an hour and a half")
     OPTIONS = machine.arguments_of(parser)
-    machine.main(OPTIONS.kernel)
+    machine.guest_main(OPTIONS)

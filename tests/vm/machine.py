@@ -80,6 +80,12 @@ class MachineTest(unittest.TestCase):
             arguments += ["--la57", options.la57]
         return arguments if options.backend == "kvm" else [*arguments, "--dune"]
 
+    def patient(self, options):
+        """scripts/vm's argument for a command that takes Bochs long; vm() waits as long."""
+        patience = 270 if options.machine == "qemu" else 840
+        self.PATIENCE = patience + 10
+        return ["--timeout", str(patience)]
+
     def vm(self, *arguments, **keywords):
         keywords = {"stdin": subprocess.DEVNULL, **keywords} if "input" not in keywords else keywords
         done = subprocess.run([*VM, self.MACHINE, *arguments], env=self.env, capture_output=True, timeout=self.PATIENCE, check=False, **keywords)
