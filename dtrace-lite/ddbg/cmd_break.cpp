@@ -18,13 +18,13 @@ void mention_breakpoint(Context& context, unsigned number) {
   using engine::BreakpointType;
   switch (b->type) {
   case BreakpointType::kWatch:
-    context.out.print("Hardware watchpoint {}: {}\n", number, b->spec);
+    context.out.print("Hardware watchpoint {}: {}\n", number, b->watched());
     return;
   case BreakpointType::kReadWatch:
-    context.out.print("Hardware read watchpoint {}: {}\n", number, b->spec);
+    context.out.print("Hardware read watchpoint {}: {}\n", number, b->watched());
     return;
   case BreakpointType::kAccessWatch:
-    context.out.print("Hardware access (read/write) watchpoint {}: {}\n", number, b->spec);
+    context.out.print("Hardware access (read/write) watchpoint {}: {}\n", number, b->watched());
     return;
   case BreakpointType::kBreakpoint:
     break;

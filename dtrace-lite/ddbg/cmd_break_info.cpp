@@ -97,7 +97,7 @@ void print_one(Context& context, const BreakpointInfo& info, const Columns& colu
     return columns.address ? fmt::format("{:<{}} ", text, columns.address) : std::string();
   };
   if (b.is_watch())
-    context.out.print("{}{}{}\n", blank, b.spec, thread);
+    context.out.print("{}{}{}\n", blank, b.watched(), thread);
   else if (b.pending || b.locations.empty())
     context.out.print("{}{}{}\n", word("<PENDING>"), b.spec, thread);
   else if (table)

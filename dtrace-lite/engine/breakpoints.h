@@ -66,6 +66,7 @@ struct Breakpoint {
   std::optional<RecordId> scope_record;
 
   bool is_watch() const { return type != BreakpointType::kBreakpoint; }
+  std::string watched() const { return (watch_location ? "-location " : "") + spec; } // as shown
 };
 
 // For `info breakpoints`; a copy, so that counts read live do not depend on later changes.

@@ -256,7 +256,7 @@ bool Debugger::Impl::handle_records(const Event& event, StopReport& report) {
       continue;
     report.breakpoints.push_back(b.number);
     if (b.is_watch()) {
-      WatchChange change{b.number, b.type, b.spec, b.watch_value, {}, true};
+      WatchChange change{b.number, b.type, b.watched(), b.watch_value, {}, true};
       const bool whole = b.locations.size() == 1;
       if (whole && b.type != BreakpointType::kReadWatch)
         change.old_value = breakpoints.format_watched(b, event.watch_old);
@@ -296,7 +296,8 @@ void Debugger::Impl::handle_linker(StopReport& report) {
 
 bool Debugger::Impl::handle_scope(Breakpoint& watch, StopReport& report) {
   report.why = StopWhy::kWatchScope;
-  report.watches.push_back({watch.number, watch.type, watch.spec, watch.watch_value, {}, true});
+  report.watches.push_back(
+      {watch.number, watch.type, watch.watched(), watch.watch_value, {}, true});
   report.temporary_deleted.push_back(watch.number);
   return static_cast<bool>(breakpoints.remove(watch.number));
 }

@@ -91,6 +91,10 @@ class SameAsGdb(unittest.TestCase):
             self.same(["break main", "run", f"{kind} counter"] + ["continue"] * 7 +
                       ["info watchpoints", "delete", "continue"], program("steps"))
 
+    def test_watchpoint_at_a_location(self):
+        self.same(["break main", "run", "watch -l counter", "rwatch -location argc", "info breakpoints", "continue", "continue", "info watchpoints"],
+                  program("steps"))
+
     def test_fault(self):
         self.same(["run", "bt", "print nowhere", "print p", "continue", "bt"], program("steps"), "c")
 
