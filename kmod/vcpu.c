@@ -9,6 +9,7 @@
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
+#include <linux/vtime.h>
 
 #include <asm/cpufeature.h>
 #include <asm/debugreg.h>
@@ -235,13 +236,21 @@ static void dune_vcpu_enter(struct dune_vcpu *vcpu)
 	if (vcpu->generation != generation || vcpu->cpu != cpu)
 		vcpu->flush = true;
 	vcpu->generation = generation;
-	vcpu->entries++;
 	vcpu->flushes += vcpu->flush;
+	/* The program's time, as user mode's is: its virtual timers count it. */
+	vtime_account_guest_enter();
 	dune_ops->run_irqoff(vcpu);
 	vcpu->cpu = cpu;
 	cpumask_clear_cpu(cpu, table->running);
+	/*
+	 * The interrupt for which it has left the guest comes here, behind the instruction behind STI.
+	 * If it is a tick, that was the guest's.
+	 */
+	local_irq_enable();
+	vcpu->entries++;
+	local_irq_disable();
+	vtime_account_guest_exit();
 out:
-	/* The interrupt for which it has left the guest comes here. */
 	local_irq_enable();
 	preempt_enable();
 }

@@ -6,7 +6,9 @@
 #include <atomic>
 #include <csignal>
 #include <pthread.h>
+#include <string_view>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <thread>
@@ -341,6 +343,26 @@ TEST(Interruption, FlagEndsARunInProgress) {
   }
   ended = true;
   other.join();
+}
+
+// As of any program: what the guest takes is user time.
+TEST(Interruption, VirtualTimersCountTheGuestsTime) {
+  const int status = status_of_child([] {
+    Guest guest;
+    Vcpu cpu(guest);
+    cpu.prepare(Ring::k3, address_of(kmod_test_spin));
+    signal(SIGVTALRM, count_signal);
+    const itimerval once{{0, 0}, {0, 100'000}};
+    if (setitimer(ITIMER_VIRTUAL, &once, nullptr) != 0)
+      _exit(2);
+    for (const int before = signals; signals == before;)
+      if (std::string_view(name_of(cpu.go_once())) != "INTR")
+        _exit(3);
+    rusage used{};
+    getrusage(RUSAGE_SELF, &used);
+    _exit(used.ru_utime.tv_sec || used.ru_utime.tv_usec >= 80'000 ? 0 : 4);
+  });
+  EXPECT_EQ(status, 0) << (WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status));
 }
 
 TEST(Interruption, MaskCountsDuringARunOnly) {
