@@ -95,6 +95,7 @@ struct dune_hw_exit {
 	u32 access;
 	u64 gpa;
 	u64 detail;
+	u64 debug; /* of #DB: the bits of DR6 that it is of, where dune_debug.status wants them */
 };
 
 struct dune_vcpu {

@@ -264,6 +264,14 @@ static void queue_exception(struct dune_vcpu *vcpu, u8 vector, u32 error_code)
 	}
 }
 
+/* What the #DB is of, for who has asked for it. */
+static int store_status(struct dune_vcpu *vcpu)
+{
+	u64 __user *status = u64_to_user_ptr(vcpu->debug.status);
+
+	return vcpu->debug.status ? put_user(vcpu->exit.debug, status) : 0;
+}
+
 /*
  * An instruction that the guest's trap flag should have trapped behind: as if the processor had
  * executed it, but for one that ends the run, behind which the trap has to wait.
@@ -272,12 +280,16 @@ static void step(struct dune_vcpu *vcpu)
 {
 	const bool intercepted = dune_vcpu_debugs(vcpu) || vcpu->state.exceptions & BIT(X86_TRAP_DB);
 
-	vcpu->regs.dr6 |= DR_STEP;
+	if (!vcpu->debug.status)
+		vcpu->regs.dr6 |= DR_STEP;
+	vcpu->exit.debug = DR_STEP;
 	if (vcpu->exit.kind == DUNE_KIND_AGAIN && intercepted) {
 		vcpu->exit.kind = DUNE_KIND_EXCEPTION;
 		vcpu->exit.vector = X86_TRAP_DB;
 	} else {
 		queue_exception(vcpu, X86_TRAP_DB, 0);
+		/* Where that fails, the word still tells of the last one. */
+		(void)store_status(vcpu);
 	}
 }
 
@@ -299,13 +311,43 @@ static enum dune_exit_reason handle_fault(struct dune_vcpu *vcpu)
 	return DUNE_EXIT_FAULT;
 }
 
+/* Of ring 0 alone, and nobody wants to know. The access is done, so the guest just goes on. */
+static bool ignores_debug(struct dune_vcpu *vcpu)
+{
+	if (!(vcpu->debug.flags & DUNE_DEBUG_RING3) || vcpu->regs.cs & 3 ||
+	    !(vcpu->exit.debug & DR_TRAP_BITS))
+		return false;
+	vcpu->exit.debug &= ~DR_TRAP_BITS;
+	return !vcpu->exit.debug;
+}
+
+static enum dune_exit_reason handle_debug(struct dune_vcpu *vcpu)
+{
+	struct dune_exit_fault *fault = &vcpu->run->exit.fault;
+
+	if (store_status(vcpu)) {
+		queue_exception(vcpu, X86_TRAP_DB, 0);
+		*fault = (struct dune_exit_fault){ .hva = vcpu->debug.status,
+						   .access = DUNE_ACCESS_WRITE,
+						   .error = EFAULT };
+		return DUNE_EXIT_FAULT;
+	}
+	return vcpu->debug.flags & DUNE_DEBUG_EXIT ? DUNE_EXIT_DEBUG : 0;
+}
+
 static enum dune_exit_reason handle_exception(struct dune_vcpu *vcpu)
 {
 	struct dune_exit_exception *exception = &vcpu->run->exit.exception;
 	const u8 vector = vcpu->exit.vector;
+	enum dune_exit_reason reason;
 
-	if (vector == X86_TRAP_DB && vcpu->debug.flags & DUNE_DEBUG_EXIT)
-		return DUNE_EXIT_DEBUG;
+	if (vector == X86_TRAP_DB) {
+		if (ignores_debug(vcpu))
+			return 0;
+		reason = handle_debug(vcpu);
+		if (reason)
+			return reason;
+	}
 	if (vcpu->state.exceptions & BIT(vector)) {
 		exception->vector = vector;
 		exception->error_code = vcpu->exit.error_code;
@@ -455,7 +497,13 @@ static long set_debug(struct dune_vcpu *vcpu, const void __user *argument)
 	result = dune_copy_sized(&debug, sizeof(debug), argument, offsetofend(struct dune_debug, dr7));
 	if (result)
 		return result;
-	if (debug.flags & ~DUNE_DEBUG_EXIT || memchr_inv(debug.reserved, 0, sizeof(debug.reserved)))
+	if (debug.flags & ~(DUNE_DEBUG_EXIT | DUNE_DEBUG_RING3) ||
+	    memchr_inv(debug.reserved, 0, sizeof(debug.reserved)))
+		return -EINVAL;
+	if (debug.status % sizeof(u64) || !access_ok(u64_to_user_ptr(debug.status), sizeof(u64)))
+		return -EINVAL;
+	/* Of the DR6 of a guest nobody could tell which bits are of what it would not be told. */
+	if (debug.flags & DUNE_DEBUG_RING3 && !debug.status)
 		return -EINVAL;
 	if (debug.dr7 & ~(DR7_ALLOWED | DR7_FIXED))
 		return -EINVAL;

@@ -108,6 +108,8 @@ void print_one(Context& context, const BreakpointInfo& info, const Columns& colu
   print_condition(context, info);
   if (b.thread)
     context.out.print("\tstop only in thread {}\n", *b.thread);
+  if (info.by_page)
+    context.out.write("\tby page protection: each access to its page costs a fault\n");
   if (info.total.hits)
     context.out.print("\tbreakpoint already hit {}\n", times(info.total.hits));
   if (info.ignore_left)

@@ -224,6 +224,7 @@ Checked<void> info_backend(Context& context, std::string_view) {
   constexpr Row kRows[] = {
       {dune::session::kCapStep, "single steps inside the target"},
       {dune::session::kCapHardwareWatch, "hardware watchpoints"},
+      {dune::session::kCapDebugRegisters, "those by a guest's debug registers"},
       {dune::session::kCapRing0, "traps handled in guest ring 0"},
       {dune::session::kCapProtectedAgent, "agent protected from the target"},
       {dune::session::kCapPreciseKick, "stops that can interrupt no system call"},

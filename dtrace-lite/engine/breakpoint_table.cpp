@@ -275,7 +275,8 @@ BreakpointInfo BreakpointTable::info(const Breakpoint& b) const {
                       .total = {},
                       .ignore_left = b.ignore_count,
                       .per_location = {},
-                      .condition_place = ConditionPlace::kNone};
+                      .condition_place = ConditionPlace::kNone,
+                      .by_page = false};
   for (const BreakpointLocation& location : b.locations) {
     const BreakpointCounts one = counts(location);
     info.per_location.push_back(one);
@@ -283,6 +284,8 @@ BreakpointInfo BreakpointTable::info(const Breakpoint& b) const {
     info.total.evaluations += one.evaluations;
     info.total.faults += one.faults;
     info.condition_place = std::max(info.condition_place, location.condition_place);
+    info.by_page |= b.is_watch() && location.record && env_.inferior &&
+                    env_.inferior->is_watched_by_page(*location.record);
   }
   if (agent_ignores(b) && b.locations.front().record && env_.inferior)
     info.ignore_left = live_counts(*b.locations.front().record).ignore_left;

@@ -9,7 +9,7 @@ namespace ddbg::engine {
 
 namespace {
 
-constexpr unsigned kHardwareWatches = 4, kHardwareWatchSize = 8;
+constexpr unsigned kHardwareWatchSize = 8;
 
 // Does the value depend on a frame: a local or an argument?
 bool uses_frame(const expr::Expr& e) {
@@ -52,10 +52,12 @@ Checked<void> BreakpointTable::evaluate_watch(Breakpoint& b, expr::FrameContext&
                       "Watch the object that it is part of.",
                       {}};
   const uint64_t size = value->type->size();
-  if (size == 0 || size > kHardwareWatches * kHardwareWatchSize)
+  const unsigned most =
+      env_.inferior ? env_.inferior->most_watches() : dune::session::kDebugRegisters;
+  if (size == 0 || size > most * kHardwareWatchSize)
     return Diagnostic{"`" + b.spec + "' has " + std::to_string(size) +
                           " bytes; hardware watchpoints cover at most " +
-                          std::to_string(kHardwareWatches * kHardwareWatchSize) + ".",
+                          std::to_string(most * kHardwareWatchSize) + ".",
                       "Watch a member or an element of it.",
                       {}};
   b.watch_address = value->address;

@@ -76,6 +76,7 @@ struct BreakpointInfo {
   uint64_t ignore_left = 0;
   std::vector<BreakpointCounts> per_location;
   ConditionPlace condition_place = ConditionPlace::kNone; // of all locations; kInDdbg if one is
+  bool by_page = false; // a watchpoint, or a part of it, is by page protection
 };
 
 struct AddBreakpoint {

@@ -191,6 +191,11 @@ public:
   Checked<RecordId> add_watch(TargetAddr, unsigned size, keeper::Client::Access, WatchWhen when,
                               const RecordSpec&);
 
+  // How many there can be, of up to 8 bytes each; and whether this one is by page protection, as
+  // those are that find no debug register.
+  unsigned most_watches() const;
+  bool is_watched_by_page(RecordId) const;
+
   // --- Signals ------------------------------------------------------------------------------
   void set_signal_policy(int signal, uint8_t policy); // dune::session::SignalPolicy bits
 

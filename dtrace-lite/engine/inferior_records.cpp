@@ -293,4 +293,12 @@ Checked<RecordId> Inferior::add_watch(TargetAddr address, unsigned size, Client:
   return id;
 }
 
+unsigned Inferior::most_watches() const {
+  return memory_map().guest ? kGuestWatches : kDebugRegisters;
+}
+
+bool Inferior::is_watched_by_page(RecordId id) const {
+  return impl_->reader->is_watched_by_page(id);
+}
+
 } // namespace ddbg::engine

@@ -292,9 +292,9 @@ uint32_t capabilities_for(const Tracee& thread, const dune::backend::Choice& cho
   if (has_guest(choice)) {
     if (capabilities & kCapRing0)
       capabilities |= kCapProtectedAgent;
-    capabilities &= kCapStep | kCapRing0 | kCapProtectedAgent;
-    return capabilities | kCapSystemCalls |
-           (accesses_can_be_counted() ? uint32_t{kCapHardwareWatch} : 0);
+    capabilities &= kCapStep | kCapRing0 | kCapProtectedAgent | kCapDebugRegisters;
+    const bool watches = capabilities & kCapDebugRegisters || accesses_can_be_counted();
+    return capabilities | kCapSystemCalls | (watches ? uint32_t{kCapHardwareWatch} : 0);
   }
   if (!dune::Fd(dune::backend::open_kick(thread.tid())))
     capabilities &= ~kCapPreciseKick;

@@ -63,6 +63,15 @@ dune::Fd try_event() {
                              Client::Access::kWrite, 0));
 }
 
+// First come, first served: who has its page stays with it.
+bool has_free_register(const dune::session::Header& header) {
+  uint32_t used = 0;
+  for (const dune::session::GuestWatch& place : header.guest_watches)
+    used += place.record && place.by_register;
+  return header.capabilities & dune::session::kCapDebugRegisters &&
+         used < dune::session::kDebugRegisters;
+}
+
 } // namespace
 
 bool accesses_can_be_counted() { return bool(try_event()); }
@@ -101,18 +110,24 @@ Checked<uint32_t> WatchSet::add_in_guest(dune::session::Session& session, Client
   const dune::session::Record& r = session.records[record];
   if (auto ok = check_place(dune::TargetAddr(r.watch_address), r.watch_size); !ok)
     return ok.error();
-  if (!try_event())
+  const bool by_register = has_free_register(session.header);
+  if (!by_register && !try_event())
     return refusal(errno);
   for (dune::session::GuestWatch& place : session.header.guest_watches)
     if (place.record == 0) {
       place.writes_only = access == Client::Access::kWrite;
+      place.by_register = by_register;
       place.record = record + 1;
       session.header.watch_seq.fetch_add(1);
       const uint32_t id = next_++;
       watches_.emplace(id, Watch{{}, &session.header, &place});
       return id;
     }
-  return refusal(ENOSPC);
+  return Diagnostic{
+      fmt::format("Could not insert hardware watchpoint: all {} places for them are in use.",
+                  dune::session::kGuestWatches),
+      "Delete one (info watchpoints), or watch a smaller object: each takes one for 8 bytes.",
+      {}};
 }
 
 void WatchSet::forget(const Watch& w) {

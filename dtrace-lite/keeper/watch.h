@@ -1,7 +1,7 @@
 // Hardware watchpoints: perf_event breakpoints with sigtrap, one event per thread and watchpoint.
 // The descriptors live in the keeper: none in the target, and the kernel removes them with us.
-// For a target in a guest the session says what is watched, and the agent does the rest
-// (libdune/agent/guest_watch.cpp).
+// For a target in a guest the session says what is watched, and by which of the two ways that there
+// are; the agent does the rest (libdune/agent/guest_watch.cpp).
 #pragma once
 
 #include "dtrace-lite/keeper/client.h"

@@ -32,6 +32,7 @@
 #define GUEST_EFER (EFER_SCE | EFER_LME | EFER_LMA | EFER_NX | EFER_SVME)
 /* Every type of the guest's tables is write-back: the second level decides. */
 #define GUEST_PAT 0x0606060606060606ULL
+#define DR6_NONE 0xffff0ff0ULL
 #define DR7_OFF 0x400
 #define VMMCALL_SIZE 3
 
@@ -356,7 +357,7 @@ static void load_guest(struct svm_vcpu *svm)
 	save->kernel_gs_base = regs->kernel_gs_base;
 	save->cr2 = regs->cr2;
 	save->cr3 = regs->cr3;
-	save->dr6 = regs->dr6;
+	save->dr6 = vcpu->debug.status ? DR6_NONE : regs->dr6;
 	save->dr7 = debugs ? vcpu->debug.dr7 : DR7_OFF;
 	control->event_inj = 0;
 	if (vcpu->event.flags & DUNE_EVENT_VALID) {
@@ -385,7 +386,7 @@ static void store_guest(struct svm_vcpu *svm)
 	regs->kernel_gs_base = save->kernel_gs_base;
 	regs->cr2 = save->cr2;
 	regs->cr3 = save->cr3;
-	regs->dr6 = save->dr6;
+	regs->dr6 = svm->vcpu.debug.status ? DR6_NONE : save->dr6;
 }
 
 /* The exception that was on its way when the guest was left. */
@@ -464,6 +465,10 @@ static void store_exception(struct svm_vcpu *svm, u8 vector)
 		/* The host's. Its handler was not called, so we do. */
 		dune_handle_machine_check();
 		exit->kind = DUNE_KIND_AGAIN;
+		break;
+	case X86_TRAP_DB:
+		/* The processor has set DR6, which it entered the guest with no bit of. */
+		exit->debug = svm->vmcb->save.dr6 & (DR_TRAP_BITS | DR_STEP);
 		break;
 	case X86_TRAP_PF:
 		svm->vcpu.regs.cr2 = control->exit_info_2;

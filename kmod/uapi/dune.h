@@ -145,14 +145,22 @@ struct dune_state {
 /*
  * Debug registers. While DR7 enables one, each #DB goes through the module on its way to the guest:
  * otherwise a breakpoint on the stack on which #DB is delivered would hold the processor for good.
+ *
+ * The guest cannot write DR6, and what a processor leaves in it of earlier ones differs. So `status`
+ * may name a word of the process's memory, aligned, which is written before each #DB is told: with
+ * the bits of DR6 that this one is of, and no others. DR6 itself then stays clear. Where it cannot
+ * be written the run ends with DUNE_EXIT_FAULT, and the #DB waits for the next one.
  */
 #define DUNE_DEBUG_EXIT (1U << 0) /* #DB ends the run with DUNE_EXIT_DEBUG */
+/* What ring 0 accesses is not told, nor what the processor does there by itself. Needs `status`. */
+#define DUNE_DEBUG_RING3 (1U << 1)
 struct dune_debug {
 	__u32 size;
 	__u32 flags;
 	__u64 address[4];
 	__u64 dr7;
-	__u64 reserved[2];
+	__u64 status; /* 0: there is none */
+	__u64 reserved[1];
 };
 
 /* Signals (bit n - 1: signal n) that are blocked during a run, instead of the thread's own mask. */

@@ -602,6 +602,7 @@ static void store_exception(struct vmx_vcpu *vmx)
 	struct dune_hw_exit *exit = &vmx->vcpu.exit;
 	struct dune_regs *regs = &vmx->vcpu.regs;
 	const u32 info = vmcs_read(VM_EXIT_INTR_INFO);
+	u64 qualification;
 
 	if ((info & INTR_INFO_INTR_TYPE_MASK) == INTR_TYPE_NMI_INTR) {
 		/* It is ours now, and NMIs are blocked until its handler returns. */
@@ -620,7 +621,13 @@ static void store_exception(struct vmx_vcpu *vmx)
 		break;
 	case X86_TRAP_DB:
 		/* Not delivered, so the processor has not set DR6. */
-		regs->dr6 = (regs->dr6 & ~0xfULL) | vmcs_read(EXIT_QUALIFICATION);
+		qualification = vmcs_read(EXIT_QUALIFICATION);
+		exit->debug = qualification & (DR_TRAP_BITS | DR_STEP);
+		if (!vmx->vcpu.debug.status)
+			regs->dr6 = (regs->dr6 & ~0xfULL) | qualification;
+		/* INT1 is not behind itself yet, as what is delivered in its place has to find it. */
+		if ((info & INTR_INFO_INTR_TYPE_MASK) == INTR_TYPE_PRIV_SW_EXCEPTION)
+			regs->rip += vmcs_read(VM_EXIT_INSTRUCTION_LEN);
 		break;
 	case X86_TRAP_PF:
 		regs->cr2 = vmcs_read(EXIT_QUALIFICATION);

@@ -221,7 +221,7 @@ Verdict run_records(ThreadBlock*, session::Site*, const KernelUcontext*);
 // before it; null: not known.
 Verdict run_watch(ThreadBlock*, uint32_t record, const KernelUcontext*, const uint64_t* before);
 // The same as far as the record wants nothing of it. False: it may, and nothing has been counted.
-bool pass_watch(ThreadBlock*, uint32_t record, const Registers&, uint64_t before);
+bool pass_watch(ThreadBlock*, uint32_t record, const Registers&, const uint64_t* before);
 
 // The handlers; from the host loop, too.
 extern "C" [[gnu::visibility("hidden")]] void agent_on_signal(int signal, KernelSiginfo*,

@@ -202,6 +202,8 @@ KernelSiginfo signal_of(ThreadBlock* t, const Exit& e) {
   case 0:
     return fault(kSigFpe, kFpeIntDiv, rip);
   case kVectorDebug:
+    if (take_hits(t))
+      return fault(kSigTrap, kTrapHwbkpt, rip);
     return fault(kSigTrap, is_icebp(t, m) ? kTrapBrkpt : kTrapTrace, rip);
   case kVectorBreakpoint:
     return fault(kSigTrap, kSiKernel, 0);
@@ -475,6 +477,8 @@ void stay(ThreadBlock* t) {
         break;
     }
     heed_watches();
+    if (!guest_slot(t).in_monitor)
+      arm_watches(t);
     show_mask(t);
     run_once(t);
     if (t->past_watches && !is_protected())
@@ -507,6 +511,7 @@ bool open_processor(ThreadBlock* t) {
     return open_trap_stacks(t);
   const TargetAddr memory(address_of(&g.memory));
   memset(&g.cpu, 0, sizeof g.cpu);
+  g.armed_seq = g.armed_count = 0;
   const TargetAddr stack = is_application() ? end_of_trap_stacks(t) : monitor_stack(t);
   g.has_cpu =
       bool(backend::open_cpu(g.cpu, guest_room().guest, {memory, memory + sizeof g.memory}, stack));

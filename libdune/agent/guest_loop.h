@@ -44,6 +44,11 @@ struct alignas(kPageSize) GuestSlot {
   uint32_t reached; // those of `watched` that it may access as far as faults tell, a bit each
   uint32_t counted; // whose counter was on
   uint32_t pages;   // that it accesses, by AddressSpace::watched_bit
+  // What the processor's debug registers watch, as of this Header::watch_seq; 0: nothing.
+  uint32_t armed_seq;
+  uint32_t armed_count;
+  Watched armed[session::kDebugRegisters];
+  uint64_t debug_status; // bits of DR6, of the last debug exception that nobody has looked at
 };
 
 // The seccomp filters that the program's threads have installed, as the program gave them: a
@@ -71,8 +76,9 @@ struct GuestRoom {
   process::Mapped known[65536];
   // Under the lock of `memory`; `watch_seq` says which Header::watch_seq it was made for.
   std::atomic<uint32_t> watch_seq;
-  uint32_t watched_count;
-  Watched watched[session::kGuestWatches];
+  uint32_t watched_count, register_count;
+  Watched watched[session::kGuestWatches]; // by pages
+  Watched registers[session::kDebugRegisters];
   SeccompFilters filters;
   GuestSlot slots[session::kThreadSlots];
 };
@@ -170,6 +176,15 @@ long hide_ours(ThreadBlock*, const KernelSigcontext&, long size);
 // guest_watch.cpp
 // Before a thread enters the guest: what is watched by now.
 void heed_watches();
+// Behind that: the thread's debug registers.
+void arm_watches(ThreadBlock*);
+// Behind a debug exception: whether debug registers have seen something.
+bool has_hits(const ThreadBlock*);
+// Notes it, for stop_for_accesses. True: that was all, it was no step.
+bool take_hits(ThreadBlock*);
+// What both come to, in the guest. False: the host side has to do it, and nothing has been done
+// yet.
+bool pass_hits(ThreadBlock*, const Registers&);
 // Its next instruction accesses a watched page, as the fault says: it runs with a trap behind it
 // and that page as any other. (If it is a system call, it has been made.)
 void run_access(ThreadBlock*, KernelUcontext*, const backend::Exit& fault);
@@ -184,8 +199,8 @@ void abandon_access(ThreadBlock*, KernelUcontext*);
 bool pass_access(ThreadBlock*, const Registers&);
 // Of the thread's tables, for what it runs next.
 GuestPhysAddr root_of(const ThreadBlock*);
-// Stops for what end_access has found, at a place where the program's state can be named. True: it
-// has stopped, and goes on from there.
+// Stops for what end_access and take_hits have found, at a place where the program's state can be
+// named. True: it has stopped, and goes on from there.
 bool stop_for_accesses(ThreadBlock*, KernelUcontext*);
 void close_counters(GuestSlot&);
 

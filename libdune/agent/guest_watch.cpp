@@ -1,5 +1,9 @@
-// Watchpoints in Dune mode. The page is withheld from the guest (process::AddressSpace). A thread
-// that accesses it executes that one instruction past the watch, where it has the page as the
+// Watchpoints in Dune mode. Those that have a debug register (session::GuestWatch) come to each
+// thread's processor when it enters the guest; what they see is a debug exception behind the
+// instruction, which says which it was of.
+//
+// Of the others the page is withheld from the guest (process::AddressSpace). A thread that accesses
+// it executes that one instruction past the watch, where it has the page as the
 // process has it, with the trap flag set. So no access of another thread is missed meanwhile, and
 // the kernel's own (system calls) are not hindered. There are two ways:
 //
@@ -14,6 +18,7 @@
 // would be lost beside the trap flag's.
 #include "libdune/agent/guest_loop.h"
 #include "libdune/arch/access_size.h"
+#include "libdune/arch/debug_registers.h"
 
 #include <linux/hw_breakpoint.h>
 #include <linux/perf_event.h>
@@ -24,6 +29,7 @@ using namespace session;
 using backend::Exit;
 
 static_assert(kGuestWatches <= process::AddressSpace::kMostWatched);
+static_assert(kGuestWatches + kDebugRegisters <= 32); // ThreadBlock::accessed
 
 namespace {
 
@@ -70,7 +76,7 @@ uint64_t count_of(int counter) {
 
 // Of the session's records, which the program can have scribbled over.
 void read_watches(GuestRoom& room) {
-  room.watched_count = 0;
+  room.watched_count = room.register_count = 0;
   for (const GuestWatch& w : header().guest_watches) {
     const uint32_t record = w.record.load() - 1;
     if (record >= kRecords)
@@ -79,9 +85,15 @@ void read_watches(GuestRoom& room) {
     const bool sound =
         (r.watch_size == 1 || r.watch_size == 2 || r.watch_size == 4 || r.watch_size == 8) &&
         r.watch_address % r.watch_size == 0;
-    if (sound)
-      room.watched[room.watched_count++] = {record, r.watch_size, TargetAddr(r.watch_address),
-                                            w.writes_only.load() != 0};
+    if (!sound)
+      continue;
+    const Watched watched{record, r.watch_size, TargetAddr(r.watch_address),
+                          w.writes_only.load() != 0};
+    if (!w.by_register.load())
+      room.watched[room.watched_count++] = watched;
+    else if (room.register_count < kDebugRegisters &&
+             !is_partly_ours({watched.address, watched.address + watched.size}))
+      room.registers[room.register_count++] = watched;
   }
 }
 
@@ -204,6 +216,67 @@ void heed_watches() {
   room.watch_seq.store(seq);
 }
 
+// Of a slot the processor stays, with what was armed in it.
+void arm_watches(ThreadBlock* t) {
+  GuestRoom& room = guest_room();
+  GuestSlot& g = guest_slot(t);
+  const auto wanted = [&] { return takes_part(t) ? room.watch_seq.load() : 0; };
+  if (g.armed_seq == wanted())
+    return;
+  const process::Holder hold(room.memory.mutex());
+  const uint32_t seq = wanted();
+  const uint32_t count = seq ? room.register_count : 0;
+  if (count || g.armed_count) {
+    backend::DebugRegisters d{};
+    for (uint32_t i = 0; i < count; ++i) {
+      const Watched& w = g.armed[i] = room.registers[i];
+      d.address[i] = w.address.value;
+      d.dr7 |= dr7_watching(i, w.size, w.writes_only);
+    }
+    d.status = &g.debug_status;
+    g.debug_status = kDr6Step;
+    const Status armed = g.cpu.guest->ops.set_debug(g.cpu, d);
+    DUNE_ASSERT(armed);
+  }
+  g.armed_count = count;
+  g.armed_seq = seq;
+}
+
+namespace {
+
+uint32_t hits_of(const GuestSlot& g) {
+  return static_cast<uint32_t>(g.debug_status) & ((1u << g.armed_count) - 1);
+}
+
+// What comes without going by the module's interception, as one from before they were armed, is a
+// step.
+void forget_hits(GuestSlot& g) { g.debug_status = kDr6Step; }
+
+} // namespace
+
+bool has_hits(const ThreadBlock* t) { return hits_of(guest_slot(t)) != 0; }
+
+bool take_hits(ThreadBlock* t) {
+  GuestSlot& g = guest_slot(t);
+  const uint32_t hits = hits_of(g);
+  const bool stepped = g.debug_status & kDr6Step;
+  t->accessed |= hits << kGuestWatches;
+  forget_hits(g);
+  return hits && !stepped;
+}
+
+bool pass_hits(ThreadBlock* t, const Registers& r) {
+  GuestSlot& g = guest_slot(t);
+  const uint32_t hits = hits_of(g);
+  if (hits & (hits - 1)) // of several none may have been counted if one wants something
+    return false;
+  const Watched& w = g.armed[__builtin_ctz(hits)];
+  if (in_arena(r.rip) || !pass_watch(t, w.record, r, nullptr))
+    return false;
+  forget_hits(g);
+  return true;
+}
+
 void run_access(ThreadBlock* t, KernelUcontext* uc, const Exit& fault) {
   KernelSigcontext& m = uc->mcontext;
   GuestSlot& g = guest_slot(t);
@@ -260,7 +333,7 @@ bool pass_access(ThreadBlock* t, const Registers& r) {
     return false;
   if (reached) {
     const int i = __builtin_ctz(reached);
-    if (in_arena(r.rip) || !pass_watch(t, g.watched[i].record, r, g.values[i]))
+    if (in_arena(r.rip) || !pass_watch(t, g.watched[i].record, r, &g.values[i]))
       return false;
   }
   t->past_watches = 0;
@@ -278,7 +351,8 @@ bool stop_for_accesses(ThreadBlock* t, KernelUcontext* uc) {
     if (t->accessed & 1u << i) {
       const GuestSlot& g = guest_slot(t);
       t->accessed &= ~(1u << i);
-      stopped |= stop_for_watch(t, uc, g.watched[i].record, &g.values[i]);
+      stopped |= i < kGuestWatches ? stop_for_watch(t, uc, g.watched[i].record, &g.values[i])
+                                   : stop_for_watch(t, uc, g.armed[i - kGuestWatches].record);
     }
   }
   return stopped;

@@ -259,7 +259,9 @@ struct alignas(64) ThreadBlock {
 
   // One instruction runs past the watches on its pages (guest_watch.cpp).
   uint32_t past_watches;
-  uint32_t accessed; // what it has accessed (bit n: GuestSlot::watched[n]); nobody has looked yet
+  // What it has accessed, and nobody has looked yet: GuestSlot::watched, a bit each, and from bit
+  // kGuestWatches on GuestSlot::armed.
+  uint32_t accessed;
   SignalSet past_watches_mask; // afterwards
 
   // A signal that arrived where the program's state cannot be named; delivered a few steps later.

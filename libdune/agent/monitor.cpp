@@ -78,6 +78,13 @@ bool pass_step(ThreadBlock* t, const MonitorFrame& frame) {
   return true;
 }
 
+// Behind what debug registers have seen, where nothing else is due.
+bool pass_registers(ThreadBlock* t, const MonitorFrame& frame) {
+  const bool alone = t->trap_flag == TrapFlag::kProgram && !(frame.regs.eflags & kEflagsTrap) &&
+                     !t->past_watches && !t->deferred && !t->accessed && !t->landing;
+  return alone && pass_hits(t, frame.regs);
+}
+
 // Behind an instruction that ran past watches: the thread goes on from where it is.
 bool pass_watches(ThreadBlock* t, MonitorFrame& frame) {
   if (frame.vector != kVectorDebug || steps(t) || !is_plain(t) || !pass_access(t, frame.regs))
@@ -100,7 +107,9 @@ extern "C" DUNE_OF_MONITOR ThreadBlock* agent_on_monitor_trap(MonitorFrame* fram
   r.eflags = frame->trap.eflags;
   if (!takes_part(t) || t->step_out || stop_wanted(t))
     return nullptr;
-  const bool passed = t->past_watches                      ? pass_watches(t, *frame)
+  const bool hit = frame->vector == kVectorDebug && has_hits(t);
+  const bool passed = hit                                  ? pass_registers(t, *frame)
+                      : t->past_watches                    ? pass_watches(t, *frame)
                       : frame->vector == kVectorBreakpoint ? pass_site(t, *frame)
                                                            : pass_step(t, *frame);
   return passed ? t : nullptr;

@@ -249,7 +249,7 @@ Verdict run_watch(ThreadBlock* t, uint32_t index, const KernelUcontext* uc,
   return Verdict::kStop;
 }
 
-bool pass_watch(ThreadBlock* t, uint32_t index, const Registers& regs, uint64_t before) {
+bool pass_watch(ThreadBlock* t, uint32_t index, const Registers& regs, const uint64_t* before) {
   if (index >= kRecords)
     return true;
   Record& r = the_session().records[index];
@@ -258,7 +258,7 @@ bool pass_watch(ThreadBlock* t, uint32_t index, const Registers& regs, uint64_t 
   uint64_t now = 0, seen = r.watch_value.load(std::memory_order_relaxed), last = seen;
   if (!read_user(t, &now, r.watch_address, r.watch_size))
     return false;
-  const bool unasked = passes_unasked(r, &last, now, &before);
+  const bool unasked = passes_unasked(r, &last, now, before);
   bool faulted;
   if ((!unasked && condition_holds(t, r, regs, &faulted)) ||
       !r.watch_value.compare_exchange_strong(seen, now, std::memory_order_relaxed))

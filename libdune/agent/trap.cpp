@@ -8,6 +8,7 @@
 //             same frame; then stepping again
 //   stepping out  block.step_out: TF set only to leave a place where the program's state cannot be
 //             named; then whatever waited for it happens
+//   accessed  block.accessed: debug registers have seen something, and nobody has looked yet
 //   past watches  block.past_watches: TF set to run one instruction with the watched pages that it
 //             accesses (guest_watch.cpp)
 #include "libdune/agent/guest_loop.h"
@@ -172,6 +173,16 @@ void on_step(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
   if (counted) // an iteration of a repeated string instruction: still the same instruction
     return enter_copy(t, find_site(counted), uc);
   step_landed(t, uc);
+}
+
+// Debug registers have seen something, and no step is due.
+void on_hits(ThreadBlock* t, KernelUcontext* uc) {
+  uint64_t counted;
+  if (half_done(t, uc->mcontext.rip) || to_program(t, uc, &counted) == Place::kUnclear)
+    return step_out(t, uc);
+  if (stop_for_accesses(t, uc))
+    return go_on_after_stop(t, uc, counted ? counted : uc->mcontext.rip);
+  go_on(t, uc, counted);
 }
 
 void on_watch(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
@@ -400,6 +411,10 @@ void on_trap(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info) {
     if (info->perf.data == kKickValue)
       return on_kick(t, uc, KickedBy::kPerfEvent);
     return on_watch(t, uc, info);
+  case kTrapHwbkpt:
+    if (t && t->accessed)
+      return on_hits(t, uc);
+    return on_asynchronous_signal(t, uc, info);
   default:
     if (is_queued_kick(*info))
       return on_kick(t, uc,

@@ -89,6 +89,10 @@ struct Handler {
 struct DebugRegisters {
   uint64_t address[4];
   uint64_t dr7;
+  // Not null: what ring 3 accesses is told, and nothing of ring 0's; and before each kVectorDebug,
+  // also one that a handler takes, this gets the bits of DR6 that it is of, those alone. Process
+  // memory, valid until the next set_debug or close_cpu.
+  uint64_t* status = nullptr;
 };
 
 struct Guest;
@@ -131,7 +135,8 @@ struct GuestOps {
   // it blocks otherwise. Without it: the thread's own mask.
   Status (*set_mask)(Cpu&, uint64_t blocked);
   // Debug registers 0 to 3 and 7, for this thread. Without kCapHardwareWatch they are taken and
-  // have no effect. A hit is kVectorDebug, behind the access, with DR6 as its error code.
+  // have no effect. A hit is kVectorDebug, behind the access, with DR6 as its error code if there
+  // is no `status`. kUnsupported: the row has none.
   Status (*set_debug)(Cpu&, const DebugRegisters&);
   // Whether rdtsc and rdtscp fault (kVectorGeneralProtection; where the host's thread may not read
   // the counter either, kVectorIllegal is possible).

@@ -1,5 +1,6 @@
 // Probes what has a guest by going in: a few instructions of this very process run there, take
 // traps and make system calls.
+#include "libdune/arch/debug_registers.h"
 #include "libdune/arch/syscall.h"
 #include "libdune/backend/measure_hosted.h"
 #include "libdune/backend/owned_guest_hosted.h"
@@ -91,6 +92,34 @@ bool traps_behind(OwnedGuest& trial, uint64_t flags, uint64_t dr7) {
   return disarmed && e.why == Why::kTrap && e.vector == kVectorDebug;
 }
 
+// One write, in that ring, to what is watched. What the row says of the exception behind it; 0: the
+// write is done, and there was none. ~0: neither.
+uint64_t told_of_write(OwnedGuest& trial, bool in_ring0) {
+  alignas(8) static uint64_t word, status;
+  const TargetAddr at = address_of(&word);
+  const DebugRegisters watching{{at.value}, dr7_watching(0, sizeof word, true), &status};
+  Registers& r = trial.cpu.regs;
+  if (!map_page(trial.guest, at.align_down(kPageSize), kPageRead | kPageWrite | kPageUser) ||
+      !trial.guest.ops.set_debug(trial.cpu, watching))
+    return ~uint64_t{0};
+  const uint64_t written = word + 1;
+  r.cs = in_ring0 ? kKernelCode : kUserCode;
+  r.ss = in_ring0 ? kKernelData : kUserData;
+  r.rip = address_of(dune_probe_watched).value;
+  r.rsp = at.value;
+  r.rbx = written;
+  status = 0;
+  const Exit e = run_on(trial);
+  const Status disarmed = trial.guest.ops.set_debug(trial.cpu, {});
+  r.cs = kUserCode;
+  r.ss = kUserData;
+  if (!disarmed || __atomic_load_n(&word, __ATOMIC_RELAXED) != written)
+    return ~uint64_t{0};
+  const bool trapped = e.why == Why::kTrap && e.vector == kVectorDebug;
+  const uint64_t told = __atomic_load_n(&status, __ATOMIC_RELAXED);
+  return trapped == (told != 0) && (trapped || e.why == Why::kSystemCall) ? told : ~uint64_t{0};
+}
+
 // Where ring 0 is emulated a system call does not get there, but to its stub in ring 3, which must
 // then be a page of ring 3's.
 Result<Trial> open_suitable(const GuestOps& ops) {
@@ -121,13 +150,16 @@ Result<Probe> probe_guest(const GuestOps& ops) {
   });
   const uint32_t with_traps = median_ns<kRounds>([&] { take_traps(trial, kTraps); });
   p.trap_ns = with_traps > p.syscall_ns ? (with_traps - p.syscall_ns) / uint32_t{kTraps} : 0;
-  constexpr uint64_t kWatchWrites = 1 | 9 << 16; // DR7: address 0, writes, 8 bytes
+  constexpr uint64_t kWatchWrites = dr7_watching(0, 8, true);
   if (trial.guest.placement == Placement::kRing0)
     p.capabilities |= session::kCapRing0;
   if (traps_behind(trial, kEflagsTrap, 0))
     p.capabilities |= session::kCapStep;
   if (traps_behind(trial, 0, kWatchWrites)) // some hypervisors take the registers and ignore them
     p.capabilities |= session::kCapHardwareWatch;
+  if (trial.guest.placement == Placement::kRing0 && told_of_write(trial, false) == 1 &&
+      told_of_write(trial, true) == 0)
+    p.capabilities |= session::kCapDebugRegisters;
   return p;
 }
 

@@ -295,6 +295,8 @@ Status set_debug_kmod(Cpu& c, const DebugRegisters& d) {
   for (int i = 0; i < 4; ++i)
     debug.address[i] = d.address[i];
   debug.dr7 = d.dr7;
+  debug.status = reinterpret_cast<uint64_t>(d.status);
+  debug.flags = d.status ? DUNE_DEBUG_RING3 : 0;
   if (long result = control(c.fd, DUNE_SET_DEBUG, &debug); is_errno(result))
     return refused("dune.ko refuses the debug registers", result);
   c.watches = d.dr7 != 0;

@@ -407,6 +407,8 @@ Status set_mask_kvm(Cpu& c, uint64_t blocked) {
 }
 
 Status set_debug_kvm(Cpu& c, const DebugRegisters& d) {
+  if (d.status) // it has no word for it, and tells ring 0's, too
+    return Error{Errc::kUnsupported, "KVM does not say what a debug exception is of", 0};
   kvm_debugregs debug{};
   for (int i = 0; i < 4; ++i)
     debug.db[i] = d.address[i];

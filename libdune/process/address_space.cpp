@@ -215,9 +215,15 @@ void AddressSpace::watch_locked(std::span<const WatchedPage> pages) {
   watched_count_ = 0;
   // Those from before need nothing: an entry with too few rights leads to a fault, which mends it.
   for (const WatchedPage& w :
-       pages.first(pages.size() < kMostWatched ? pages.size() : kMostWatched))
-    if (own_at(w.page).empty())
+       pages.first(pages.size() < kMostWatched ? pages.size() : kMostWatched)) {
+    WatchedPage* same = watched_;
+    while (same < watched_ + watched_count_ && same->page != w.page)
+      ++same;
+    if (same < watched_ + watched_count_)
+      same->writes_only &= w.writes_only;
+    else if (own_at(w.page).empty())
       watched_[watched_count_++] = w;
+  }
   for (const WatchedPage& w : std::span(watched_, watched_count_)) {
     backend::unmap_pages(*guest_, {w.page, w.page + kPageSize});
     flush(w.page);

@@ -65,7 +65,7 @@ struct WatchedPage {
 
 class AddressSpace {
 public:
-  static constexpr uint32_t kMostWatched = 4;
+  static constexpr uint32_t kMostWatched = 16;
 
   // Makes a system call. Called with the lock held.
   using Call = long (*)(void* context, long number, const long arguments[6]);
@@ -97,8 +97,9 @@ public:
   // mappings.
   long change(long number, const long arguments[6], Call call, void* context);
 
-  // What is watched from now on, at most kMostWatched pages; pages of ours cannot be. The lock is
-  // held by the caller. Threads that are in the guest meanwhile see it at once.
+  // What is watched from now on, at most kMostWatched, of a page perhaps more than once; pages of
+  // ours cannot be. The lock is held by the caller. Threads that are in the guest meanwhile see it
+  // at once.
   void watch_locked(std::span<const WatchedPage>);
   // A bit for the page if it is watched.
   uint32_t watched_bit(TargetAddr page);

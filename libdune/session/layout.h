@@ -27,7 +27,7 @@
 namespace dune::session {
 
 inline constexpr uint64_t kSessionMagic = 0x31676264656e7564; // "dunedbg1"
-inline constexpr uint32_t kSessionVersion = 7;
+inline constexpr uint32_t kSessionVersion = 8;
 
 // Pools. What happens when one is full: threads: the thread runs without a slot, its stops are
 // counted in Header::missed_stops; sites, records, arena: the front end refuses the breakpoint and
@@ -173,11 +173,14 @@ struct alignas(64) Record {
   std::atomic<uint64_t> watch_value; // [F] at creation, [A] afterwards: last value seen
 };
 
-// In a guest there are no debug registers; this is what the agent has to know of a watchpoint.
-inline constexpr uint32_t kGuestWatches = 4;
+// In a guest: what the agent has to know of a watchpoint. Where a guest's debug registers work
+// (kCapDebugRegisters) the first have one each; all others are their pages'.
+inline constexpr uint32_t kDebugRegisters = 4;
+inline constexpr uint32_t kGuestWatches = 16;
 struct GuestWatch {
   std::atomic<uint32_t> record;      // [K] its index + 1, 0: none
   std::atomic<uint32_t> writes_only; // [K] else reads, too
+  std::atomic<uint32_t> by_register; // [K] of at most kDebugRegisters
 };
 
 // ---------------------------------------------------------------------------------------------
@@ -307,6 +310,8 @@ enum Capability : uint32_t {
   kCapPreciseKick = 16,
   // The agent sees every system call; none needs a site.
   kCapSystemCalls = 32,
+  // A guest's debug registers tell what ring 3 accesses, and nothing else.
+  kCapDebugRegisters = 64,
 };
 
 // Where things are in the target; chosen by the keeper at birth, constant afterwards.

@@ -132,6 +132,14 @@ public:
     return out;
   }
 
+  // Of a watchpoint in a guest: it has no debug register.
+  bool is_watched_by_page(uint32_t record) const {
+    for (const GuestWatch& w : session_.header.guest_watches)
+      if (load(w.record) == record + 1)
+        return !load(w.by_register);
+    return false;
+  }
+
   // The notice with this number, if it is complete. A kind that nobody knows says nothing.
   std::optional<NoticeWords> notice(uint32_t number) const {
     const Notice& n = session_.notices[number % kNotices];

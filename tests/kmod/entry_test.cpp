@@ -406,81 +406,8 @@ TEST(Interruption, KilledProcessGoes) {
   }
 }
 
-// --- debug registers
+// --- steps, alignment
 // ------------------------------------------------------------------------------
-
-uint64_t watched;
-void write_watched(uint64_t x) { asm volatile("movq %1, %0\n nop" : "=m"(watched) : "r"(x)); }
-
-dune_debug watch(const void* at, uint32_t flags = 0) {
-  dune_debug d{};
-  d.size = sizeof d;
-  d.flags = flags;
-  d.address[0] = reinterpret_cast<uint64_t>(at);
-  d.dr7 = 1 | 0xd << 16; // 8 bytes are written... with 4 as length: its lower half
-  return d;
-}
-
-class Debug : public testing::Test {
-protected:
-  void SetUp() override {
-    if (emulator_ignores_debug_registers())
-      GTEST_SKIP() << "QEMU's SVM ignores a guest's debug registers";
-  }
-};
-
-TEST_F(Debug, WatchedWriteReachesTheGuestsHandler) {
-  Guest guest;
-  guest.set_gate(1, address_of(kmod_test_handler));
-  Vcpu cpu(guest);
-  dune_debug d = watch(&watched);
-  ASSERT_EQ(call(cpu.fd(), DUNE_SET_DEBUG, &d), 0);
-  kmod_test_count = 0;
-  cpu.prepare(Ring::k3, write_watched, 5);
-  ASSERT_ENDS_WITH(cpu, "SYSCALL");
-  EXPECT_EQ(kmod_test_count, 1u);
-  EXPECT_EQ(watched, 5u);
-  EXPECT_EQ(cpu.regs().dr6 & 0xf, 1u);
-  d.dr7 = 0;
-  ASSERT_EQ(call(cpu.fd(), DUNE_SET_DEBUG, &d), 0);
-  cpu.prepare(Ring::k3, write_watched, 6);
-  ASSERT_ENDS_WITH(cpu, "SYSCALL");
-  EXPECT_EQ(kmod_test_count, 1u);
-}
-
-TEST_F(Debug, WatchedWriteEndsTheRunIfAskedFor) {
-  Guest guest;
-  Vcpu cpu(guest);
-  dune_debug d = watch(&watched, DUNE_DEBUG_EXIT);
-  ASSERT_EQ(call(cpu.fd(), DUNE_SET_DEBUG, &d), 0);
-  cpu.prepare(Ring::k3, write_watched, 7);
-  ASSERT_ENDS_WITH(cpu, "DEBUG");
-  EXPECT_EQ(cpu.regs().dr6 & 0xf, 1u);
-  EXPECT_EQ(watched, 7u);
-  ASSERT_ENDS_WITH(cpu, "SYSCALL");
-}
-
-// Nothing is armed, so this is of every processor.
-TEST(DebugRegisters, GuestReadsItsOwnAndWritesNone) {
-  Guest guest;
-  Vcpu cpu(guest);
-  dune_debug d{sizeof d, 0, {0x1000, 0x2000, 0x3000, 0x4000}, 0, {}};
-  ASSERT_EQ(call(cpu.fd(), DUNE_SET_DEBUG, &d), 0);
-  Pages code(kPage, 7);
-  guest.cover(code.at());
-  for (const uint64_t number : {0, 1, 2, 3, 6, 7}) {
-    // mov %drN, %r9; mov %r9, %rdi; ret
-    const uint8_t bytes[] = {0x41, 0x0f, 0x21, uint8_t(0xc1 | number << 3), 0x4c, 0x89, 0xcf, 0xc3};
-    memcpy(code.data(), bytes, sizeof bytes);
-    cpu.prepare(Ring::k0, code.at());
-    ASSERT_ENDS_WITH(cpu, "SYSCALL") << number;
-    const uint64_t expected = number == 6 ? 0xffff0ff0 : number == 7 ? 0x400 : d.address[number];
-    EXPECT_EQ(cpu.regs().rdi, expected) << number;
-    cpu.prepare(Ring::k3, code.at());
-    ASSERT_ENDS_WITH(cpu, "SYSCALL") << number;
-    EXPECT_EQ(guest.exception_at(cpu.regs().rip), 13) << number;
-  }
-}
 
 // The processor has not executed these itself, and so has not trapped.
 TEST(Steps, OverAHypercallIsLeftForTheNextRun) {
@@ -517,28 +444,6 @@ TEST(Steps, EachInstructionAlsoThoseThatTheModuleExecutes) {
   ASSERT_ENDS_WITH(cpu, "SYSCALL");
   EXPECT_GE(kmod_test_count, 5u); // four, and the move before the call
   EXPECT_LE(kmod_test_count, 5u + (is_intel() ? cpu.run().entries - entries : 0));
-}
-
-// A breakpoint on the very stack that #DB is delivered on: by itself a processor would never come
-// out of it.
-TEST_F(Debug, BreakpointOnItsOwnStackHoldsNoProcessor) {
-  const int status = status_of_child(
-      [] {
-        Guest guest;
-        Vcpu cpu(guest);
-        guest.set_gate(1, address_of(kmod_test_handler));
-        const dune_state state = cpu.state();
-        const auto* tss = reinterpret_cast<const Tss*>(state.task.base);
-        dune_debug d = watch(reinterpret_cast<void*>(tss->ist[0] - 8));
-        d.dr7 |= 0x1 << 16; // the frame's last word
-        if (call(cpu.fd(), DUNE_SET_DEBUG, &d) != 0)
-          _exit(3);
-        cpu.prepare(Ring::k3, kmod_test_steps, 1'000'000'000'000);
-        cpu.regs().rflags |= 0x100;
-        cpu.go();
-      },
-      1500);
-  EXPECT_TRUE(WIFSIGNALED(status)) << status; // it was killed, and here we are
 }
 
 bool checks_alignment() {

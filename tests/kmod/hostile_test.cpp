@@ -120,7 +120,7 @@ TEST(Abi, UnknownCallsAndFlagsAreRefused) {
   EXPECT_EQ(call(guest.fd(), DUNE_FORGET, &cpu), -EINVAL);
   dune_create_vcpu create{sizeof create, 1, {}};
   EXPECT_EQ(call(guest.fd(), DUNE_CREATE_VCPU, &create), -EINVAL);
-  dune_debug debug{sizeof debug, 2, {}, 0, {}};
+  dune_debug debug{sizeof debug, 4, {}, 0, 0, {}};
   EXPECT_EQ(call(cpu.fd(), DUNE_SET_DEBUG, &debug), -EINVAL);
   dune_signal_mask mask{sizeof mask, 2, 0};
   EXPECT_EQ(call(cpu.fd(), DUNE_SET_SIGNAL_MASK, &mask), -EINVAL);
@@ -133,7 +133,7 @@ TEST(Abi, ReservedFieldsAreZero) {
   EXPECT_EQ(call(guest.fd(), DUNE_SET_REGION, &region), -EINVAL);
   dune_create_vcpu create{sizeof create, 0, {0, 0, 1}};
   EXPECT_EQ(call(guest.fd(), DUNE_CREATE_VCPU, &create), -EINVAL);
-  dune_debug debug{sizeof debug, 0, {}, 0, {0, 1}};
+  dune_debug debug{sizeof debug, 0, {}, 0, 0, {1}};
   EXPECT_EQ(call(cpu.fd(), DUNE_SET_DEBUG, &debug), -EINVAL);
   dune_state state = cpu.state();
   state.reserved[7] = 1;
@@ -186,10 +186,18 @@ TEST(Abi, StateThatNoGuestMayHaveIsRefused) {
   EXPECT_EQ(result_of([](dune_state& s) { s.exceptions = 1 << 18; }), -EINVAL);
   EXPECT_EQ(result_of([](dune_state& s) { s.sfmask = 1ull << 32; }), -EINVAL);
   for (const uint64_t dr7 : {1ull << 13, 1ull << 32, 2ull << 16, 1ull << 11}) {
-    dune_debug d{sizeof d, 0, {}, dr7, {}};
+    dune_debug d{sizeof d, 0, {}, dr7, 0, {}};
     EXPECT_EQ(call(cpu.fd(), DUNE_SET_DEBUG, &d), -EINVAL) << dr7;
   }
-  dune_debug d{sizeof d, 0, {1ull << 47}, 1, {}};
+  dune_debug d{sizeof d, 0, {1ull << 47}, 1, 0, {}};
+  EXPECT_EQ(call(cpu.fd(), DUNE_SET_DEBUG, &d), -EINVAL);
+  static uint64_t words[2];
+  const uint64_t word = reinterpret_cast<uint64_t>(words);
+  for (const uint64_t status : {word + 4, uint64_t{0xffff888000000000}, uint64_t{1} << 63}) {
+    d = {sizeof d, 0, {}, 0, status, {}};
+    EXPECT_EQ(call(cpu.fd(), DUNE_SET_DEBUG, &d), -EINVAL) << status;
+  }
+  d = {sizeof d, DUNE_DEBUG_RING3, {}, 0, 0, {}};
   EXPECT_EQ(call(cpu.fd(), DUNE_SET_DEBUG, &d), -EINVAL);
 }
 
@@ -272,7 +280,7 @@ TEST(Hands, VcpuRunsForOneThreadAtATime) {
   long result = 0;
   for (int i = 0; i < 1000 && result != -EBUSY; ++i) {
     usleep(1000);
-    dune_debug d{sizeof d, 0, {}, 0, {}};
+    dune_debug d{sizeof d, 0, {}, 0, 0, {}};
     result = call(cpu.fd(), DUNE_SET_DEBUG, &d);
   }
   EXPECT_EQ(result, -EBUSY);
@@ -373,9 +381,10 @@ void random_guest(uint64_t seed, int rounds, int* entered) {
     s.sfmask = uint32_t(random());
     call(cpu.fd(), DUNE_SET_STATE, &s);
     dune_debug d{sizeof d,
-                 uint32_t(random() % 2),
+                 uint32_t(random() % 4),
                  {address(), address(), address(), address()},
                  random() & 0xffff07ff,
+                 maybe(0, address()),
                  {}};
     d.dr7 = maybe(0, d.dr7);
     call(cpu.fd(), DUNE_SET_DEBUG, &d);

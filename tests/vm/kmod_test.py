@@ -14,7 +14,9 @@ IN_THE_KERNEL = {"getppid": (1, 650), "interposed": (1, 750)}
 # QEMU's VMRUN loads DR7 and does not act on it, and its processor checks no alignment. Bochs has both.
 SKIPPED_THERE = ["Debug.WatchedWriteReachesTheGuestsHandler", "Debug.WatchedWriteEndsTheRunIfAskedFor",
                  "Debug.BreakpointOnItsOwnStackHoldsNoProcessor", "AlignmentCheck.GoesThroughToTheGuest",
-                 "AlignmentCheck.LoopOfThemHoldsNoProcessor"]
+                 "AlignmentCheck.LoopOfThemHoldsNoProcessor", *(f"NotedDebug.{name}" for name in (
+                     "StatusIsOfThisOneOnly", "BothWordsOfOneInstruction", "Ring0IsNotTold", "StepInRing0IsToldWithoutWhatItAccesses",
+                     "RepeatedInstructionTrapsBehindItsAccess", "InstructionThatRaisesItIsDone", "StatusThatCannotBeWrittenWaits"))]
 # The kernel's words for what must not happen.
 COMPLAINTS = re.compile(r"WARNING:|BUG:|Oops|Call Trace|general protection|stack segment|soft lockup|rcu:.*stall|dune: vm(read|write)"
                         r"|KASAN|UBSAN|ODEBUG|INFO: (possible|inconsistent|task)|kmemleak: .*suspected", re.I)

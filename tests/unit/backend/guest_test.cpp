@@ -1,6 +1,7 @@
 // The contract's promises one by one, on snippets of this very program.
 #include "guests.h"
 #include "host_loop.h"
+#include "libdune/arch/debug_registers.h"
 #include "libdune/arch/syscall.h"
 
 #include <atomic>
@@ -154,6 +155,32 @@ TEST_P(Guests, WatchedWriteTrapsBehindTheInstruction) {
   ASSERT_TRUE(guest_->guest.ops.set_debug(cpu(), {}));
   cpu().regs.rip = reinterpret_cast<uint64_t>(snippet_write);
   EXPECT_EQ(run_mapped(*guest_).why, Why::kSystemCall);
+}
+
+TEST_P(Guests, StatusSaysWhatADebugExceptionIsOf) {
+  alignas(8) static uint64_t watched[2], status;
+  const uint64_t address = reinterpret_cast<uint64_t>(watched);
+  const uint64_t dr7 = dr7_watching(0, 8, false) | dr7_watching(3, 8, true);
+  const Status armed =
+      guest_->guest.ops.set_debug(cpu(), {{address, 0, 0, address + 8}, dr7, &status});
+  if (!can(session::kCapDebugRegisters) && !armed) {
+    EXPECT_EQ(armed.error().code, Errc::kUnsupported);
+    return;
+  }
+  ASSERT_TRUE(armed);
+  const bool hits = can(session::kCapDebugRegisters);
+  for (const uint64_t flags : {uint64_t{0}, kEflagsTrap})
+    for (const uint64_t number : {0, 3}) {
+      start_at(cpu(), snippet_write, stack_ + sizeof stack_);
+      cpu().regs.rdi = address + (number ? 8 : 0);
+      cpu().regs.eflags |= flags;
+      status = 0;
+      const Exit e = run_mapped(*guest_);
+      const uint64_t expected = (hits ? 1 << number : 0) | (flags ? kDr6Step : 0);
+      EXPECT_EQ(status, expected);
+      EXPECT_EQ(e.why, expected ? Why::kTrap : Why::kSystemCall);
+    }
+  ASSERT_TRUE(guest_->guest.ops.set_debug(cpu(), {}));
 }
 
 TEST_P(Guests, ThreadsRunSideBySide) {

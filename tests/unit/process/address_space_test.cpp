@@ -514,6 +514,16 @@ TEST_P(WatchedPages, AreFilesAndHugePagesToo) {
   unmap(at, 2 * kHuge);
 }
 
+TEST_P(WatchedPages, PageThatIsWatchedTwiceIsOne) {
+  uint8_t* at = map(2 * kPageSize, kReadWrite, kPrivate);
+  watch({{page_at(at), true}, {page_at(at), false}, {page_at(at + kPageSize), true}});
+  EXPECT_EQ(guest_->memory.watched_bit(page_at(at)), 1u);
+  EXPECT_EQ(guest_->memory.watched_bit(page_at(at + kPageSize)), 2u);
+  EXPECT_EQ(read(at), kWatchedSeen);
+  watch({});
+  unmap(at, 2 * kPageSize);
+}
+
 // As a thread has the program's pages whose instruction accesses these that are watched.
 class ViewsOfWatchedPages : public WatchedPages {
 protected:

@@ -88,6 +88,15 @@ TEST_F(SessionReaderTest, RecordOutOfRange) {
   EXPECT_TRUE(reader.damage());
 }
 
+TEST_F(SessionReaderTest, WatchIsByPageIfItHasNoRegister) {
+  EXPECT_FALSE(reader.is_watched_by_page(7)); // not in a guest
+  session->header.guest_watches[0].record = 7 + 1;
+  session->header.guest_watches[0].by_register = 1;
+  session->header.guest_watches[3].record = 8 + 1;
+  EXPECT_FALSE(reader.is_watched_by_page(7));
+  EXPECT_TRUE(reader.is_watched_by_page(8));
+}
+
 TEST_F(SessionReaderTest, XsaveImageIsBounded) {
   slot.fpstate_size = 0xffffffff;
   EXPECT_EQ(reader.xsave_image(0).size, XsaveImage::kMaxSize);
