@@ -145,12 +145,8 @@ DUNE_INLINE uint64_t pass_on(Trap& trap) {
 extern "C" DUNE_OF_APPLICATION [[gnu::visibility("hidden"), gnu::used]] uint64_t
 agent_on_application_trap(Trap* trap) {
   TrapStacks& s = stacks_of(trap);
-  if (address_of_stacks(s) + kTrapStackSize > reinterpret_cast<uint64_t>(trap)) {
-    trap->vector = kVectorDoubleFault; // within too many others: nobody can deal with it
-    trap->error = 0;
-    s.refused = 1;
-    return pass_on(*trap);
-  }
+  // The last stack is for what comes to no handler: pages that are only missing, and the end.
+  const bool is_last = address_of_stacks(s) + kTrapStackSize > reinterpret_cast<uint64_t>(trap);
   constexpr uint64_t kSpecial =
       1 << kVectorRing3Call | 1 << kVectorRing3 | 1 << kVectorPageFault | 1 << kVectorAttention;
   const bool of_ring3 = trap->from_ring3();
@@ -160,7 +156,7 @@ agent_on_application_trap(Trap* trap) {
       trap->ss = kKernelData;
       return 0;
     }
-    if (trap->vector == kVectorRing3) {
+    if (trap->vector == kVectorRing3 && !is_last) { // so there is one for what ring 3 does
       enter_ring3(s, *trap);
       return 0;
     }
@@ -171,6 +167,12 @@ agent_on_application_trap(Trap* trap) {
         keep_in_ring3(*trap);
       return 0;
     }
+  }
+  if (is_last) {
+    trap->vector = kVectorDoubleFault;
+    trap->error = 0;
+    s.refused = 1;
+    return pass_on(*trap);
   }
   const uint64_t handler = agent_config.handlers[trap->vector];
   const bool handled = handler && call_handler(handler, *trap);
@@ -255,8 +257,8 @@ void show_bases_of_ring3(ThreadBlock* t, bool half_way) {
 }
 
 // The exception, as if the processor had raised it at these registers. False: it is within too
-// many.
-template <class R> bool raise(ThreadBlock* t, R& r, const Exit& e) {
+// many, which those of ring 3 never are (agent_on_application_trap).
+template <class R> [[nodiscard]] bool raise(ThreadBlock* t, R& r, const Exit& e) {
   const bool of_ring3 = in_ring3(t);
   if (next_stack(t) <= begin_of_trap_stacks(t) + kTrapStackSize)
     return false;
@@ -356,7 +358,8 @@ Exit begin_call(ThreadBlock* t, Registers& r, const Exit& found) {
   r.eflags = r.r11;
   if (!in_ring3(t))
     return {Why::kSystemCall};
-  raise(t, r, {Why::kTrap, kVectorRing3Call});
+  const bool raised = raise(t, r, {Why::kTrap, kVectorRing3Call});
+  DUNE_ASSERT(raised);
   r.cs = kKernelCode;
   return found;
 }
@@ -377,6 +380,15 @@ Exit find_program(ThreadBlock* t, const Exit& found) {
   return found;
 }
 
+namespace {
+void say_too_deep() {
+  static constexpr char kText[] =
+      "dune: an exception within seven others, which is as many as there are stacks for; the "
+      "handlers of exceptions must raise fewer\n";
+  syscall_of(__NR_write, 2, address_of(kText), sizeof kText - 1);
+}
+} // namespace
+
 bool offer(ThreadBlock* t, const Exit& e) {
   if (e.why != Why::kTrap || e.vector >= kMostHandlers)
     return false;
@@ -385,13 +397,16 @@ bool offer(ThreadBlock* t, const Exit& e) {
   const bool refused = s.refused;
   s.refused = 0;
   const bool is_call = e.vector == kVectorGeneralProtection && e.error == kCallOf32Bits;
-  if (!in_ring3(t) && (refused || is_call || !agent_config.handlers[e.vector]))
-    return false;
-  return raise(t, r, e);
+  const bool wanted = in_ring3(t) || !(refused || is_call || !agent_config.handlers[e.vector]);
+  const bool raised = wanted && raise(t, r, e);
+  if (wanted ? !raised : refused && e.vector == kVectorDoubleFault)
+    say_too_deep();
+  return raised;
 }
 
 void come_out_of_ring3(ThreadBlock* t, KernelSigcontext& m) {
-  raise(t, m, {Why::kTrap, kVectorAttention});
+  const bool raised = raise(t, m, {Why::kTrap, kVectorAttention});
+  DUNE_ASSERT(raised);
 }
 
 uint32_t application_handlers(backend::Handler (&handlers)[kMostHandlers]) {

@@ -12,6 +12,7 @@
 #include <csignal>
 #include <cstring>
 #include <pthread.h>
+#include <string>
 #include <sys/mman.h>
 #include <sys/time.h>
 #include <sys/timerfd.h>
@@ -61,6 +62,72 @@ TEST(Traps, VectorRegistersArePreserved) {
   asm volatile("movq %1, %%xmm3\n\tint3\n\tmovq %%xmm3, %0" : "=r"(out) : "r"(in) : "xmm3");
   EXPECT_EQ(out, in);
   ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, nullptr));
+}
+
+// Each of them on a stack of its own, and the last may touch what nobody has touched yet, which
+// takes an exception that no handler sees.
+int g_depth, g_deepest;
+void (*g_at_the_bottom)();
+bool nest(Trap& trap) {
+  if (trap.from_ring3())
+    return false;
+  if (++g_depth < g_deepest)
+    asm volatile("int3" : : : "memory");
+  else
+    g_at_the_bottom();
+  --g_depth;
+  return true;
+}
+void nest_to(int depth, void (*what)()) {
+  g_depth = 0;
+  g_deepest = depth;
+  g_at_the_bottom = what;
+  ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, nest));
+  asm volatile("int3" : : : "memory");
+  EXPECT_EQ(g_depth, 0);
+  ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, nullptr));
+}
+
+char* g_fresh;
+TEST(Traps, SeventhWithinOthersTouchesNewMemory) {
+  g_fresh = map_pages(4096);
+  nest_to(7, [] {
+    for (int i = 0; i < 4096; i += 64)
+      g_fresh[i * 4096] = 1;
+  });
+  EXPECT_EQ(g_fresh[64 * 4096], 1);
+  munmap(g_fresh, 4096 * 4096);
+}
+
+// What a child process that enters by itself comes to, and says.
+std::string end_of_child(void (*does)(), int& status) {
+  int said[2];
+  EXPECT_EQ(pipe(said), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    dup2(said[1], 2);
+    signal(SIGALRM, SIG_DFL);
+    alarm(60);
+    if (!enter())
+      _exit(1);
+    does();
+    _exit(0);
+  }
+  close(said[1]);
+  std::string text;
+  char piece[256];
+  for (ssize_t n = 0; (n = read(said[0], piece, sizeof piece)) > 0;)
+    text.append(piece, size_t(n));
+  close(said[0]);
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  return text;
+}
+
+TEST(Traps, EighthWithinOthersEndsTheProgramAndSaysSo) {
+  int status = 0;
+  const std::string said = end_of_child([] { nest_to(8, [] {}); }, status);
+  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV) << status;
+  EXPECT_NE(said.find("within seven others"), std::string::npos) << said;
 }
 
 char* g_page;
@@ -314,6 +381,67 @@ TEST(Ring3, SystemCallsComeToTheProgram) {
   run_ring3(r);
   EXPECT_EQ(r.trap.vector, vector::kIllegalInstruction);
   ASSERT_TRUE(set_trap_handler(vector::kRing3SystemCall, nullptr));
+}
+
+// Six handlers deep it has one stack left: for its calls, and for the signals that find it.
+Ring3 g_deep;
+char* g_deep_stack;
+TEST(Ring3, RunsSixHandlersDeep) {
+  g_deep_stack = map_pages(1);
+  g_fresh = map_pages(4096);
+  g_calls = 0;
+  static std::atomic<int> ticks;
+  ticks = 0;
+  ASSERT_TRUE(protect(ring3_code, size_t(ring3_code_end - ring3_code), kRead | kExecute | kRing3));
+  ASSERT_TRUE(protect(g_deep_stack, 4096, kRead | kWrite | kRing3));
+  ASSERT_TRUE(set_trap_handler(vector::kRing3SystemCall, [](Trap& trap) {
+    ++g_calls;
+    trap.rax = uint64_t(getppid());
+    if (ticks < 20)
+      trap.r12 = 2; // once more
+    return true;
+  }));
+  struct sigaction action {
+  }, before;
+  action.sa_handler = [](int) {
+    g_fresh[++ticks * 64 * 4096] = 1; // memory that nobody has touched yet
+    if (ticks < 20) {
+      const itimerval again{{0, 0}, {0, 1000 + 37 * ticks}};
+      setitimer(ITIMER_REAL, &again, nullptr);
+    }
+  };
+  sigaction(SIGALRM, &action, &before);
+  nest_to(6, [] {
+    const itimerval once{{0, 0}, {0, 1000}};
+    setitimer(ITIMER_REAL, &once, nullptr);
+    g_deep = {};
+    g_deep.trap.rip = reinterpret_cast<uint64_t>(ring3_code);
+    g_deep.trap.rsp = reinterpret_cast<uint64_t>(g_deep_stack + 4096);
+    g_deep.trap.r12 = 2;
+    run_ring3(g_deep);
+  });
+  EXPECT_EQ(g_deep.trap.vector, vector::kBreakpoint);
+  EXPECT_EQ(g_deep.trap.rax, uint64_t(getppid()));
+  EXPECT_EQ(ticks, 20);
+  EXPECT_GT(g_calls, 20u);
+  sigaction(SIGALRM, &before, nullptr);
+  ASSERT_TRUE(set_trap_handler(vector::kRing3SystemCall, nullptr));
+  munmap(g_fresh, 4096 * 4096);
+}
+
+TEST(Ring3, SevenHandlersDeepEndsTheProgramAndSaysSo) {
+  int status = 0;
+  const std::string said = end_of_child(
+      [] {
+        nest_to(7, [] {
+          g_deep = {};
+          g_deep.trap.rip = reinterpret_cast<uint64_t>(ring3_code);
+          run_ring3(g_deep);
+        });
+      },
+      status);
+  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV) << status;
+  EXPECT_NE(said.find("within seven others"), std::string::npos) << said;
 }
 
 extern "C" char ring3_spin[];
