@@ -1,4 +1,6 @@
 // A program that enters Dune mode itself: all of it after main()'s first line is in ring 0.
+#include "tests/unit/application/memory.h"
+
 #include <dune/enter.h>
 #include <dune/paging.h>
 #include <dune/ring3.h>
@@ -22,12 +24,6 @@
 
 namespace dune {
 namespace {
-
-char* map_pages(size_t count, int protection = PROT_READ | PROT_WRITE) {
-  void* at = mmap(nullptr, count * 4096, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  EXPECT_NE(at, MAP_FAILED);
-  return static_cast<char*>(at);
-}
 
 TEST(Enter, ProgramIsInRing0) {
   EXPECT_TRUE(inside());
@@ -477,108 +473,6 @@ TEST(Ring3, SignalsAreHandledInRing0) {
   run_ring3(r);
   EXPECT_EQ(r.trap.vector, vector::kBreakpoint);
   sigaction(SIGALRM, &before, nullptr);
-}
-
-TEST(Views, ShowOtherMemoryAtTheSamePlace) {
-  char* page = map_pages(3);
-  page[0] = 'a';
-  page[4096] = 'b';
-  auto view = View::open();
-  ASSERT_TRUE(view);
-  ASSERT_TRUE(view->map(page, 4096, page + 4096, kRead | kWrite));
-  EXPECT_EQ(page[0], 'a');
-  view->use();
-  const char seen = const_cast<volatile char*>(page)[0];
-  const_cast<volatile char*>(page)[1] = 'B';
-  char* fresh = new char[100000](); // memory that the tables of all have not seen yet
-  fresh[99999] = 1;
-  use_no_view();
-  EXPECT_EQ(seen, 'b');
-  EXPECT_EQ(page[1], 0);
-  EXPECT_EQ(page[4097], 'B');
-  EXPECT_EQ(fresh[99999], 1);
-  delete[] fresh;
-  EXPECT_TRUE(view->page_state(page).dirty);
-  EXPECT_FALSE(page_state(page).is_decided);
-}
-
-TEST(Views, HaveRightsOfTheirOwn) {
-  static char* page;
-  page = map_pages(1);
-  page[0] = 1;
-  auto view = View::open();
-  ASSERT_TRUE(view);
-  ASSERT_TRUE(view->protect(page, 4096, kRead));
-  g_faults = 0;
-  ASSERT_TRUE(set_trap_handler(vector::kPageFault, [](Trap& trap) {
-    ++g_faults;
-    EXPECT_EQ(trap.address, reinterpret_cast<uint64_t>(page));
-    use_no_view();
-    return g_faults < 2 || release(page, 4096);
-  }));
-  page[0] = 2;
-  EXPECT_EQ(g_faults, 0);
-  view->use();
-  const_cast<volatile char*>(page)[0] = 3; // goes on without it
-  EXPECT_EQ(g_faults, 1);
-  EXPECT_EQ(page[0], 3);
-  ASSERT_TRUE(view->follow(page, 4096));
-  view->use();
-  const_cast<volatile char*>(page)[0] = 4;
-  use_no_view();
-  EXPECT_EQ(g_faults, 1);
-  // What all may not, a view may not either where it follows.
-  ASSERT_TRUE(protect(page, 4096, kRead));
-  view->use();
-  const_cast<volatile char*>(page)[0] = 5;
-  EXPECT_EQ(g_faults, 2);
-  ASSERT_TRUE(set_trap_handler(vector::kPageFault, nullptr));
-}
-
-// In the view; a SIGSEGV says that it may not.
-bool may_write(const View& view, char* page) {
-  volatile bool wrote = false;
-  view.use();
-  if (!sigsetjmp(g_back, 1)) {
-    const_cast<volatile char*>(page)[0] = 3;
-    wrote = true;
-  }
-  use_no_view();
-  return wrote;
-}
-
-// The mapping behind a page that lies elsewhere goes, comes, and loses its rights.
-TEST(Views, HaveNoMoreThanTheProcess) {
-  char* page = map_pages(2);
-  auto view = View::open();
-  ASSERT_TRUE(view);
-  ASSERT_TRUE(view->map(page, 4096, page + 4096, kRead | kWrite));
-  struct sigaction action {
-  }, before;
-  action.sa_sigaction = [](int, siginfo_t*, void*) { siglongjmp(g_back, 1); };
-  action.sa_flags = SA_SIGINFO;
-  sigaction(SIGSEGV, &action, &before);
-  for (int protection : {PROT_READ | PROT_WRITE, PROT_READ, PROT_NONE, PROT_READ | PROT_WRITE}) {
-    ASSERT_EQ(mprotect(page + 4096, 4096, protection), 0);
-    EXPECT_EQ(may_write(*view, page), bool(protection & PROT_WRITE)) << protection;
-  }
-  sigaction(SIGSEGV, &before, nullptr);
-}
-
-TEST(Views, ThereAreSixtyFourAndTheyAreUsedAnew) {
-  char* page = map_pages(1);
-  for (int round = 0; round < 3; ++round) {
-    std::vector<View> views;
-    for (;;) {
-      auto view = View::open();
-      if (!view)
-        break;
-      EXPECT_FALSE(view->page_state(page).is_decided);
-      ASSERT_TRUE(view->protect(page, 4096, kNoAccess));
-      views.push_back(std::move(*view));
-    }
-    EXPECT_EQ(views.size(), 64u);
-  }
 }
 
 // Threads, their signals, page faults, ring 3 and forks at once.
