@@ -458,6 +458,7 @@ TargetAddr end_of_trap_stacks(const ThreadBlock* t) {
 bool open_trap_stacks(ThreadBlock* t) {
   TrapStacks& s = stacks_of(t);
   s = {};
+  ++agent_config.threads_begun;
   guest_slot(t).cpu.root = guest_room().guest.tables.root();
   s.stack_entry = backend::handler_stack_entry(guest_slot(t).cpu).value;
   next_stack(t) = end_of_trap_stacks(t).value;

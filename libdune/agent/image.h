@@ -138,6 +138,9 @@ struct AgentConfig {
   uint64_t tables;                      // the agent's to set: dune::PageTables*
   uint64_t handlers[kExceptionVectors]; // the program's, dune::TrapHandler
   uint32_t saves_vectors;               // for these: bit n, vector n
+  // The agent's to count: each has a processor, which may have been another's. And how many there
+  // were when all was last forgotten with only one left.
+  uint32_t threads_begun, threads_forgotten;
 };
 
 // What entry.S keeps of a system call that came through a jump site, on the program's stack below

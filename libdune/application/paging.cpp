@@ -75,6 +75,19 @@ bool has_other_threads() {
   return session.header.live_threads.load(std::memory_order_relaxed) > 1;
 }
 
+// The processor of a thread that has ended is the next one's, which would find there what it had.
+Status forget_of_others() {
+  agent::AgentConfig& c = *application::config();
+  const uint32_t begun = __atomic_load_n(&c.threads_begun, __ATOMIC_SEQ_CST);
+  const bool is_alone = !has_other_threads();
+  if (is_alone && begun == c.threads_forgotten)
+    return {};
+  Status ok = flush_all_threads();
+  if (ok && is_alone)
+    c.threads_forgotten = begun;
+  return ok;
+}
+
 Status answer_of(long result) {
   if (result == -EINVAL)
     return Error{Errc::kInvalid, "no memory of the program's, or no such view"};
@@ -85,7 +98,7 @@ Status answer_of(long result) {
 
 Status forget(TargetRange pages, Reach reach) {
   flush_here(pages);
-  return reach == Reach::kAllThreads && has_other_threads() ? flush_all_threads() : Status();
+  return reach == Reach::kAllThreads ? forget_of_others() : Status();
 }
 
 Status change(const void* begin, size_t size, PageEntry allowed, Reach reach) {
