@@ -105,7 +105,8 @@ DUNE_INLINE bool is_only_missing(const Trap& trap) {
   uint64_t root;
   asm volatile("mov %%cr3, %0" : "=r"(root));
   const PageEntry* e = reinterpret_cast<PageTables*>(agent_config.tables)
-                           ->find_entry(GuestPhysAddr(root & kEntryAddress), page);
+                           ->find_leaf(GuestPhysAddr(root & kEntryAddress), page)
+                           .entry;
   return !policy_refuses(e ? *e : 0, trap.error);
 }
 
@@ -145,12 +146,8 @@ DUNE_INLINE uint64_t pass_on(Trap& trap) {
 extern "C" DUNE_OF_APPLICATION [[gnu::visibility("hidden"), gnu::used]] uint64_t
 agent_on_application_trap(Trap* trap) {
   TrapStacks& s = stacks_of(trap);
-  if (address_of_stacks(s) + kTrapStackSize > reinterpret_cast<uint64_t>(trap)) {
-    trap->vector = kVectorDoubleFault; // within too many others: nobody can deal with it
-    trap->error = 0;
-    s.refused = 1;
-    return pass_on(*trap);
-  }
+  // The last stack is for what comes to no handler: pages that are only missing, and the end.
+  const bool is_last = address_of_stacks(s) + kTrapStackSize > reinterpret_cast<uint64_t>(trap);
   constexpr uint64_t kSpecial =
       1 << kVectorRing3Call | 1 << kVectorRing3 | 1 << kVectorPageFault | 1 << kVectorAttention;
   const bool of_ring3 = trap->from_ring3();
@@ -160,7 +157,7 @@ agent_on_application_trap(Trap* trap) {
       trap->ss = kKernelData;
       return 0;
     }
-    if (trap->vector == kVectorRing3) {
+    if (trap->vector == kVectorRing3 && !is_last) { // so there is one for what ring 3 does
       enter_ring3(s, *trap);
       return 0;
     }
@@ -171,6 +168,12 @@ agent_on_application_trap(Trap* trap) {
         keep_in_ring3(*trap);
       return 0;
     }
+  }
+  if (is_last) {
+    trap->vector = kVectorDoubleFault;
+    trap->error = 0;
+    s.refused = 1;
+    return pass_on(*trap);
   }
   const uint64_t handler = agent_config.handlers[trap->vector];
   const bool handled = handler && call_handler(handler, *trap);
@@ -255,8 +258,8 @@ void show_bases_of_ring3(ThreadBlock* t, bool half_way) {
 }
 
 // The exception, as if the processor had raised it at these registers. False: it is within too
-// many.
-template <class R> bool raise(ThreadBlock* t, R& r, const Exit& e) {
+// many, which those of ring 3 never are (agent_on_application_trap).
+template <class R> [[nodiscard]] bool raise(ThreadBlock* t, R& r, const Exit& e) {
   const bool of_ring3 = in_ring3(t);
   if (next_stack(t) <= begin_of_trap_stacks(t) + kTrapStackSize)
     return false;
@@ -356,7 +359,8 @@ Exit begin_call(ThreadBlock* t, Registers& r, const Exit& found) {
   r.eflags = r.r11;
   if (!in_ring3(t))
     return {Why::kSystemCall};
-  raise(t, r, {Why::kTrap, kVectorRing3Call});
+  const bool raised = raise(t, r, {Why::kTrap, kVectorRing3Call});
+  DUNE_ASSERT(raised);
   r.cs = kKernelCode;
   return found;
 }
@@ -377,6 +381,15 @@ Exit find_program(ThreadBlock* t, const Exit& found) {
   return found;
 }
 
+namespace {
+void say_too_deep() {
+  static constexpr char kText[] =
+      "dune: an exception within seven others, which is as many as there are stacks for; the "
+      "handlers of exceptions must raise fewer\n";
+  syscall_of(__NR_write, 2, address_of(kText), sizeof kText - 1);
+}
+} // namespace
+
 bool offer(ThreadBlock* t, const Exit& e) {
   if (e.why != Why::kTrap || e.vector >= kMostHandlers)
     return false;
@@ -385,13 +398,16 @@ bool offer(ThreadBlock* t, const Exit& e) {
   const bool refused = s.refused;
   s.refused = 0;
   const bool is_call = e.vector == kVectorGeneralProtection && e.error == kCallOf32Bits;
-  if (!in_ring3(t) && (refused || is_call || !agent_config.handlers[e.vector]))
-    return false;
-  return raise(t, r, e);
+  const bool wanted = in_ring3(t) || !(refused || is_call || !agent_config.handlers[e.vector]);
+  const bool raised = wanted && raise(t, r, e);
+  if (wanted ? !raised : refused && e.vector == kVectorDoubleFault)
+    say_too_deep();
+  return raised;
 }
 
 void come_out_of_ring3(ThreadBlock* t, KernelSigcontext& m) {
-  raise(t, m, {Why::kTrap, kVectorAttention});
+  const bool raised = raise(t, m, {Why::kTrap, kVectorAttention});
+  DUNE_ASSERT(raised);
 }
 
 uint32_t application_handlers(backend::Handler (&handlers)[kMostHandlers]) {
@@ -442,6 +458,7 @@ TargetAddr end_of_trap_stacks(const ThreadBlock* t) {
 bool open_trap_stacks(ThreadBlock* t) {
   TrapStacks& s = stacks_of(t);
   s = {};
+  ++agent_config.threads_begun;
   guest_slot(t).cpu.root = guest_room().guest.tables.root();
   s.stack_entry = backend::handler_stack_entry(guest_slot(t).cpu).value;
   next_stack(t) = end_of_trap_stacks(t).value;
@@ -461,57 +478,86 @@ bool is_the_programs(TargetRange range) {
   return range.begin <= range.end && range.end <= TargetAddr(kUserEnd) && !is_partly_ours(range);
 }
 
-// What f makes of each page's entry, for all or in a view of its own.
-template <class F>
-long change_entries(TargetRange range, uint64_t view, bool only_where_there_is, F&& f) {
-  GuestRoom& room = guest_room();
-  if (view > PageTables::kViews || !is_the_programs(range))
-    return -EINVAL;
-  const process::Holder hold(room.memory.mutex());
-  PageTables& tables = room.guest.tables;
+long set_policy_of_all(TargetRange range, uint64_t allowed) {
+  PageTables& tables = guest_room().guest.tables;
+  const bool has_none = allowed == kNoPolicy;
   for (TargetAddr page = range.begin; page < range.end; page += kPageSize) {
-    if (only_where_there_is && !tables.find_entry(page))
+    if (has_none && !tables.find_entry(page))
       continue;
-    const auto now = [&](PageEntry e) { return f(page, e); };
-    const Status ok = view == kAllViews
-                          ? tables.change_entry(page, now)
-                          : tables.change_entry_in(static_cast<uint32_t>(view), page, now);
+    const Status ok = tables.change_entry(page, [=](PageEntry e) {
+      return has_none ? without_policy(e) : with_policy(without_age(e), allowed);
+    });
     if (!ok)
       return -ENOMEM;
   }
   return 0;
 }
 
-long set_policy(TargetRange range, uint64_t allowed, uint64_t view) {
-  if (allowed != kNoPolicy && (allowed & ~kEntryAllowed))
-    return -EINVAL;
-  const PageEntry own = view == kAllViews ? 0 : kEntryOfView;
-  return change_entries(range, view, allowed == kNoPolicy, [=](TargetAddr page, PageEntry e) {
-    if (allowed != kNoPolicy)
-      return with_policy(without_age(e), allowed) | own;
-    if (!own)
-      return without_policy(e);
-    const PageEntry* shared = guest_room().guest.tables.find_entry(page);
-    return shared ? *shared : 0; // as all have it again
-  });
+long set_policy_in(uint32_t view, TargetRange range, uint64_t allowed) {
+  PageTables& tables = guest_room().guest.tables;
+  for (TargetAddr page = range.begin; page < range.end;) {
+    const PageTables::Leaf leaf = tables.find_leaf(tables.root(view), page);
+    const TargetRange all{page.align_down(leaf.size()), page.align_down(leaf.size()) + leaf.size()};
+    const bool is_own = *leaf.entry & kEntryOfView;
+    const bool is_whole = is_own && all.begin == page && all.end <= range.end;
+    if (allowed != kNoPolicy || (is_own && !is_whole)) {
+      const auto now = [=](PageEntry e) {
+        return allowed == kNoPolicy ? e : with_policy(without_age(e), allowed) | kEntryOfView;
+      };
+      if (!tables.change_entry_in(view, page, now, is_whole ? leaf.level : 0))
+        return -ENOMEM;
+      if (allowed == kNoPolicy)
+        continue; // it is small now
+    } else if (is_own) {
+      tables.follow_in(view, page, leaf.level);
+    }
+    page = is_whole || allowed == kNoPolicy ? all.end : page + kPageSize;
+  }
+  return 0;
 }
 
-// In the view, what is `behind`.
-long map_elsewhere(TargetRange range, uint64_t allowed, uint64_t view, TargetAddr behind) {
+long set_policy(TargetRange range, uint64_t allowed, uint64_t view) {
   GuestRoom& room = guest_room();
-  const TargetRange memory{behind, behind + range.size()};
-  if (view >= PageTables::kViews || (allowed & ~kEntryAllowed) || !is_the_programs(memory))
+  if ((allowed != kNoPolicy && (allowed & ~kEntryAllowed)) || view > PageTables::kViews ||
+      !is_the_programs(range))
     return -EINVAL;
-  long error = 0;
-  const long result = change_entries(range, view, false, [&](TargetAddr page, PageEntry e) {
-    auto at = backend::cover(room.guest, behind + (page - range.begin));
-    if (!at) {
-      error = -ENOMEM;
-      return e;
-    }
-    return with_policy(kEntryPolicy | at->value, allowed) | kEntryOfView | kEntryElsewhere;
-  });
-  return error ? error : result;
+  const process::Holder hold(room.memory.mutex());
+  return view == kAllViews ? set_policy_of_all(range, allowed)
+                           : set_policy_in(static_cast<uint32_t>(view), range, allowed);
+}
+
+// In the view, what is `behind`, in pages as large as `most_level`.
+long map_elsewhere(TargetRange range, uint64_t allowed, uint64_t view, TargetAddr behind,
+                   int most_level) {
+  GuestRoom& room = guest_room();
+  PageTables& tables = room.guest.tables;
+  const TargetRange memory{behind, behind + range.size()};
+  if (view >= PageTables::kViews || (allowed & ~kEntryAllowed) || !is_the_programs(memory) ||
+      !is_the_programs(range))
+    return -EINVAL;
+  const process::Holder hold(room.memory.mutex());
+  const auto number = static_cast<uint32_t>(view);
+  for (TargetAddr page = range.begin; page < range.end;) {
+    const TargetAddr from = behind + (page - range.begin);
+    const auto fits = [&](int level) {
+      const uint64_t size = PageTables::size_of(level);
+      return (page.value | from.value) % size == 0 && range.end - page >= size &&
+             tables.has_room_in(number, page, level);
+    };
+    int level = most_level;
+    while (level > 0 && !fits(level))
+      --level;
+    auto at = backend::cover(room.guest, from);
+    if (!at)
+      return -ENOMEM;
+    const PageEntry e = with_policy(kEntryPolicy | at->value, allowed) | kEntryOfView |
+                        kEntryElsewhere | (level > 0 ? kEntryLarge : 0);
+    if (!tables.change_entry_in(
+            number, page, [=](PageEntry) { return e; }, level))
+      return -ENOMEM;
+    page += PageTables::size_of(level);
+  }
+  return 0;
 }
 
 long open_view(uint64_t view) {
@@ -547,8 +593,9 @@ long application_call(const KernelSigcontext& m) {
   case ApplicationCall::kPolicy:
     return set_policy({page, TargetAddr(m.rdx)}, m.r10, m.r8);
   case ApplicationCall::kMap:
-    return map_elsewhere({page, TargetAddr(m.rdx)}, m.r10, m.r8,
-                         TargetAddr(m.r9).align_down(kPageSize));
+    return map_elsewhere({page, TargetAddr(m.rdx)}, m.r10 & ~kSmallPagesOnly, m.r8,
+                         TargetAddr(m.r9).align_down(kPageSize),
+                         m.r10 & kSmallPagesOnly ? 0 : guest_room().guest.highest_page);
   case ApplicationCall::kOpenView:
     return open_view(m.rsi);
   case ApplicationCall::kCloseView:

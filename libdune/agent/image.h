@@ -96,10 +96,11 @@ enum class ApplicationCall : uint64_t {
   kCloseView, // it shows what is for all again
   // Of the pages from rsi to rdx, in the view in r8: what r10 allows (page_policy.h).
   kPolicy, // ~0: none. In kAllViews, but those that have one of their own.
-  kMap,    // and that it is the memory in r9
+  kMap,    // and that it is the memory in r9; r10 may also have kSmallPagesOnly
   kForget, // on all processors what the tables do not say any more
 };
 inline constexpr uint64_t kAllViews = 64; // PageTables::kViews
+inline constexpr uint64_t kSmallPagesOnly = 1;
 
 // Filled in by the keeper before any thread enters, but for `leaving`, `sites_removed` and
 // `confined`; first in the agent's data.
@@ -137,6 +138,9 @@ struct AgentConfig {
   uint64_t tables;                      // the agent's to set: dune::PageTables*
   uint64_t handlers[kExceptionVectors]; // the program's, dune::TrapHandler
   uint32_t saves_vectors;               // for these: bit n, vector n
+  // The agent's to count: each has a processor, which may have been another's. And how many there
+  // were when all was last forgotten with only one left.
+  uint32_t threads_begun, threads_forgotten;
 };
 
 // What entry.S keeps of a system call that came through a jump site, on the program's stack below

@@ -223,6 +223,7 @@ Status enter(const EnterOptions& options) {
     configure(block, image, p, *choice);
     g_block = block;
     ok = send_in(g_block, image);
+    block.config->threads_forgotten = block.config->threads_begun;
   }
   if (!ok)
     give_up(block), g_block = {};

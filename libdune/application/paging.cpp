@@ -75,6 +75,19 @@ bool has_other_threads() {
   return session.header.live_threads.load(std::memory_order_relaxed) > 1;
 }
 
+// The processor of a thread that has ended is the next one's, which would find there what it had.
+Status forget_of_others() {
+  agent::AgentConfig& c = *application::config();
+  const uint32_t begun = __atomic_load_n(&c.threads_begun, __ATOMIC_SEQ_CST);
+  const bool is_alone = !has_other_threads();
+  if (is_alone && begun == c.threads_forgotten)
+    return {};
+  Status ok = flush_all_threads();
+  if (ok && is_alone)
+    c.threads_forgotten = begun;
+  return ok;
+}
+
 Status answer_of(long result) {
   if (result == -EINVAL)
     return Error{Errc::kInvalid, "no memory of the program's, or no such view"};
@@ -85,7 +98,7 @@ Status answer_of(long result) {
 
 Status forget(TargetRange pages, Reach reach) {
   flush_here(pages);
-  return reach == Reach::kAllThreads && has_other_threads() ? flush_all_threads() : Status();
+  return reach == Reach::kAllThreads ? forget_of_others() : Status();
 }
 
 Status change(const void* begin, size_t size, PageEntry allowed, Reach reach) {
@@ -137,8 +150,9 @@ Status flush_all_threads() {
 
 namespace {
 
-PageState state_of(PageEntry e) {
+PageState state_of(PageEntry e, int level) {
   PageState s{};
+  s.size = level <= PageTables::kHighestPage ? PageTables::size_of(level) : kPageSize;
   s.is_decided = e & kEntryPolicy;
   s.mapped = e & (kPageRead | kEntryGiven);
   if (!s.is_decided)
@@ -149,45 +163,45 @@ PageState state_of(PageEntry e) {
   return s;
 }
 
-PageState state_at(GuestPhysAddr root, const void* address) {
+PageTables::Leaf leaf_at(uint64_t root, uint64_t page) {
+  const PageTables& tables = application::tables();
+  return tables.find_leaf(root ? GuestPhysAddr(root) : tables.root(), TargetAddr(page));
+}
+
+PageState state_at(uint64_t root, const void* address) {
   const TargetAddr page = TargetAddr(reinterpret_cast<uint64_t>(address)).align_down(kPageSize);
-  if (!inside() || page >= TargetAddr(kUserEnd))
-    return {};
-  const PageEntry* e = application::tables().find_entry(root, page);
-  return state_of(e ? __atomic_load_n(e, __ATOMIC_RELAXED) : 0);
+  return inside() && page < TargetAddr(kUserEnd) ? detail::take_state(root, page.value, false)
+                                                 : PageState{};
 }
 
 } // namespace
 
-PageState page_state(const void* address) {
-  return inside() ? state_at(application::tables().root(), address) : PageState{};
-}
+PageState page_state(const void* address) { return state_at(0, address); }
 
 namespace detail {
 
-PageState take_state(uint64_t page, bool clear) {
-  PageEntry* e = application::tables().find_entry(TargetAddr(page));
-  if (!e)
-    return {};
+PageState take_state(uint64_t root, uint64_t page, bool clear) {
+  const PageTables::Leaf leaf = leaf_at(root, page);
   constexpr PageEntry kSeen = kEntryAccessed | kEntryDirty | kEntryWasDirty;
-  return state_of(clear ? __atomic_fetch_and(e, ~kSeen, __ATOMIC_ACQ_REL)
-                        : __atomic_load_n(e, __ATOMIC_RELAXED));
+  const PageEntry e = clear ? __atomic_fetch_and(leaf.entry, ~kSeen, __ATOMIC_ACQ_REL)
+                            : __atomic_load_n(leaf.entry, __ATOMIC_RELAXED);
+  return state_of(e, leaf.level);
 }
 
-uint64_t next_decided(uint64_t page, uint64_t end) {
-  constexpr uint64_t kTable = 512 * kPageSize;
+uint64_t next_decided(uint64_t root, uint64_t page, uint64_t end) {
   while (page < end) {
-    const PageEntry* e = application::tables().find_entry(TargetAddr(page));
-    if (!e) {
-      page = (page + kTable) & ~(kTable - 1);
-      continue;
-    }
+    const PageTables::Leaf leaf = leaf_at(root, page);
+    const uint64_t table = leaf.size() * 512; // what all entries beside it are about
+    const PageEntry* e = leaf.entry;
     do {
-      if (__atomic_load_n(e, __ATOMIC_RELAXED) & kEntryPolicy)
+      const PageEntry now = __atomic_load_n(e, __ATOMIC_RELAXED);
+      if (now & kEntryPolicy)
         return page;
+      if (leaf.level > 0 && PageTables::is_table(now))
+        break; // which is looked at from its own beginning
       ++e;
-      page += kPageSize;
-    } while (page < end && page % kTable != 0);
+      page = (page & ~(leaf.size() - 1)) + leaf.size();
+    } while (page < end && page % table != 0);
   }
   return end;
 }
@@ -248,7 +262,8 @@ Status View::change(const void* begin, size_t size, uint64_t allowed, const void
 }
 
 Status View::map(const void* at, size_t size, const void* memory, uint32_t access, Reach reach) {
-  return change(at, size, allowed_by(access), memory, reach);
+  const uint64_t small = access & kSmallPages ? agent::kSmallPagesOnly : 0;
+  return change(at, size, allowed_by(access) | small, memory, reach);
 }
 Status View::protect(const void* begin, size_t size, uint32_t access, Reach reach) {
   return change(begin, size, allowed_by(access), nullptr, reach);
@@ -256,9 +271,7 @@ Status View::protect(const void* begin, size_t size, uint32_t access, Reach reac
 Status View::follow(const void* begin, size_t size, Reach reach) {
   return change(begin, size, kNoPolicy, nullptr, reach);
 }
-PageState View::page_state(const void* address) const {
-  return state_at(GuestPhysAddr(root_), address);
-}
+PageState View::page_state(const void* address) const { return state_at(root_, address); }
 void View::use() const { set_root(root_); }
 void use_no_view() { set_root(application::tables().root().value); }
 

@@ -19,7 +19,8 @@ enum PageRights : uint64_t {
 using PageEntry = uint64_t;
 
 inline constexpr PageEntry kEntryAccessed = 1 << 5, kEntryDirty = 1 << 6,
-                           kEntryAddress = 0x000ffffffffff000;
+                           kEntryLarge = 1 << 7, // a page, where there could be a table
+    kEntryAddress = 0x000ffffffffff000;
 // The processor leaves these to us.
 inline constexpr PageEntry kEntryPolicy = 1 << 10, // there is one
     kEntryWasDirty = 1 << 11,                      // before the mapping was lost
@@ -78,7 +79,9 @@ constexpr PageEntry with_mapping(PageEntry e, PageEntry mapped) {
 }
 
 // Of an address elsewhere, which nobody knows any more to be good.
-constexpr PageEntry in_doubt(PageEntry e) { return with_mapping(e, 0) | (e & kEntryAddress); }
+constexpr PageEntry in_doubt(PageEntry e) {
+  return with_mapping(e, 0) | (e & (kEntryAddress | kEntryLarge));
+}
 
 // Accessed and dirty begin anew.
 constexpr PageEntry without_age(PageEntry e) {

@@ -28,6 +28,10 @@ inline constexpr uint64_t kUserEnd = 0x7ffffffff000;
 // A page may have a policy (page_policy.h), which its entry keeps whatever becomes of the mapping:
 // of a program that is in ring 0 itself, which may change it at any time, too. In a view of such a
 // program's a page has the policy of all, or one of its own, and may lie elsewhere.
+//
+// Pages of higher levels are large: 2 MiB (1) or 1 GiB (2). Of those that all have none has a
+// policy; a view's own may lie elsewhere as a whole. Such a page stays what it is until a part of
+// it is to be another, and is a table from then on.
 class PageTables {
 public:
   static constexpr uint32_t kViews = 64;
@@ -57,13 +61,15 @@ public:
     return {};
   }
 
-  // A large page, where there is no table yet. It is taken away as a whole, and becomes a table
-  // when something is to be said of a part of it.
   static constexpr uint64_t kLargePage = 512 * kPageSize;
-  Status map_large(TargetAddr page, GuestPhysAddr to, uint64_t rights) {
-    Status ok = reach(page, 1);
+  static constexpr int kHighestPage = 2; // the level
+  static constexpr uint64_t size_of(int level) { return kPageSize << 9 * level; }
+
+  // A large page, where there is no table yet. It is taken away as a whole.
+  Status map_large(TargetAddr page, GuestPhysAddr to, uint64_t rights, int level = 1) {
+    Status ok = reach(page, level);
     if (ok)
-      set(page, 1, entry(to, rights) | kLarge);
+      set(page, level, entry(to, rights) | kEntryLarge);
     return ok;
   }
 
@@ -75,31 +81,62 @@ public:
     for_each_entry(page, [&](Entry e) { return e & kEntryOfView ? e : f(e); });
     return {};
   }
-  // The same in a view alone. What f makes of it is the view's own if it says so.
-  template <class F> Status change_entry_in(uint32_t view, TargetAddr page, F&& f) {
-    Status ok = reach(page);
+  // The same in a view alone, of a page of that level. What f makes of it is the view's own if it
+  // says so. Pre: has_room_in
+  template <class F> Status change_entry_in(uint32_t view, TargetAddr page, F&& f, int level = 0) {
+    Status ok = reach(page, level);
     if (ok)
-      ok = split(view, page);
+      ok = split(view, page, level);
     if (ok)
-      change(*entry_at(views_[view], page, 0), f);
+      change(*entry_at(views_[view], page, level), f);
     return ok;
+  }
+  // Whether the view has no table of its own in place of a page of that level.
+  bool has_room_in(uint32_t view, TargetAddr page, int level) const {
+    const Entry *own = table_at(root_of(view)), *shared = table_at(pool_.begin);
+    for (int l = 3;; --l) {
+      const Entry e = own[index(page, l)], s = shared[index(page, l)];
+      if (l == 0 || !is_table(e) || same_table(e, s))
+        return true;
+      if (l <= level)
+        return false;
+      own = next(e);
+      shared = next(s);
+    }
+  }
+  // A page of the view's own becomes what all have there. Pre: it is the whole page.
+  void follow_in(uint32_t view, TargetAddr page, int level) {
+    const Entry* shared = entry_at(pool_.begin, page, level);
+    change(*entry_at(views_[view], page, level), [=](Entry) { return *shared; });
+  }
+
+  // Of an entry above the last level. (A page of a view's own may be large and not present.)
+  static bool is_table(PageEntry e) { return (e & (kPageRead | kEntryLarge)) == kPageRead; }
+
+  // The entry that says of the page what it is, or that there is no more, and at which level it
+  // stands. Null: tables that are none of these.
+  struct Leaf {
+    PageEntry* entry;
+    int level;
+
+    uint64_t size() const { return size_of(level); }
+  };
+  Leaf find_leaf(GuestPhysAddr root, TargetAddr page) const {
+    if (root - physical_ >= pool_.size())
+      return {nullptr, 0};
+    Entry* table = next(root.value);
+    int level = 3;
+    for (; level > 0 && is_table(table[index(page, level)]); --level)
+      table = next(table[index(page, level)]);
+    return {&table[index(page, level)], level};
   }
 
   // Where the entry stands; null: there is no table. For whoever is about to change it by
   // compare and exchange, which is safe at any time as long as no table is ever given up (prune)
   // and there are no views.
-  PageEntry* find_entry(TargetAddr page) const { return find_entry(physical_, page); }
-  PageEntry* find_entry(GuestPhysAddr root, TargetAddr page) const {
-    if (root - physical_ >= pool_.size())
-      return nullptr; // tables that are none of these
-    Entry* table = next(root.value);
-    for (int level = 3; level > 0; --level) {
-      const Entry e = table[index(page, level)];
-      if (!is_table(e))
-        return nullptr;
-      table = next(e);
-    }
-    return &table[index(page, 0)];
+  PageEntry* find_entry(TargetAddr page) const {
+    const Leaf leaf = find_leaf(physical_, page);
+    return leaf.level == 0 ? leaf.entry : nullptr;
   }
 
   // kViews: there is no such view.
@@ -122,7 +159,7 @@ public:
     return {};
   }
 
-  // It shows the same again, and keeps the tables that it has.
+  // It shows the same again, and has no tables but its root. Pre: no processor uses it.
   void close_view(uint32_t view) {
     if (views_[view])
       follow(table_at(views_[view]), table_at(pool_.begin), 3);
@@ -172,6 +209,7 @@ public:
           store(table_at(view)[i], root[i]);
       }
     next_ = pool_.end;
+    free_ = {};
   }
   // The pages of what was taken away are free. Pre: no processor has anything of them any more.
   void reuse() { next_ = pool_.begin; }
@@ -182,9 +220,6 @@ public:
 private:
   using Entry = PageEntry;
   static constexpr uint64_t kAddressMask = kEntryAddress;
-
-  static constexpr Entry kLarge = 1 << 7; // of the second level
-  static bool is_table(Entry e) { return (e & (kPageRead | kLarge)) == kPageRead; }
 
   static uint64_t index(TargetAddr a, int level) { return a.value >> (12 + 9 * level) & 511; }
   static void store(Entry& e, uint64_t value) { __atomic_store_n(&e, value, __ATOMIC_RELEASE); }
@@ -215,6 +250,12 @@ private:
 
   // A page of zeroes.
   Result<TargetAddr> take_table() {
+    if (free_) {
+      const TargetAddr taken = free_;
+      free_ = TargetAddr(*table_at(taken));
+      __builtin_memset(table_at(taken), 0, kPageSize);
+      return taken;
+    }
     while (next_ < pool_.end && is_kept(next_))
       next_ += kPageSize;
     if (next_ >= pool_.end)
@@ -228,11 +269,18 @@ private:
     return physical_of(table).value | kPageRead | kPageWrite | kPageUser;
   }
 
-  // Pre: the tables above `level` are there.
+  TargetAddr root_of(uint32_t view) const { return views_[view] ? views_[view] : pool_.begin; }
+
+  // Pre: the tables above `level` are there, for all. Null: in place of one the view has a page of
+  // its own.
   Entry* entry_at(TargetAddr root, TargetAddr page, int level) const {
     Entry* table = table_at(root);
-    for (int l = 3; l > level; --l)
-      table = next(table[index(page, l)]);
+    for (int l = 3; l > level; --l) {
+      const Entry e = table[index(page, l)];
+      if (!is_table(e))
+        return nullptr;
+      table = next(e);
+    }
     return &table[index(page, level)];
   }
 
@@ -249,7 +297,7 @@ private:
     Entry* shared = entry_at(pool_.begin, page, 0);
     for (TargetAddr view : views())
       if (view)
-        if (Entry* own = entry_at(view, page, 0); own != shared)
+        if (Entry* own = entry_at(view, page, 0); own && own != shared)
           change(*own, f);
     change(*shared, f);
   }
@@ -259,7 +307,8 @@ private:
     Entry* shared = entry_at(pool_.begin, page, level);
     for (TargetAddr view : views())
       if (view)
-        if (Entry* own = entry_at(view, page, level); own != shared)
+        if (Entry* own = entry_at(view, page, level);
+            own && own != shared && !(*own & kEntryOfView))
           store(*own, value);
     store(*shared, value);
   }
@@ -276,9 +325,10 @@ private:
           return taken.error();
         set(page, level, entry_of_table(*taken));
       } else if (!is_table(e)) {
-        auto taken = table_of_large(e);
+        auto taken = take_table();
         if (!taken)
           return taken.error();
+        fill_with_large(*taken, e, level);
         set(page, level, entry_of_table(*taken));
       }
       table = next(e);
@@ -286,13 +336,11 @@ private:
     return {};
   }
 
-  // The same pages, one by one.
-  Result<TargetAddr> table_of_large(Entry large) {
-    auto taken = take_table();
-    if (taken)
-      for (uint64_t i = 0; i < 512; ++i)
-        table_at(*taken)[i] = (large & ~kLarge) + i * kPageSize;
-    return taken;
+  // The same memory as such an entry at that level, in pages of the next lower one.
+  void fill_with_large(TargetAddr table, Entry large, int level) {
+    const Entry first = level > 1 ? large : large & ~kEntryLarge;
+    for (uint64_t i = 0; i < 512; ++i)
+      table_at(table)[i] = first + i * size_of(level - 1);
   }
 
   Result<TargetAddr> copy_of(const Entry* table) {
@@ -302,32 +350,46 @@ private:
     return taken;
   }
 
-  // The view's own tables on that way. Pre: reach()
-  Status split(uint32_t view, TargetAddr page) {
-    const Entry* shared = table_at(pool_.begin);
+  // The view's own tables on that way, down to `last`. Pre: reach()
+  Status split(uint32_t view, TargetAddr page, int last = 0) {
     if (auto ok = open_view(view); !ok)
       return ok;
+    const Entry* shared = table_at(pool_.begin);
     Entry* own = table_at(views_[view]);
-    for (int level = 3; level > 0; --level) {
+    for (int level = 3; level > last; --level) {
       Entry& e = own[index(page, level)];
-      shared = next(shared[index(page, level)]);
-      if (next(e) == shared) {
-        auto copy = copy_of(shared);
+      const Entry s = shared[index(page, level)];
+      if (!is_table(e)) {
+        auto taken = take_table();
+        if (!taken)
+          return taken.error();
+        change(e, [&](Entry large) { // in which the processor may mark something meanwhile
+          fill_with_large(*taken, large, level);
+          return entry_of_table(*taken);
+        });
+      } else if (same_table(e, s)) {
+        auto copy = copy_of(next(s));
         if (!copy)
           return copy.error();
         store(e, entry_of_table(*copy));
       }
       own = next(e);
+      shared = next(s);
     }
     return {};
   }
 
+  // Up to the root, which no processor uses: each of the view's own tables is free.
   void follow(Entry* table, const Entry* shared, int level) {
-    for (uint64_t i = 0; i < 512; ++i)
-      if (level == 0)
-        change(table[i], [&](Entry e) { return e & kEntryOfView ? shared[i] : e; });
-      else if (is_table(table[i]) && !same_table(table[i], shared[i]))
-        follow(next(table[i]), next(shared[i]), level - 1);
+    for (uint64_t i = 0; i < 512; ++i) {
+      const Entry e = table[i];
+      if (level > 0 && is_table(e) && !same_table(e, shared[i])) {
+        follow(next(e), next(shared[i]), level - 1);
+        *next(e) = free_.value;
+        free_ = address_of(e);
+      }
+      store(table[i], shared[i]);
+    }
   }
 
   // Whether it leads to a page of our own.
@@ -368,7 +430,7 @@ private:
       const uint64_t covered = base + i * span;
       if (covered >= range.end.value)
         break;
-      if (level == 0 && (table[i] & kEntryPolicy)) {
+      if (table[i] & kEntryPolicy) {
         change(table[i],
                [](Entry e) { return e & kEntryElsewhere ? in_doubt(e) : with_mapping(e, 0); });
         continue;
@@ -386,6 +448,7 @@ private:
 
   TargetRange pool_;
   TargetAddr next_; // pages before it are taken; the first is the root
+  TargetAddr free_; // but for this one, and the one that its first entry says, ...; null: none
   GuestPhysAddr physical_;
   TargetAddr views_[kViews] = {}; // their roots, null: see root()
   uint32_t views_end_ = 0;        // behind the last that is there

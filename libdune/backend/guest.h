@@ -77,6 +77,9 @@ Status open_guest(Guest& guest, const GuestOps&, TargetRange memory, Placement,
 // map).
 Status open_cpu(Cpu& cpu, Guest&, TargetRange memory, TargetAddr handler_stack);
 
+// What Guest::highest_page is, by the features of CPUID.
+constexpr int highest_page(uint32_t edx_of_80000001) { return edx_of_80000001 >> 26 & 1 ? 2 : 1; }
+
 // Where the processor finds the end of the stack for the next exception that has a handler.
 TargetAddr handler_stack_entry(const Cpu&);
 

@@ -14,6 +14,15 @@ struct CpuidWords {
 };
 // The instruction, outside of a guest.
 using Cpuid = CpuidWords (*)(uint32_t leaf, uint32_t subleaf);
+inline CpuidWords cpuid_of_processor(uint32_t leaf, uint32_t subleaf) {
+  CpuidWords w;
+  asm volatile("cpuid"
+               : "=a"(w.eax), "=b"(w.ebx), "=c"(w.ecx), "=d"(w.edx)
+               : "a"(leaf), "c"(subleaf));
+  return w;
+}
+
+inline constexpr uint32_t kExtendedFeatures = 0x80000001;
 
 // Turns the first `count` of the entries, which are what KVM supports, into what the guest is to
 // have, and returns how many that are. A feature that KVM does not give stays away; what does not

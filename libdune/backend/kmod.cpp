@@ -2,6 +2,7 @@
 // the host thread's, whom the kernel keeps it for, like any thread's.
 #include "kmod/uapi/dune.h"
 #include "libdune/arch/vector_state.h"
+#include "libdune/backend/guest_cpuid.h"
 #include "libdune/backend/rows.h"
 
 #include <linux/fcntl.h>
@@ -51,6 +52,7 @@ Status open_kmod(Guest& g) {
   if (!ok)
     close_kmod(g);
   g.physical_bits = info_of(g).gpa_bits;
+  g.highest_page = highest_page(cpuid_of_processor(kExtendedFeatures, 0).edx);
   return ok;
 }
 
@@ -84,14 +86,8 @@ Status forget_kmod(Guest& g) {
 
 // Which of the two there is: the other is illegal.
 bool is_amd() {
-  constexpr uint32_t kFeatures = 0x80000001, kSvm = 1 << 2;
-  uint32_t leaf = 0x80000000, b, c, d;
-  asm("cpuid" : "+a"(leaf), "=b"(b), "=c"(c), "=d"(d));
-  if (leaf < kFeatures)
-    return false;
-  leaf = kFeatures;
-  asm("cpuid" : "+a"(leaf), "=b"(b), "=c"(c), "=d"(d));
-  return c & kSvm;
+  constexpr uint32_t kSvm = 1 << 2;
+  return cpuid_of_processor(kExtendedFeatures, 0).ecx & kSvm;
 }
 
 constexpr uint64_t kCallLength = 3;

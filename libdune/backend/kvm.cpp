@@ -48,14 +48,6 @@ const kvm_cpuid_entry2* find_leaf(const CpuidTable& t, uint32_t leaf) {
   return nullptr;
 }
 
-CpuidWords cpuid_of_processor(uint32_t leaf, uint32_t subleaf) {
-  CpuidWords w;
-  asm volatile("cpuid"
-               : "=a"(w.eax), "=b"(w.ebx), "=c"(w.ecx), "=d"(w.edx)
-               : "a"(leaf), "c"(subleaf));
-  return w;
-}
-
 CpuidTable& cpuid_of(const Guest& g) {
   return *reinterpret_cast<CpuidTable*>(
       reinterpret_cast<GuestMemory*>(g.memory.begin.value)->scratch);
@@ -96,6 +88,8 @@ Status open_kvm(Guest& g) {
   if (!is_errno(result) &&
       g.placement == Placement::kRing0) // else ring 3 asks the processor itself
     cpuid.count = make_cpuid(cpuid.entries, cpuid.count, cpuid_of_processor);
+  const kvm_cpuid_entry2* features = find_leaf(cpuid, kExtendedFeatures);
+  g.highest_page = highest_page(features ? features->edx : 0);
   if (!is_errno(result))
     result = move_high(control(g.device, KVM_CREATE_VM, 0));
   if (is_errno(result)) {

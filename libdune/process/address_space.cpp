@@ -258,29 +258,38 @@ Status AddressSpace::map_in_views(TargetAddr page, GuestPhysAddr to, uint64_t ri
   return ok ? guest_->tables.map_in(kViewOfAll, page, to, rights) : ok;
 }
 
-// For a program in ring 0 the second level need not be one of small pages, and nothing is shown in
-// part: what it says of a page makes small ones of a large one.
-bool AddressSpace::is_room_for_large(TargetAddr page, TargetRange mapping) const {
-  const TargetAddr begin = page.align_down(PageTables::kLargePage);
-  const TargetRange large{begin, begin + PageTables::kLargePage};
-  if (!guest_->system_call || large.begin < mapping.begin || large.end > mapping.end)
-    return false;
-  for (const TargetRange& own : own_)
-    if (own.overlaps(large))
-      return false;
-  return !guest_->tables.find_entry(page);
+// The level of the largest that can show it to a program in ring 0: for that the second level need
+// not be one of small pages, and nothing is shown in part; what it says of a page makes small ones
+// of a large one.
+int AddressSpace::largest_page(TargetAddr page, TargetRange mapping) const {
+  if (!guest_->system_call)
+    return 0;
+  const auto fits = [&](int level) {
+    const uint64_t size = PageTables::size_of(level);
+    const TargetRange large{page.align_down(size), page.align_down(size) + size};
+    for (const TargetRange& own : own_)
+      if (own.overlaps(large))
+        return false;
+    return large.begin >= mapping.begin && large.end <= mapping.end;
+  };
+  const int room = guest_->tables.find_leaf(guest_->tables.root(), page).level;
+  int level = room < guest_->highest_page ? room : guest_->highest_page;
+  while (level > 0 && !fits(level))
+    --level;
+  return level;
 }
 
-Status AddressSpace::map_large(TargetAddr page, uint64_t rights) {
+Status AddressSpace::map_large(TargetAddr page, uint64_t rights, int level) {
   auto physical = backend::cover(*guest_, page);
-  return physical ? guest_->tables.map_large(page, *physical, rights) : physical.error();
+  return physical ? guest_->tables.map_large(page, *physical, rights, level) : physical.error();
 }
 
 Outcome AddressSpace::map_around(TargetAddr page, uint64_t error, const Mapped& m) {
   const bool is_watched = !allows((m.rights | kPageRead) & ~withheld_at(page), error);
-  if (!is_watched && alone_ == 0 && is_room_for_large(page, m.range)) {
-    const TargetAddr large = page.align_down(PageTables::kLargePage);
-    const Status ok = map_large(large, m.rights | kPageRead);
+  const int level = is_watched || alone_ > 0 ? 0 : largest_page(page, m.range);
+  if (level > 0) {
+    const TargetAddr large = page.align_down(PageTables::size_of(level));
+    const Status ok = map_large(large, m.rights | kPageRead, level);
     return ok ? Outcome::kServed : Outcome::kOutOfMemory;
   }
   const TargetAddr first = page.align_down(kAround);
@@ -387,39 +396,54 @@ Outcome AddressSpace::answer(TargetAddr page, uint64_t error, long populated, bo
   }
 }
 
-// Of a program in ring 0, which may say things of the page. 0: it has not.
-PageEntry AddressSpace::entry_of_program(GuestPhysAddr root, TargetAddr page) {
+// A program in ring 0 may say things of the page.
+AddressSpace::Said AddressSpace::said_by_program(GuestPhysAddr root, TargetAddr page) {
   if (!guest_->system_call)
-    return 0;
+    return {};
   const Holder holder(mutex_);
-  const PageEntry* e = guest_->tables.find_entry(root, page);
-  return e ? *e : 0;
+  const PageTables::Leaf leaf = guest_->tables.find_leaf(root, page);
+  return leaf.entry ? Said{*leaf.entry, leaf.level} : Said{};
 }
 
-// In a view the page is another of the process's, which has come, gone or changed.
-Outcome AddressSpace::serve_elsewhere(GuestPhysAddr root, TargetAddr page, PageEntry found,
+// In a view the page is another of the process's, which has come, gone or changed. A large one
+// stays large as far as one mapping is behind all of it.
+Outcome AddressSpace::serve_elsewhere(GuestPhysAddr root, TargetAddr page, Said found,
                                       uint64_t error) {
-  const TargetAddr behind = backend::found_at(*guest_, GuestPhysAddr(found & kEntryAddress));
+  const uint64_t size = PageTables::size_of(found.level);
+  const GuestPhysAddr at((found.entry & kEntryAddress) + page.value % size);
+  const TargetAddr behind = backend::found_at(*guest_, at);
   const long populated = populate(behind, error & kFaultWrite);
   if (populated == -EINTR || populated == -EAGAIN)
     return Outcome::kServed;
   if (populated)
     return populated == -ENOMEM ? Outcome::kNoMapping : Outcome::kNoRights;
   const Holder holder(mutex_);
+  const auto holds = [&](const Mapped* m, int level) {
+    const TargetAddr begin = behind.align_down(PageTables::size_of(level));
+    return m && allows(m->rights, error) && m->range.begin <= begin &&
+           begin + PageTables::size_of(level) <= m->range.end;
+  };
   const Mapped* m = known_.find(behind);
-  if ((!m || !allows(m->rights, error)) && read_mappings(behind))
+  if (!holds(m, found.level) && read_mappings(behind))
     m = known_.find(behind);
-  if (!m || !allows(m->rights, error))
+  if (!holds(m, 0))
     return Outcome::kNoRights;
+  int level = found.level;
+  while (!holds(m, level))
+    --level;
   const uint32_t view = guest_->tables.view_of(root);
-  if (view == PageTables::kViews)
+  if (view == PageTables::kViews || !guest_->tables.has_room_in(view, page, level))
     return Outcome::kServed;
+  const GuestPhysAddr entry_at = at.align_down(PageTables::size_of(level));
   const PageEntry given = kEntryGiven | (m->rights & kPageWrite ? kEntryGivenWrite : 0) |
                           (m->rights & kPageExecute ? kEntryGivenExecute : 0);
-  const Status ok = guest_->tables.change_entry_in(view, page, [=](PageEntry e) {
-    const bool same = e & kEntryElsewhere && !((e ^ found) & kEntryAddress);
-    return same ? effective(e | given) : e;
-  });
+  const Status ok = guest_->tables.change_entry_in(
+      view, page,
+      [=](PageEntry e) {
+        const bool same = e & kEntryElsewhere && GuestPhysAddr(e & kEntryAddress) == entry_at;
+        return same ? effective(e | given) : e;
+      },
+      level);
   return ok ? Outcome::kServed : Outcome::kOutOfMemory;
 }
 
@@ -430,10 +454,10 @@ Outcome AddressSpace::serve(TargetAddr address, uint64_t error, FaultHistory& hi
                       !own_at(page).empty() && copy_at(page).empty();
   Outcome outcome = Outcome::kNoMapping;
   if (kEverything.contains(page) && !hidden) {
-    const PageEntry said = entry_of_program(root ? root : guest_->tables.root(), page);
-    if (guest_->system_call && policy_refuses(said, error))
+    const Said said = said_by_program(root ? root : guest_->tables.root(), page);
+    if (guest_->system_call && policy_refuses(said.entry, error))
       outcome = Outcome::kNoRights;
-    else if (said & kEntryElsewhere)
+    else if (said.entry & kEntryElsewhere)
       outcome = serve_elsewhere(root, page, said, error);
     else
       outcome = serve_mapping(page, error);

@@ -119,16 +119,20 @@ private:
   Outcome answer(TargetAddr page, uint64_t error, long populated, bool grown);
   Outcome map_present(TargetAddr page, uint64_t error, bool grown);
   Outcome map_special(TargetAddr page, uint64_t error);
-  bool is_room_for_large(TargetAddr page, TargetRange mapping) const;
-  Status map_large(TargetAddr page, uint64_t rights);
+  int largest_page(TargetAddr page, TargetRange mapping) const;
+  Status map_large(TargetAddr page, uint64_t rights, int level);
   Outcome map_around(TargetAddr page, uint64_t error, const Mapped&);
   uint64_t withheld_at(TargetAddr page) const; // rights, from the guest, by watches
   Status map_in_views(TargetAddr page, GuestPhysAddr to, uint64_t rights);
   void flush(TargetAddr page);
 
   Outcome serve_mapping(TargetAddr page, uint64_t error);
-  PageEntry entry_of_program(GuestPhysAddr root, TargetAddr page);
-  Outcome serve_elsewhere(GuestPhysAddr root, TargetAddr page, PageEntry, uint64_t error);
+  struct Said {
+    PageEntry entry;
+    int level;
+  };
+  Said said_by_program(GuestPhysAddr root, TargetAddr page);
+  Outcome serve_elsewhere(GuestPhysAddr root, TargetAddr page, Said, uint64_t error);
 
   long map(const long arguments[6], Call, void* context);
   long protect(long number, const long arguments[6], Call, void* context);

@@ -18,6 +18,8 @@ enum Access : uint32_t {
   kWrite = 2,
   kExecute = 4,
   kRing3 = 8, // for ring 3, too; without it a page is ring 0's
+  // Of View::map: none but pages of 4 KiB, so that it is known of each what happens to it.
+  kSmallPages = 16,
 };
 
 enum class Reach {
@@ -40,6 +42,9 @@ struct PageState {
   // Since protect() or the last look that cleared it, by the processor itself; the kernel's own
   // accesses (system calls) are not seen.
   bool accessed, dirty;
+  // Of the page that all of it is about: 4 KiB, 2 MiB or 1 GiB, and aligned to that. One that is
+  // decided on is larger than 4 KiB only by View::map.
+  size_t size = 4096;
 };
 PageState page_state(const void* address);
 
@@ -57,7 +62,9 @@ public:
   View& operator=(View&&) noexcept;
   ~View(); // no thread may be using it
 
-  // At these addresses are pages of the memory from `memory` on, which is the process's too.
+  // At these addresses are pages of the memory from `memory` on, which is the process's too. They
+  // are large where both sides are aligned to it, all of it is one mapping, and nothing smaller has
+  // been said of a part in this view; and become small when it is.
   Status map(const void* at, size_t size, const void* memory, uint32_t access,
              Reach = Reach::kAllThreads);
   // The pages there have this access here, whatever protect() says for all.
@@ -65,6 +72,9 @@ public:
   // They are what they are for all again.
   Status follow(const void* begin, size_t size, Reach = Reach::kAllThreads);
   PageState page_state(const void* address) const;
+  // As dune::walk_pages, for what the view shows. A large page that begins before the range is
+  // called by where the range does.
+  template <class F> void walk_pages(const void* begin, size_t size, bool clear, F&& f);
 
   // The calling thread's tables from now on, in ring 0 and 3, until it uses others. (A thread that
   // it makes begins with those of all.)
@@ -87,19 +97,29 @@ void flush_thread();
 Status flush_all_threads();
 
 namespace detail {
-PageState take_state(uint64_t page, bool clear);
-uint64_t next_decided(uint64_t page, uint64_t end); // `end`: none
+// `root`: of a view, or 0.
+PageState take_state(uint64_t root, uint64_t page, bool clear);
+uint64_t next_decided(uint64_t root, uint64_t page, uint64_t end); // `end`: none
+
+template <class F>
+void walk_pages(uint64_t root, const void* begin, size_t size, bool clear, F&& f) {
+  const uint64_t from = reinterpret_cast<uint64_t>(begin) & ~uint64_t{4095};
+  const uint64_t end = reinterpret_cast<uint64_t>(begin) + size;
+  for (uint64_t page = next_decided(root, from, end); page < end;) {
+    const PageState state = take_state(root, page, clear);
+    f(reinterpret_cast<void*>(page), state);
+    page = next_decided(root, (page & ~(state.size - 1)) + state.size, end);
+  }
+  if (clear)
+    flush_thread();
+}
 } // namespace detail
 
 template <class F> void walk_pages(const void* begin, size_t size, bool clear, F&& f) {
-  constexpr uint64_t kPage = 4096;
-  const uint64_t from = reinterpret_cast<uint64_t>(begin) & ~(kPage - 1);
-  const uint64_t end = reinterpret_cast<uint64_t>(begin) + size;
-  for (uint64_t page = detail::next_decided(from, end); page < end;
-       page = detail::next_decided(page + kPage, end))
-    f(reinterpret_cast<void*>(page), detail::take_state(page, clear));
-  if (clear)
-    flush_thread();
+  detail::walk_pages(0, begin, size, clear, f);
+}
+template <class F> void View::walk_pages(const void* begin, size_t size, bool clear, F&& f) {
+  detail::walk_pages(root_, begin, size, clear, f);
 }
 
 } // namespace dune

@@ -1,6 +1,7 @@
 // Exceptions of a program in Dune mode: they come to a handler of the program's in ring 0, without
 // the kernel. Each runs on a stack of its own, of 32 KiB, so the red zone of what it has
-// interrupted is safe; seven can be under way within one another.
+// interrupted is safe; seven can be under way within one another. An eighth ends the program, as
+// SIGSEGV that says so.
 #pragma once
 
 #include <dune/base/result.h>

@@ -1,4 +1,6 @@
 // A program that enters Dune mode itself: all of it after main()'s first line is in ring 0.
+#include "tests/unit/application/memory.h"
+
 #include <dune/enter.h>
 #include <dune/paging.h>
 #include <dune/ring3.h>
@@ -12,6 +14,7 @@
 #include <csignal>
 #include <cstring>
 #include <pthread.h>
+#include <string>
 #include <sys/mman.h>
 #include <sys/time.h>
 #include <sys/timerfd.h>
@@ -21,12 +24,6 @@
 
 namespace dune {
 namespace {
-
-char* map_pages(size_t count, int protection = PROT_READ | PROT_WRITE) {
-  void* at = mmap(nullptr, count * 4096, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  EXPECT_NE(at, MAP_FAILED);
-  return static_cast<char*>(at);
-}
 
 TEST(Enter, ProgramIsInRing0) {
   EXPECT_TRUE(inside());
@@ -61,6 +58,72 @@ TEST(Traps, VectorRegistersArePreserved) {
   asm volatile("movq %1, %%xmm3\n\tint3\n\tmovq %%xmm3, %0" : "=r"(out) : "r"(in) : "xmm3");
   EXPECT_EQ(out, in);
   ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, nullptr));
+}
+
+// Each of them on a stack of its own, and the last may touch what nobody has touched yet, which
+// takes an exception that no handler sees.
+int g_depth, g_deepest;
+void (*g_at_the_bottom)();
+bool nest(Trap& trap) {
+  if (trap.from_ring3())
+    return false;
+  if (++g_depth < g_deepest)
+    asm volatile("int3" : : : "memory");
+  else
+    g_at_the_bottom();
+  --g_depth;
+  return true;
+}
+void nest_to(int depth, void (*what)()) {
+  g_depth = 0;
+  g_deepest = depth;
+  g_at_the_bottom = what;
+  ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, nest));
+  asm volatile("int3" : : : "memory");
+  EXPECT_EQ(g_depth, 0);
+  ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, nullptr));
+}
+
+char* g_fresh;
+TEST(Traps, SeventhWithinOthersTouchesNewMemory) {
+  g_fresh = map_pages(4096);
+  nest_to(7, [] {
+    for (int i = 0; i < 4096; i += 64)
+      g_fresh[i * 4096] = 1;
+  });
+  EXPECT_EQ(g_fresh[64 * 4096], 1);
+  munmap(g_fresh, 4096 * 4096);
+}
+
+// What a child process that enters by itself comes to, and says.
+std::string end_of_child(void (*does)(), int& status) {
+  int said[2];
+  EXPECT_EQ(pipe(said), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    dup2(said[1], 2);
+    signal(SIGALRM, SIG_DFL);
+    alarm(60);
+    if (!enter())
+      _exit(1);
+    does();
+    _exit(0);
+  }
+  close(said[1]);
+  std::string text;
+  char piece[256];
+  for (ssize_t n = 0; (n = read(said[0], piece, sizeof piece)) > 0;)
+    text.append(piece, size_t(n));
+  close(said[0]);
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  return text;
+}
+
+TEST(Traps, EighthWithinOthersEndsTheProgramAndSaysSo) {
+  int status = 0;
+  const std::string said = end_of_child([] { nest_to(8, [] {}); }, status);
+  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV) << status;
+  EXPECT_NE(said.find("within seven others"), std::string::npos) << said;
 }
 
 char* g_page;
@@ -316,6 +379,67 @@ TEST(Ring3, SystemCallsComeToTheProgram) {
   ASSERT_TRUE(set_trap_handler(vector::kRing3SystemCall, nullptr));
 }
 
+// Six handlers deep it has one stack left: for its calls, and for the signals that find it.
+Ring3 g_deep;
+char* g_deep_stack;
+TEST(Ring3, RunsSixHandlersDeep) {
+  g_deep_stack = map_pages(1);
+  g_fresh = map_pages(4096);
+  g_calls = 0;
+  static std::atomic<int> ticks;
+  ticks = 0;
+  ASSERT_TRUE(protect(ring3_code, size_t(ring3_code_end - ring3_code), kRead | kExecute | kRing3));
+  ASSERT_TRUE(protect(g_deep_stack, 4096, kRead | kWrite | kRing3));
+  ASSERT_TRUE(set_trap_handler(vector::kRing3SystemCall, [](Trap& trap) {
+    ++g_calls;
+    trap.rax = uint64_t(getppid());
+    if (ticks < 20)
+      trap.r12 = 2; // once more
+    return true;
+  }));
+  struct sigaction action {
+  }, before;
+  action.sa_handler = [](int) {
+    g_fresh[++ticks * 64 * 4096] = 1; // memory that nobody has touched yet
+    if (ticks < 20) {
+      const itimerval again{{0, 0}, {0, 1000 + 37 * ticks}};
+      setitimer(ITIMER_REAL, &again, nullptr);
+    }
+  };
+  sigaction(SIGALRM, &action, &before);
+  nest_to(6, [] {
+    const itimerval once{{0, 0}, {0, 1000}};
+    setitimer(ITIMER_REAL, &once, nullptr);
+    g_deep = {};
+    g_deep.trap.rip = reinterpret_cast<uint64_t>(ring3_code);
+    g_deep.trap.rsp = reinterpret_cast<uint64_t>(g_deep_stack + 4096);
+    g_deep.trap.r12 = 2;
+    run_ring3(g_deep);
+  });
+  EXPECT_EQ(g_deep.trap.vector, vector::kBreakpoint);
+  EXPECT_EQ(g_deep.trap.rax, uint64_t(getppid()));
+  EXPECT_EQ(ticks, 20);
+  EXPECT_GT(g_calls, 20u);
+  sigaction(SIGALRM, &before, nullptr);
+  ASSERT_TRUE(set_trap_handler(vector::kRing3SystemCall, nullptr));
+  munmap(g_fresh, 4096 * 4096);
+}
+
+TEST(Ring3, SevenHandlersDeepEndsTheProgramAndSaysSo) {
+  int status = 0;
+  const std::string said = end_of_child(
+      [] {
+        nest_to(7, [] {
+          g_deep = {};
+          g_deep.trap.rip = reinterpret_cast<uint64_t>(ring3_code);
+          run_ring3(g_deep);
+        });
+      },
+      status);
+  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV) << status;
+  EXPECT_NE(said.find("within seven others"), std::string::npos) << said;
+}
+
 extern "C" char ring3_spin[];
 asm(R"(
   .pushsection .text
@@ -349,108 +473,6 @@ TEST(Ring3, SignalsAreHandledInRing0) {
   run_ring3(r);
   EXPECT_EQ(r.trap.vector, vector::kBreakpoint);
   sigaction(SIGALRM, &before, nullptr);
-}
-
-TEST(Views, ShowOtherMemoryAtTheSamePlace) {
-  char* page = map_pages(3);
-  page[0] = 'a';
-  page[4096] = 'b';
-  auto view = View::open();
-  ASSERT_TRUE(view);
-  ASSERT_TRUE(view->map(page, 4096, page + 4096, kRead | kWrite));
-  EXPECT_EQ(page[0], 'a');
-  view->use();
-  const char seen = const_cast<volatile char*>(page)[0];
-  const_cast<volatile char*>(page)[1] = 'B';
-  char* fresh = new char[100000](); // memory that the tables of all have not seen yet
-  fresh[99999] = 1;
-  use_no_view();
-  EXPECT_EQ(seen, 'b');
-  EXPECT_EQ(page[1], 0);
-  EXPECT_EQ(page[4097], 'B');
-  EXPECT_EQ(fresh[99999], 1);
-  delete[] fresh;
-  EXPECT_TRUE(view->page_state(page).dirty);
-  EXPECT_FALSE(page_state(page).is_decided);
-}
-
-TEST(Views, HaveRightsOfTheirOwn) {
-  static char* page;
-  page = map_pages(1);
-  page[0] = 1;
-  auto view = View::open();
-  ASSERT_TRUE(view);
-  ASSERT_TRUE(view->protect(page, 4096, kRead));
-  g_faults = 0;
-  ASSERT_TRUE(set_trap_handler(vector::kPageFault, [](Trap& trap) {
-    ++g_faults;
-    EXPECT_EQ(trap.address, reinterpret_cast<uint64_t>(page));
-    use_no_view();
-    return g_faults < 2 || release(page, 4096);
-  }));
-  page[0] = 2;
-  EXPECT_EQ(g_faults, 0);
-  view->use();
-  const_cast<volatile char*>(page)[0] = 3; // goes on without it
-  EXPECT_EQ(g_faults, 1);
-  EXPECT_EQ(page[0], 3);
-  ASSERT_TRUE(view->follow(page, 4096));
-  view->use();
-  const_cast<volatile char*>(page)[0] = 4;
-  use_no_view();
-  EXPECT_EQ(g_faults, 1);
-  // What all may not, a view may not either where it follows.
-  ASSERT_TRUE(protect(page, 4096, kRead));
-  view->use();
-  const_cast<volatile char*>(page)[0] = 5;
-  EXPECT_EQ(g_faults, 2);
-  ASSERT_TRUE(set_trap_handler(vector::kPageFault, nullptr));
-}
-
-// In the view; a SIGSEGV says that it may not.
-bool may_write(const View& view, char* page) {
-  volatile bool wrote = false;
-  view.use();
-  if (!sigsetjmp(g_back, 1)) {
-    const_cast<volatile char*>(page)[0] = 3;
-    wrote = true;
-  }
-  use_no_view();
-  return wrote;
-}
-
-// The mapping behind a page that lies elsewhere goes, comes, and loses its rights.
-TEST(Views, HaveNoMoreThanTheProcess) {
-  char* page = map_pages(2);
-  auto view = View::open();
-  ASSERT_TRUE(view);
-  ASSERT_TRUE(view->map(page, 4096, page + 4096, kRead | kWrite));
-  struct sigaction action {
-  }, before;
-  action.sa_sigaction = [](int, siginfo_t*, void*) { siglongjmp(g_back, 1); };
-  action.sa_flags = SA_SIGINFO;
-  sigaction(SIGSEGV, &action, &before);
-  for (int protection : {PROT_READ | PROT_WRITE, PROT_READ, PROT_NONE, PROT_READ | PROT_WRITE}) {
-    ASSERT_EQ(mprotect(page + 4096, 4096, protection), 0);
-    EXPECT_EQ(may_write(*view, page), bool(protection & PROT_WRITE)) << protection;
-  }
-  sigaction(SIGSEGV, &before, nullptr);
-}
-
-TEST(Views, ThereAreSixtyFourAndTheyAreUsedAnew) {
-  char* page = map_pages(1);
-  for (int round = 0; round < 3; ++round) {
-    std::vector<View> views;
-    for (;;) {
-      auto view = View::open();
-      if (!view)
-        break;
-      EXPECT_FALSE(view->page_state(page).is_decided);
-      ASSERT_TRUE(view->protect(page, 4096, kNoAccess));
-      views.push_back(std::move(*view));
-    }
-    EXPECT_EQ(views.size(), 64u);
-  }
 }
 
 // Threads, their signals, page faults, ring 3 and forks at once.

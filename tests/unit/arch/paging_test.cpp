@@ -38,7 +38,7 @@ protected:
       if (level == 0)
         return e;
       if (e & kLarge)
-        return (e & ~kLarge) + (a.value & 0x1ff000);
+        return (e & ~kLarge) + (a.value & (PageTables::size_of(level) - kPageSize));
       table = e & kEntryAddress;
     }
     return 0;
@@ -172,10 +172,136 @@ TEST_F(Paging, ElsewhereIsInDoubtWhenTheMappingGoes) {
   EXPECT_EQ(address(walk(kPage, root)), kMemory.value + 0x5000);
   tables_.clear({kPage, kPage + kPageSize});
   EXPECT_EQ(walk(kPage, root), 0u);
-  const PageEntry* e = tables_.find_entry(root, kPage);
+  const PageEntry* e = tables_.find_leaf(root, kPage).entry;
   ASSERT_TRUE(e);
   EXPECT_EQ(address(*e), kMemory.value + 0x5000);
   EXPECT_FALSE(*e & kEntryGiven);
+}
+
+TEST_F(Paging, PageOfOneGigabyteIsMadeSmallStepByStep) {
+  constexpr uint64_t kLarge = PageTables::kLargePage, kHuge = PageTables::size_of(2);
+  const TargetAddr begin = kPage.align_down(kHuge);
+  ASSERT_TRUE(tables_.map_large(begin, kMemory, kAll, 2));
+  EXPECT_EQ(address(walk(begin + kHuge - kPageSize)), kMemory.value + kHuge - kPageSize);
+  EXPECT_EQ(tables_.find_leaf(tables_.root(), kPage).level, 2);
+  ASSERT_TRUE(set_policy(begin + 3 * kLarge + kPageSize, kEntryAllowRead));
+  EXPECT_EQ(tables_.find_leaf(tables_.root(), begin + 2 * kLarge).level, 1);
+  EXPECT_EQ(tables_.find_leaf(tables_.root(), begin + 3 * kLarge).level, 0);
+  for (uint64_t at = 0; at < kHuge; at += kPageSize) {
+    const PageEntry e = walk(begin + at);
+    ASSERT_EQ(address(e), kMemory.value + at);
+    ASSERT_EQ(bool(e & kPageWrite), at != 3 * kLarge + kPageSize);
+  }
+  tables_.clear({begin, begin + kPageSize});
+  EXPECT_EQ(walk(begin + kPageSize), 0u);
+  EXPECT_EQ(address(walk(begin + kLarge)), kMemory.value + kLarge);
+}
+
+TEST_F(Paging, ClosedViewGivesItsTablesBack) {
+  ASSERT_TRUE(tables_.map(kPage, kMemory, kAll));
+  const auto forbid = [](PageEntry e) { return with_policy(e, kEntryAllowRead) | kEntryOfView; };
+  for (uint32_t n = 0; n < 2 * kPool / kPageSize; ++n) {
+    ASSERT_TRUE(tables_.open_view(n % 2)) << n;
+    ASSERT_TRUE(tables_.change_entry_in(n % 2, kPage, forbid)) << n;
+    ASSERT_TRUE(tables_.change_entry_in(n % 2, TargetAddr(0x1000), forbid)) << n;
+    EXPECT_FALSE(tables_.has_room_in(n % 2, kPage, 1));
+    EXPECT_FALSE(walk(kPage, tables_.root(n % 2)) & kPageWrite);
+    tables_.close_view(n % 2);
+    EXPECT_TRUE(tables_.has_room_in(n % 2, kPage, 2));
+    EXPECT_EQ(walk(kPage, tables_.root(n % 2)), walk(kPage));
+  }
+  // One that was a table of a view says nothing of that.
+  ASSERT_TRUE(tables_.map(TargetAddr(0x7f0000000000), kMemory, kAll));
+  EXPECT_EQ(walk(TargetAddr(0x7f0000000000 + kPageSize)), 0u);
+}
+
+// One that lies elsewhere as a whole.
+class LargePageOfView : public Paging, public testing::WithParamInterface<int> {
+protected:
+  void SetUp() override {
+    Paging::SetUp();
+    ASSERT_TRUE(tables_.map(kPage, kMemory, kAll));
+    ASSERT_TRUE(tables_.open_view(3));
+    ASSERT_TRUE(tables_.has_room_in(3, kPage, level_));
+    const PageEntry e =
+        with_policy(kEntryPolicy | kEntryGiven | kEntryGivenWrite | kElsewhere.value,
+                    kEntryAllowed) |
+        kEntryOfView | kEntryElsewhere | kEntryLarge;
+    ASSERT_TRUE(tables_.change_entry_in(
+        3, kPage, [=](PageEntry) { return e; }, level_));
+  }
+  PageEntry seen(TargetAddr a) const { return walk(a, tables_.root(3)); }
+  int level_at(TargetAddr a) const { return tables_.find_leaf(tables_.root(3), a).level; }
+
+  static constexpr GuestPhysAddr kElsewhere{0x4000000000};
+  const int level_ = GetParam();
+  const uint64_t size_ = PageTables::size_of(level_);
+  const TargetAddr begin_ = kPage.align_down(size_);
+};
+INSTANTIATE_TEST_SUITE_P(Levels, LargePageOfView, testing::Values(1, 2));
+
+TEST_P(LargePageOfView, IsTheViewsAlone) {
+  EXPECT_EQ(level_at(kPage), level_);
+  EXPECT_EQ(address(seen(begin_)), kElsewhere.value);
+  EXPECT_EQ(address(seen(begin_ + size_ - kPageSize)), kElsewhere.value + size_ - kPageSize);
+  EXPECT_EQ(address(walk(kPage)), kMemory.value);
+  // Whatever comes and goes there for all is not its business, tables included.
+  ASSERT_TRUE(tables_.map(begin_, kMemory, kAll));
+  ASSERT_TRUE(tables_.map(begin_ + size_ - kPageSize, kMemory, kAll));
+  ASSERT_TRUE(set_policy(kPage, 0));
+  EXPECT_EQ(address(seen(kPage)), kElsewhere.value + (kPage - begin_));
+  EXPECT_EQ(level_at(kPage), level_);
+  // And beside it the view has what all have.
+  ASSERT_TRUE(tables_.map(begin_ + size_, kMemory + kPageSize, kAll));
+  EXPECT_EQ(seen(begin_ + size_), walk(begin_ + size_));
+}
+
+TEST_P(LargePageOfView, IsInDoubtAsAWhole) {
+  tables_.clear({kPage, kPage + kPageSize});
+  EXPECT_EQ(seen(begin_), 0u);
+  const PageTables::Leaf leaf = tables_.find_leaf(tables_.root(3), kPage);
+  EXPECT_EQ(leaf.level, level_);
+  EXPECT_EQ(address(*leaf.entry), kElsewhere.value);
+  EXPECT_TRUE(*leaf.entry & kEntryLarge);
+  ASSERT_TRUE(tables_.map(kPage, kMemory, kAll));
+  EXPECT_EQ(seen(kPage), 0u);
+  const auto give = [](PageEntry e) { return effective(e | kEntryGiven); };
+  ASSERT_TRUE(tables_.change_entry_in(3, kPage, give, level_));
+  EXPECT_EQ(address(seen(kPage)), kElsewhere.value + (kPage - begin_));
+  EXPECT_FALSE(seen(kPage) & kPageWrite);
+}
+
+TEST_P(LargePageOfView, IsMadeSmallByWhatIsSaidOfAPart) {
+  PageEntry* e = tables_.find_leaf(tables_.root(3), kPage).entry;
+  *e |= kEntryAccessed | kEntryDirty; // as the processor does it
+  const auto forbid = [](PageEntry now) { return with_policy(now, kEntryAllowRead); };
+  ASSERT_TRUE(tables_.change_entry_in(3, kPage, forbid));
+  EXPECT_EQ(level_at(kPage), 0);
+  EXPECT_EQ(level_at(begin_ + size_ - kPageSize), level_ - 1);
+  for (uint64_t at = 0; at < size_; at += kPageSize) {
+    const PageEntry now = seen(begin_ + at);
+    ASSERT_EQ(address(now), kElsewhere.value + at);
+    ASSERT_TRUE(now & kEntryDirty);
+    ASSERT_EQ(bool(now & kPageWrite), begin_ + at != kPage);
+  }
+  EXPECT_FALSE(tables_.has_room_in(3, kPage, level_));
+  EXPECT_TRUE(tables_.has_room_in(3, begin_ + size_, level_));
+  tables_.close_view(3);
+  EXPECT_EQ(seen(kPage), walk(kPage));
+  EXPECT_EQ(seen(begin_), walk(begin_));
+}
+
+TEST_P(LargePageOfView, GoesWithTheViewOrByItself) {
+  tables_.follow_in(3, begin_, level_);
+  EXPECT_EQ(seen(kPage), walk(kPage));
+  EXPECT_EQ(seen(begin_), walk(begin_));
+  ASSERT_TRUE(tables_.map(begin_, kMemory, kAll));
+  EXPECT_EQ(seen(begin_), walk(begin_));
+  SetUp();
+  tables_.close_view(3);
+  EXPECT_EQ(seen(kPage), walk(kPage));
+  ASSERT_TRUE(tables_.map(begin_ + size_ - kPageSize, kMemory, kAll));
+  EXPECT_EQ(seen(begin_ + size_ - kPageSize), walk(begin_ + size_ - kPageSize));
 }
 
 TEST_F(Paging, FullPoolIsAnError) {

@@ -1,0 +1,16 @@
+// Memory of the process for tests of what the guest makes of it.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <sys/mman.h>
+
+namespace dune {
+
+inline char* map_pages(size_t count, int protection = PROT_READ | PROT_WRITE) {
+  void* at = mmap(nullptr, count * 4096, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  EXPECT_NE(at, MAP_FAILED);
+  return static_cast<char*>(at);
+}
+
+} // namespace dune
