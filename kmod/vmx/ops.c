@@ -495,6 +495,7 @@ static void load_state(struct vmx_vcpu *vmx)
 	set_segment(GUEST_ES_SELECTOR, 0, 0, 0, ACCESS_UNUSABLE);
 	set_segment(GUEST_FS_SELECTOR, 0, 0, 0, ACCESS_UNUSABLE);
 	set_segment(GUEST_GS_SELECTOR, 0, 0, 0, ACCESS_UNUSABLE);
+	vmx->guest_fs_base = vmx->guest_gs_base = 0; /* with their segments */
 	vmcs_write(GUEST_INTERRUPTIBILITY_INFO, 0);
 	vmcs_write(GUEST_PENDING_DBG_EXCEPTIONS, 0);
 }

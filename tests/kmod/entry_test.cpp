@@ -256,6 +256,15 @@ TEST(Entry, SegmentBasesAreTheGuests) {
   EXPECT_EQ(cpu.regs().kernel_gs_base, 0x12345679000u);
   EXPECT_EQ(cpu.regs().gs_base, 0x1234567a000u);
   EXPECT_EQ(of_thread, 77);
+  // They are the registers', not the state's.
+  const dune_state state = cpu.state();
+  ASSERT_EQ(call(cpu.fd(), DUNE_SET_STATE, &state), 0);
+  cpu.prepare(Ring::k0, kmod_test_xmm, 1);
+  cpu.regs().fs_base = 0x12345678000;
+  cpu.regs().gs_base = 0x1234567a000;
+  ASSERT_ENDS_WITH(cpu, "SYSCALL");
+  EXPECT_EQ(cpu.regs().fs_base, 0x12345678000u);
+  EXPECT_EQ(cpu.regs().gs_base, 0x1234567a000u);
   uint64_t gs = 1;
   asm volatile("rdgsbase %0" : "=r"(gs));
   EXPECT_EQ(gs, 0u);

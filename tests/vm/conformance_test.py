@@ -37,7 +37,8 @@ class InTheMachine(machine.MachineTest):
     def test_cases(self):
         """What the emulator's own processor does otherwise than the manual says, a guest need not do better."""
         cases = [case for case in run.read_cases(PROGRAMS, run.AREAS) if case.name not in NOT_THERE]
-        exceptions = {name: how for backend in ("kvm", "kvm.vm") for name, how in run.read_exceptions(run.FOLDER / "exceptions.txt", backend).items()}
+        of = ("kvm", "kvm.vm", *(["bochs"] if OPTIONS.machine == "bochs" else []))
+        exceptions = {name: how for backend in of for name, how in run.read_exceptions(run.FOLDER / "exceptions.txt", backend).items()}
         with self.shell() as shell:
             native = run.results_of(run.Native(shell.run), PROGRAMS, cases)
             guest = run.results_of(run.Ddbg(machine.DDBG, OPTIONS.backend, shell.run), PROGRAMS, cases)
