@@ -304,6 +304,12 @@ static enum dune_exit_reason handle_fault(struct dune_vcpu *vcpu)
 	result = dune_table_fault(vcpu, vcpu->exit.gpa, vcpu->exit.access, &hva);
 	if (!result || result == -EAGAIN)
 		return 0;
+	/*
+	 * The guest's tables may have said so before DUNE_FORGET, behind which the region has gone: they
+	 * are walked again.
+	 */
+	if (result == -ENOENT && vcpu->generation != atomic64_read(&vcpu->vm->table.generation))
+		return 0;
 	fault->gpa = vcpu->exit.gpa;
 	fault->hva = hva;
 	fault->access = vcpu->exit.access;

@@ -413,6 +413,57 @@ TEST_F(Memory, ReplacedPageIsNeverSeenAgain) {
   delete race;
 }
 
+// What the guest's tables said before DUNE_FORGET nobody uses behind it, not even a fault that was
+// on its way: so the region may go.
+TEST_F(Memory, ForgottenTablesLeadNowhere) {
+  constexpr uint64_t kFar = 0x200000000000;
+  void* p = mmap(reinterpret_cast<void*>(kFar), kPage, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+  ASSERT_EQ(p, reinterpret_cast<void*>(kFar));
+  dune_region region{};
+  region.size = sizeof region;
+  region.gpa = guest_.cover(kFar);
+  region.hva = kFar;
+  region.length = kGigabyte;
+  std::atomic<bool> stop = false;
+  std::atomic<uint64_t> written = 0, faults = 0;
+  std::atomic<uint32_t> error = 0;
+  std::thread writer([&] {
+    while (!stop && !error) {
+      cpu_.prepare(Ring::k3, store, kFar);
+      const uint32_t reason = cpu_.go();
+      if (reason != DUNE_EXIT_SYSCALL)
+        error = reason == DUNE_EXIT_FAULT ? cpu_.run().exit.fault.error : uint32_t{EPROTO};
+      else if (guest_.exception_at(cpu_.regs().rip) == int(kVectorPageFault))
+        ++faults;
+      else
+        ++written;
+    }
+  });
+  for (int round = 0; round < 100 && !error; ++round) {
+    const uint64_t before = written;
+    while (written == before && !error)
+      usleep(20);
+    // Its next write takes the kernel a while.
+    madvise(p, kPage, MADV_DONTNEED);
+    usleep(round % 16 * 10);
+    guest_.unmap_gigabyte(kFar);
+    EXPECT_EQ(call(guest_.fd(), DUNE_FORGET), 0);
+    region.flags = DUNE_REGION_REMOVE;
+    EXPECT_EQ(call(guest_.fd(), DUNE_SET_REGION, &region), 0);
+    const uint64_t missed = faults;
+    while (faults == missed && !error)
+      usleep(20);
+    region.flags = 0;
+    EXPECT_EQ(call(guest_.fd(), DUNE_SET_REGION, &region), 0);
+    guest_.map_gigabyte(kFar, region.gpa);
+  }
+  stop = true;
+  writer.join();
+  EXPECT_STREQ(strerror(int(error)), strerror(0)) << " behind " << faults << " faults";
+  munmap(p, kPage);
+}
+
 void write_page(uint64_t at) {
   Race& race = *reinterpret_cast<Race*>(at);
   auto* word = reinterpret_cast<volatile uint64_t*>(race.page);

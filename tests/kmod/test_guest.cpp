@@ -112,7 +112,7 @@ uint64_t Guest::cover(uint64_t address) {
   return region.gpa + address % kGigabyte;
 }
 
-void Guest::map_gigabyte(uint64_t address, uint64_t physical) {
+volatile uint64_t& Guest::entry_of_gigabyte(uint64_t address) {
   // The first is that of the tables themselves.
   const uint64_t tables_physical = covered_[0].second + tables_.at() % kGigabyte;
   uint64_t* root = tables_.words();
@@ -124,8 +124,14 @@ void Guest::map_gigabyte(uint64_t address, uint64_t physical) {
     entry = (tables_physical + next * kPage) | 7;
   }
   uint64_t* table = tables_.words() + ((entry & ~0xfffull) - tables_physical) / 8;
-  table[address >> 30 & 511] = physical | 0xe7; // present, writable, user, accessed, dirty, 1 GiB
+  return table[address >> 30 & 511];
 }
+
+void Guest::map_gigabyte(uint64_t address, uint64_t physical) {
+  entry_of_gigabyte(address) = physical | 0xe7; // present, writable, user, accessed, dirty, 1 GiB
+}
+
+void Guest::unmap_gigabyte(uint64_t address) { entry_of_gigabyte(address) = 0; }
 
 void Guest::cover_everything() {
   std::vector<std::pair<uint64_t, uint64_t>> ranges;

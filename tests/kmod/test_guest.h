@@ -66,6 +66,7 @@ public:
   void cover_everything(); // that is mapped now
   // A gigabyte of guest-physical memory at an address, whatever is there.
   void map_gigabyte(uint64_t address, uint64_t physical);
+  void unmap_gigabyte(uint64_t address); // one that is mapped; processors may still know it
   uint64_t cr3() const { return cr3_; }
   // Code that asks the host; what it returns is what the host leaves in rax.
   uint64_t (*hypercall() const)(uint64_t number) { return hypercall_; }
@@ -75,6 +76,8 @@ public:
   int exception_at(uint64_t rip) const;
 
 private:
+  volatile uint64_t& entry_of_gigabyte(uint64_t address);
+
   Descriptor vm_;
   Pages tables_, idt_, code_;
   uint64_t (*hypercall_)(uint64_t);
