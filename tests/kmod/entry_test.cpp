@@ -257,7 +257,7 @@ TEST(Entry, SegmentBasesAreTheGuests) {
   EXPECT_EQ(cpu.regs().gs_base, 0x1234567a000u);
   EXPECT_EQ(of_thread, 77);
   // They are the registers', not the state's.
-  const dune_state state = cpu.state();
+  dune_state state = cpu.state();
   ASSERT_EQ(call(cpu.fd(), DUNE_SET_STATE, &state), 0);
   cpu.prepare(Ring::k0, kmod_test_xmm, 1);
   cpu.regs().fs_base = 0x12345678000;
