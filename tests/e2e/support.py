@@ -117,6 +117,18 @@ def normal(text):
     return text
 
 
+# Both say it in their own words.
+NAMED_THREAD = re.compile(r'^Thread \d+ "[^"]+" (hit |received )', re.M)
+CHILDREN_AND_FILES = re.compile(r"^\[(Detaching after fork from child|Inferior 1 \().*\n|^\S+: No such file or directory\.\n", re.M)
+HEAP = re.compile(r"\bthis(=| = )0x[0-9a-f]+")
+
+
+def comparable(text):
+    """The same of two runs in different machines."""
+    text = NAMED_THREAD.sub(lambda m: "" if m[1] == "hit " else "Program received ", CHILDREN_AND_FILES.sub("", normal(text)))
+    return HEAP.sub(r"this\1HEAP", text)
+
+
 def backtrace_functions(text):
     """[(level, function)] of the frames in a backtrace."""
     return re.findall(r"^#(\d+)\s+(?:0x[0-9a-f]+ in )?([^ (]+)", text, re.M)

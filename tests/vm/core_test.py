@@ -13,7 +13,7 @@ import machine
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../e2e"))
 os.environ["DDBG"] = machine.DDBG
-from support import gdb, normal  # noqa: E402
+from support import comparable, gdb  # noqa: E402
 from terminal import PROMPT, Terminal  # noqa: E402
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -30,15 +30,6 @@ ls /proc/self/exe; kill -USR1 $$; exit 5"""
 MARK = "the watched one"
 WRITE = b"\xb8\x01\x00\x00\x00\x0f\x05"
 CHOSEN = "In use: kmod (it is there for this, and four traps save more than a call costs; "
-# Both say it in their own words.
-NAMED_THREAD = re.compile(r'^Thread \d+ "[^"]+" (hit |received )', re.M)
-CHILDREN_AND_FILES = re.compile(r"^\[(Detaching after fork from child|Inferior 1 \().*\n|^\S+: No such file or directory\.\n", re.M)
-HEAP = re.compile(r"\bthis(=| = )0x[0-9a-f]+")
-
-
-def comparable(text):
-    text = NAMED_THREAD.sub(lambda m: "" if m[1] == "hit " else "Program received ", CHILDREN_AND_FILES.sub("", normal(text)))
-    return HEAP.sub(r"this\1HEAP", text)
 
 
 def address_of_write(program):
@@ -82,6 +73,11 @@ class Core(machine.ShellTest):
         "handle SIGUSR1 nostop noprint", "break Account::add if amount == 150", "ignore 1 2", "run", "info backend", "info threads", "thread apply all backtrace 1",
         "stepi 10", "continue", "info breakpoints"])
 
+    # A fifth watchpoint has no debug register.
+    WATCHES_CASE = ("watches", [
+        "handle SIGUSR1 nostop noprint", "break main", "run", *["watch total"] * 4, "watch signals", *[f"ignore {number} 1000" for number in range(2, 7)],
+        "break puts", "continue", "info watchpoints", "delete", "continue"])
+
     def stepped(self, *commands):
         """Over a system call, where that is possible."""
         return ["stepi"] if "Core.StepOverASystemCall" in machine.left_out(OPTIONS) else commands
@@ -110,6 +106,13 @@ class Core(machine.ShellTest):
         self.assertRegex(out, r"(?m)^\* +[2-4] +Thread ", out)
         # The third of three threads that come there; and all the calls that the program makes: 4 are in main.
         self.assertIn(f"condition evaluated in the target {3 * 200 + 4} times\n\tbreakpoint already hit 3 times\n", out)
+
+    def sees_watches(self):
+        out = self.run_case("watches", LEDGER, "once")
+        page = "\tby page protection: each access to its page costs a fault\n"
+        register = "" if OPTIONS.machine == "bochs" else page  # QEMU ignores a guest's
+        watches = re.findall(rf"(?m)^\d+ +hw watchpoint .* (\w+)\n({page})?\tbreakpoint already hit (\d+) times?\n", out)
+        self.assertEqual(watches, [("total", register, "6")] * 4 + [("signals", page, "1")], out)
 
     def sees_the_book(self):
         out = self.run_case("book", PYTHON, "-I", "-S", BOOK)
@@ -180,16 +183,18 @@ class Core(machine.ShellTest):
     # ------------------------------------------------------------------------------------------------------------------------
 
     def test_quick(self):
-        self.boot_for(self.LEDGER_CASE, self.book_case(), self.busybox_case())
+        self.boot_for(self.LEDGER_CASE, self.WATCHES_CASE, self.book_case(), self.busybox_case())
         self.sees_the_ledger()
+        self.sees_watches()
         self.sees_the_book()
         self.sees_busybox()
         self.is_left_alone("Account::add if amount == 7", LEDGER, "on")
         self.end_shell()
 
     def test_all(self):
-        self.boot_for(self.LEDGER_CASE, self.THREADS_CASE, self.book_case(), self.busybox_case())
+        self.boot_for(self.LEDGER_CASE, self.THREADS_CASE, self.WATCHES_CASE, self.book_case(), self.busybox_case())
         self.sees_the_ledger()
+        self.sees_watches()
         self.sees_threads()
         self.sees_the_book()
         self.sees_busybox()
