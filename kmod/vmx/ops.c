@@ -646,13 +646,16 @@ static void skip_instruction(struct vmx_vcpu *vmx)
 	vmx->vcpu.exit.skipped = true;
 }
 
-/* The same answers as outside. */
+/* The same answers as outside, but for an instruction that is illegal without its control. */
 static void answer_cpuid(struct vmx_vcpu *vmx)
 {
 	struct dune_regs *regs = &vmx->vcpu.regs;
 	u32 eax = regs->rax, ebx, ecx = regs->rcx, edx;
+	const bool lists_invpcid = eax == 7 && ecx == 0;
 
 	native_cpuid(&eax, &ebx, &ecx, &edx);
+	if (lists_invpcid && !(config.second & SECONDARY_EXEC_ENABLE_INVPCID))
+		ebx &= ~BIT(X86_FEATURE_INVPCID & 31);
 	regs->rax = eax;
 	regs->rbx = ebx;
 	regs->rcx = ecx;

@@ -576,6 +576,9 @@ long close_view(uint64_t view) {
     return -EINVAL;
   const process::Holder hold(room.memory.mutex());
   room.guest.tables.close_view(static_cast<uint32_t>(view));
+  // Without tags whoever used it has loaded another root since, which has made it forget.
+  if (!agent_config.has_tags || room.guest.ops.forget(room.guest))
+    room.guest.tables.reuse_closed();
   return 0;
 }
 

@@ -141,6 +141,7 @@ struct AgentConfig {
   // The agent's to count: each has a processor, which may have been another's. And how many there
   // were when all was last forgotten with only one left.
   uint32_t threads_begun, threads_forgotten;
+  uint32_t has_tags; // the library's to set: translations of views are kept by tags (PCID)
 };
 
 // What entry.S keeps of a system call that came through a jump site, on the program's stack below

@@ -223,7 +223,10 @@ Status enter(const EnterOptions& options) {
     configure(block, image, p, *choice);
     g_block = block;
     ok = send_in(g_block, image);
-    block.config->threads_forgotten = block.config->threads_begun;
+    if (ok) {
+      block.config->threads_forgotten = block.config->threads_begun;
+      block.config->has_tags = application::finds_tags();
+    }
   }
   if (!ok)
     give_up(block), g_block = {};

@@ -63,8 +63,27 @@ template <class F> bool change_here(TargetRange pages, F&& f) {
   return true;
 }
 
+// Where there are tags, each view has one, and those of all have 0: so that a change over need not
+// make the processor forget. What is changed it forgets under all tags, there and then; no state is
+// kept of what a tag still has, which a signal's handler could come between.
+uint64_t g_views; // that are in use, a bit each
+
+uint64_t tag_of(uint32_t view) { return view + 1; }
+// In a write of CR3: what is cached under the tag stays. It is true, whoever has used it.
+constexpr uint64_t kKeep = 1ull << 63;
+uint64_t keep() { return application::config()->has_tags ? kKeep : 0; }
+
+enum class Forget : uint64_t { kAddress = 0, kAll = 2 };
+void invalidate(Forget what, uint64_t tag, uint64_t address) {
+  const uint64_t descriptor[2] = {tag, address};
+  asm volatile("invpcid (%0), %1" : : "r"(descriptor), "r"(what) : "memory");
+}
+
 void flush_here(TargetRange pages) {
-  if (pages.size() / kPageSize > kPagesFlushedSingly)
+  const int tags = application::config()->has_tags
+                       ? 1 + __builtin_popcountll(__atomic_load_n(&g_views, __ATOMIC_ACQUIRE))
+                       : 1;
+  if (pages.size() / kPageSize * static_cast<uint64_t>(tags) > kPagesFlushedSingly)
     return flush_thread();
   for (TargetAddr page = pages.begin; page < pages.end; page += kPageSize)
     flush_page(reinterpret_cast<const void*>(page.value));
@@ -131,15 +150,43 @@ Status release(const void* begin, size_t size, Reach reach) {
 }
 
 namespace {
-uint64_t current_root() {
-  uint64_t root;
-  asm volatile("mov %%cr3, %0" : "=r"(root));
-  return root;
-}
+
 void set_root(uint64_t root) { asm volatile("mov %0, %%cr3" : : "r"(root) : "memory"); }
+
 } // namespace
 
-void flush_thread() { set_root(current_root()); }
+namespace application {
+bool finds_tags() {
+  constexpr uint64_t kTags = 1 << 17; // CR4.PCIDE
+  constexpr uint32_t kFeatures = 7, kForgetsByTag = 1 << 10;
+  uint64_t cr4;
+  asm volatile("mov %%cr4, %0" : "=r"(cr4));
+  uint32_t a = kFeatures, b, c = 0, d;
+  asm volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+  return cr4 & kTags && b & kForgetsByTag;
+}
+} // namespace application
+
+void flush_page(const void* address) {
+  asm volatile("invlpg (%0)" ::"r"(address) : "memory");
+  if (!application::config()->has_tags)
+    return;
+  const auto page = reinterpret_cast<uint64_t>(address);
+  uint64_t views = __atomic_load_n(&g_views, __ATOMIC_ACQUIRE);
+  if (!views)
+    return;
+  invalidate(Forget::kAddress, 0, page);
+  for (; views; views &= views - 1)
+    invalidate(Forget::kAddress, tag_of(static_cast<uint32_t>(__builtin_ctzll(views))), page);
+}
+
+void flush_thread() {
+  if (application::config()->has_tags)
+    return invalidate(Forget::kAll, 0, 0);
+  uint64_t root;
+  asm volatile("mov %%cr3, %0" : "=r"(root));
+  set_root(root);
+}
 
 Status flush_all_threads() {
   const long result = application::call_agent(ApplicationCall::kForget);
@@ -165,7 +212,7 @@ PageState state_of(PageEntry e, int level) {
 
 PageTables::Leaf leaf_at(uint64_t root, uint64_t page) {
   const PageTables& tables = application::tables();
-  return tables.find_leaf(root ? GuestPhysAddr(root) : tables.root(), TargetAddr(page));
+  return tables.find_leaf(root ? GuestPhysAddr(root & ~kKeep) : tables.root(), TargetAddr(page));
 }
 
 PageState state_at(uint64_t root, const void* address) {
@@ -208,10 +255,6 @@ uint64_t next_decided(uint64_t root, uint64_t page, uint64_t end) {
 
 } // namespace detail
 
-namespace {
-uint64_t g_views; // that are in use, a bit each
-}
-
 Result<View> View::open() {
   if (!inside())
     return Error{Errc::kInvalid, "the thread is not in Dune mode"};
@@ -229,6 +272,8 @@ Result<View> View::open() {
   if (is_errno(root))
     return Error{Errc::kExhausted, "the page tables are full", -root};
   view.root_ = static_cast<uint64_t>(root);
+  if (keep())
+    view.root_ |= tag_of(free) | kKeep;
   return view;
 }
 
@@ -273,6 +318,6 @@ Status View::follow(const void* begin, size_t size, Reach reach) {
 }
 PageState View::page_state(const void* address) const { return state_at(root_, address); }
 void View::use() const { set_root(root_); }
-void use_no_view() { set_root(application::tables().root().value); }
+void use_no_view() { set_root(application::tables().root().value | keep()); }
 
 } // namespace dune

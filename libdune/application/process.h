@@ -12,6 +12,10 @@ agent::AgentConfig* config();
 
 inline PageTables& tables() { return *reinterpret_cast<PageTables*>(config()->tables); }
 
+// Whether the processor keeps translations by the tag in CR3 (PCID), and forgets them by tag. Asked
+// in ring 0.
+bool finds_tags();
+
 // Of a thread in ring 0.
 template <class... Args> long call_agent(agent::ApplicationCall what, Args... args) {
   return syscall_of(agent::kApplicationCall, static_cast<uint64_t>(what), args...);

@@ -139,10 +139,11 @@ public:
     return leaf.level == 0 ? leaf.entry : nullptr;
   }
 
-  // kViews: there is no such view.
+  // kViews: there is no such view. A root may have a tag (PCID) in its lower bits, here and above.
   uint32_t view_of(GuestPhysAddr root) const {
     uint32_t view = 0;
-    while (view < kViews && !(views_[view] && physical_of(views_[view]) == root))
+    while (view < kViews &&
+           !(views_[view] && same_table(physical_of(views_[view]).value, root.value)))
       ++view;
     return view;
   }
@@ -163,6 +164,15 @@ public:
   void close_view(uint32_t view) {
     if (views_[view])
       follow(table_at(views_[view]), table_at(pool_.begin), 3);
+  }
+  // The tables of closed views are free. Pre: no processor has anything of them any more.
+  void reuse_closed() {
+    while (closed_) {
+      const TargetAddr table = closed_;
+      closed_ = TargetAddr(*table_at(table));
+      *table_at(table) = free_.value;
+      free_ = table;
+    }
   }
 
   Status map_in(uint32_t view, TargetAddr page, GuestPhysAddr to, uint64_t rights) {
@@ -209,7 +219,7 @@ public:
           store(table_at(view)[i], root[i]);
       }
     next_ = pool_.end;
-    free_ = {};
+    free_ = closed_ = {};
   }
   // The pages of what was taken away are free. Pre: no processor has anything of them any more.
   void reuse() { next_ = pool_.begin; }
@@ -379,14 +389,14 @@ private:
     return {};
   }
 
-  // Up to the root, which no processor uses: each of the view's own tables is free.
+  // Up to the root, which no processor uses: each of the view's own tables is closed.
   void follow(Entry* table, const Entry* shared, int level) {
     for (uint64_t i = 0; i < 512; ++i) {
       const Entry e = table[i];
       if (level > 0 && is_table(e) && !same_table(e, shared[i])) {
         follow(next(e), next(shared[i]), level - 1);
-        *next(e) = free_.value;
-        free_ = address_of(e);
+        *next(e) = closed_.value;
+        closed_ = address_of(e);
       }
       store(table[i], shared[i]);
     }
@@ -447,8 +457,9 @@ private:
   }
 
   TargetRange pool_;
-  TargetAddr next_; // pages before it are taken; the first is the root
-  TargetAddr free_; // but for this one, and the one that its first entry says, ...; null: none
+  TargetAddr next_;   // pages before it are taken; the first is the root
+  TargetAddr free_;   // but for this one, and the one that its first entry says, ...; null: none
+  TargetAddr closed_; // the same, and not free yet
   GuestPhysAddr physical_;
   TargetAddr views_[kViews] = {}; // their roots, null: see root()
   uint32_t views_end_ = 0;        // behind the last that is there

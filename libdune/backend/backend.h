@@ -175,6 +175,7 @@ struct Guest {
   uint32_t cpu_count;
   uint32_t physical_bits; // of a guest-physical address
   int highest_page;       // the level of the largest pages that the guest's tables may have
+  bool has_tags;          // processors keep translations by tags (PCID), for a program in ring 0
   // What the second level covers, in order of first use: addresses / kChunkSize, or kNoChunk.
   uint32_t chunk_count;
   uint32_t chunks[kMaxChunks];

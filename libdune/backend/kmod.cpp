@@ -52,6 +52,7 @@ Status open_kmod(Guest& g) {
   if (!ok)
     close_kmod(g);
   g.physical_bits = info_of(g).gpa_bits;
+  g.has_tags = info_of(g).cr4_allowed & kCr4Tags;
   g.highest_page = highest_page(cpuid_of_processor(kExtendedFeatures, 0).edx);
   return ok;
 }
@@ -104,9 +105,10 @@ Status set_state(const Cpu& c, bool denies_time_stamps) {
   constexpr uint64_t kWanted = 1 << 16 | 1 << 18;         // FSGSBASE OSXSAVE
   const auto* memory = reinterpret_cast<const CpuMemory*>(c.memory.begin.value);
   const uint64_t shared = c.guest->memory.begin.value;
+  const uint64_t wanted = kWanted | (c.guest->system_call ? kCr4Tags : 0);
   dune_state state{};
   state.size = sizeof state;
-  state.cr4 = kNeeded | (kWanted & info_of(*c.guest).cr4_allowed) | (denies_time_stamps ? kTsd : 0);
+  state.cr4 = kNeeded | (wanted & info_of(*c.guest).cr4_allowed) | (denies_time_stamps ? kTsd : 0);
   state.gdt = {reinterpret_cast<uint64_t>(&memory->gdt), sizeof(Gdt) - 1, 0};
   state.idt = {shared + offsetof(GuestMemory, idt), kExceptionVectors * sizeof(Gate) - 1, 0};
   state.task = {reinterpret_cast<uint64_t>(&memory->tss), sizeof(Tss) - 1, 0};

@@ -85,6 +85,8 @@ Status open_kvm(Guest& g) {
   long result = control(g.device, kGetSupportedCpuid, &cpuid);
   const kvm_cpuid_entry2* widths = find_leaf(cpuid, 0x80000008);
   g.physical_bits = widths ? widths->eax & 0xff : 36; // what a processor has that does not say
+  const kvm_cpuid_entry2* given = find_leaf(cpuid, 1);
+  g.has_tags = given && given->ecx >> 17 & 1; // before it is as the processor has it
   if (!is_errno(result) &&
       g.placement == Placement::kRing0) // else ring 3 asks the processor itself
     cpuid.count = make_cpuid(cpuid.entries, cpuid.count, cpuid_of_processor);
@@ -168,6 +170,7 @@ void set_control_state(kvm_sregs& s, const Cpu& c) {
   s.cr4 = 1 << 5 | 1 << 9 | 1 << 10; // PAE OSFXSR OSXMMEXCPT
   s.cr4 |= has_fsgsbase(g) ? 1 << 16 : 0;
   s.cr4 |= has_xsave(g) ? 1 << 18 : 0;
+  s.cr4 |= g.has_tags && g.system_call ? kCr4Tags : 0;
   s.efer = 0xd01; // NXE LMA LME SCE
   s.gdt.base = reinterpret_cast<uint64_t>(&memory->gdt);
   s.gdt.limit = sizeof(Gdt) - 1;

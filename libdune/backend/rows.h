@@ -12,6 +12,7 @@ GuestOps kmod_guest(), kvm_guest();
 inline constexpr int kEnoent = 2, kEintr = 4, kEnomem = 12, kEfault = 14, kEbusy = 16, kEinval = 22,
                      kEmfile = 24, kEnospc = 28;
 inline constexpr uint64_t kDr6Clear = 0xffff0ff0;
+inline constexpr uint64_t kCr4Tags = 1 << 17; // PCIDE
 
 template <class T> long control(int fd, unsigned request, T argument) {
   return syscall_of(__NR_ioctl, fd, request, argument);

@@ -77,21 +77,21 @@ public:
   template <class F> void walk_pages(const void* begin, size_t size, bool clear, F&& f);
 
   // The calling thread's tables from now on, in ring 0 and 3, until it uses others. (A thread that
-  // it makes begins with those of all.)
+  // it makes begins with those of all.) Where the processor keeps the translations of several
+  // tables (PCID), it keeps them.
   void use() const;
 
 private:
   View() = default;
   Status change(const void* begin, size_t size, uint64_t allowed, const void* memory, Reach);
   uint32_t number_ = 0;
-  uint64_t root_ = 0;
+  uint64_t root_ = 0; // for CR3
 };
 void use_no_view();
 
-// The translations that the processor has cached, of the calling thread's processor...
-inline void flush_page(const void* address) {
-  asm volatile("invlpg (%0)" ::"r"(address) : "memory");
-}
+// The translations that the processor has cached, of all tables and views: of the calling thread's
+// processor...
+void flush_page(const void* address);
 void flush_thread();
 // ... and of all threads'.
 Status flush_all_threads();

@@ -4,8 +4,11 @@
 #include <dune/paging.h>
 #include <dune/trap.h>
 
+#include <atomic>
 #include <csetjmp>
 #include <csignal>
+#include <sched.h>
+#include <thread>
 #include <unistd.h>
 #include <vector>
 
@@ -111,11 +114,14 @@ char* map_aligned(size_t size, size_t alignment) {
   return at + (alignment - reinterpret_cast<uint64_t>(at) % alignment) % alignment;
 }
 
-bool has_pages_of_a_gigabyte() {
-  uint32_t a = 0x80000001, b, c, d;
-  asm volatile("cpuid" : "+a"(a), "=b"(b), "=c"(c), "=d"(d));
-  return d >> 26 & 1;
-}
+struct Cpuid {
+  uint32_t a, b, c = 0, d;
+
+  explicit Cpuid(uint32_t leaf) : a(leaf) {
+    asm volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+  }
+};
+bool has_pages_of_a_gigabyte() { return Cpuid(0x80000001).d >> 26 & 1; }
 
 TEST(Pages, AreLargeWhereTheMappingIsAndSmallWhereItIsDecidedOn) {
   for (const size_t large : {kLarge, has_pages_of_a_gigabyte() ? kHuge : kLarge}) {
@@ -288,6 +294,130 @@ TEST(Views, ShowPagesOfAGigabyte) {
   EXPECT_EQ(seen, 'g');
   munmap(place, kHuge);
   munmap(memory, kHuge);
+}
+
+uint64_t tag_in_use() {
+  uint64_t root;
+  asm volatile("mov %%cr3, %0" : "=r"(root));
+  return root & 0xfff;
+}
+
+TEST(Views, HaveTagsWhereTheProcessorHas) {
+  const bool has_tags = Cpuid(1).c >> 17 & 1 && Cpuid(7).b >> 10 & 1;
+  auto one = View::open(), other = View::open();
+  ASSERT_TRUE(one && other);
+  one->use();
+  const uint64_t first = tag_in_use();
+  other->use();
+  const uint64_t second = tag_in_use();
+  use_no_view();
+  EXPECT_EQ(tag_in_use(), 0u);
+  EXPECT_EQ(first != 0, has_tags);
+  EXPECT_EQ(first != second, has_tags);
+}
+
+// Whatever a processor has cached under a view's tag: what is said of the page outside of the view
+// counts at the next access in it, however it is forgotten.
+TEST(Views, SeeChangesThatWereMadeOutside) {
+  constexpr int kFew = 2, kMany = 100;
+  char* pages = map_pages(kMany);
+  auto view = View::open(), other = View::open();
+  ASSERT_TRUE(view && other);
+  struct sigaction action {
+  }, before;
+  action.sa_sigaction = [](int, siginfo_t*, void*) { siglongjmp(g_back, 1); };
+  action.sa_flags = SA_SIGINFO;
+  sigaction(SIGSEGV, &action, &before);
+  const auto all_may = [&](int count, bool expected) {
+    for (int i = 0; i < count; ++i) {
+      EXPECT_EQ(may_write(*view, pages + i * 4096), expected) << i;
+      EXPECT_EQ(may_write(*other, pages + i * 4096), expected) << i;
+    }
+  };
+  for (const int count : {kFew, kMany})
+    for (const Reach reach : {Reach::kThisThread, Reach::kAllThreads}) {
+      const size_t size = size_t(count) * 4096;
+      ASSERT_TRUE(protect(pages, size, kRead | kWrite, reach));
+      all_may(count, true);
+      ASSERT_TRUE(protect(pages, size, kRead, reach));
+      all_may(count, false);
+      ASSERT_TRUE(release(pages, size, reach));
+      all_may(count, true);
+      other->use();
+      ASSERT_TRUE(view->protect(pages, size, kRead, reach));
+      ASSERT_TRUE(other->protect(pages, size, kRead, reach));
+      all_may(count, false);
+      ASSERT_TRUE(view->follow(pages, size, reach));
+      ASSERT_TRUE(other->follow(pages, size, reach));
+      all_may(count, true);
+    }
+  // Of the process's own: the mapping goes.
+  ASSERT_EQ(mprotect(pages, kFew * 4096, PROT_READ), 0);
+  all_may(kFew, false);
+  sigaction(SIGSEGV, &before, nullptr);
+}
+
+// Nothing leaves the guest between a look that clears the bits and the next write: nobody but the
+// look itself makes the processor forget that the page was written, under whatever tag. (Emulators
+// forget with each change over to other tables, tags or not.)
+TEST(Views, WritesAreSeenAgainBehindALookThatClears) {
+  auto* page = static_cast<volatile char*>(map_pages(1));
+  char* begin = const_cast<char*>(page);
+  auto view = View::open(), other = View::open();
+  ASSERT_TRUE(view && other);
+  page[0] = 1;
+  ASSERT_TRUE(protect(begin, 4096, kRead | kWrite));
+  int seen = 0;
+  for (int round = 0; round < 100; ++round)
+    for (const View* v : {&*view, &*other}) {
+      v->use();
+      page[0] = 1;
+      use_no_view();
+      walk_pages(begin, 4096, true, [](void*, const PageState&) {});
+      v->use();
+      page[0] = 2;
+      use_no_view();
+      seen += page_state(begin).dirty;
+    }
+  EXPECT_EQ(seen, 200);
+}
+
+// Another thread has used the view, and is somewhere else now.
+TEST(Views, SeeChangesThatAnotherThreadMakes) {
+  static char* page;
+  page = map_pages(1);
+  auto view = View::open();
+  ASSERT_TRUE(view);
+  std::atomic<int> step = 0;
+  std::atomic<bool> may[3];
+  std::thread thread([&] {
+    for (int i = 0; i < 3; ++i) {
+      while (step < 2 * i)
+        sched_yield();
+      may[i] = may_write(*view, page);
+      ++step;
+    }
+  });
+  struct sigaction action {
+  }, before;
+  action.sa_sigaction = [](int, siginfo_t*, void*) { siglongjmp(g_back, 1); };
+  action.sa_flags = SA_SIGINFO;
+  sigaction(SIGSEGV, &action, &before);
+  const auto wait = [&](int until) {
+    while (step < until)
+      sched_yield();
+  };
+  wait(1);
+  EXPECT_TRUE(protect(page, 4096, kRead));
+  step = 2;
+  wait(3);
+  EXPECT_TRUE(release(page, 4096));
+  step = 4;
+  thread.join();
+  EXPECT_TRUE(may[0]);
+  EXPECT_FALSE(may[1]);
+  EXPECT_TRUE(may[2]);
+  sigaction(SIGSEGV, &before, nullptr);
 }
 
 TEST(Views, ThereAreSixtyFourAndTheyAreUsedAnew) {
