@@ -87,12 +87,13 @@ class Target:
 
 
 # What differs for a reason: libthread_db's greeting, process numbers, stack addresses (the
-# environment's size), our lines about conditions, the progress of reading symbols.
+# environment's size), our lines about conditions and watched pages, the progress of reading symbols.
 DROPPED = [
     r"\[Thread debugging using libthread_db enabled\]\n",
     r"Using host libthread_db library .*\n",
     r"Reading symbols from .*\n",
     r"\tcondition evaluated .*\n",
+    r"\tby page protection: .*\n",
     r"warning: Error disabling address space randomization.*\n",
     r"\[New Thread .*\]\n",
     r"\[Thread .* exited\]\n",

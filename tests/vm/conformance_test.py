@@ -34,11 +34,15 @@ class InTheMachine(machine.MachineTest):
         added = machine.adding(machine.DDBG, machine.KEEPER, machine.CAPSTONE, *filter(Path.is_file, PROGRAMS.iterdir()))
         return machine.Shell(self, *self.for_guests(OPTIONS), "--timeout", "7000", *added, *more)
 
+    def exceptions(self, *of):
+        if OPTIONS.machine != "qemu":
+            of = (*of, OPTIONS.machine)
+        return {name: how for backend in of for name, how in run.read_exceptions(run.FOLDER / "exceptions.txt", backend).items()}
+
     def test_cases(self):
         """What the emulator's own processor does otherwise than the manual says, a guest need not do better."""
         cases = [case for case in run.read_cases(PROGRAMS, run.AREAS) if case.name not in NOT_THERE]
-        of = ("kvm", "kvm.vm", *(["bochs"] if OPTIONS.machine == "bochs" else []))
-        exceptions = {name: how for backend in of for name, how in run.read_exceptions(run.FOLDER / "exceptions.txt", backend).items()}
+        exceptions = self.exceptions("kvm", "kvm.vm")
         with self.shell() as shell:
             native = run.results_of(run.Native(shell.run), PROGRAMS, cases)
             guest = run.results_of(run.Ddbg(machine.DDBG, OPTIONS.backend, shell.run), PROGRAMS, cases)
@@ -50,7 +54,7 @@ class InTheMachine(machine.MachineTest):
     def test_cases_in_ring_0(self):
         """Of programs that enter Dune mode by themselves, whoever makes the guest."""
         cases = [case for case in run.read_cases(PROGRAMS, run.AREAS) if case.name not in NOT_THERE]
-        exceptions = run.read_exceptions(run.FOLDER / "exceptions.txt", "application")
+        exceptions = self.exceptions("application")
         with self.shell("--add", PRELOAD) as shell:
             native = run.results_of(run.Native(shell.run), PROGRAMS, cases)
             ring0 = run.results_of(InRing0(shell.run), PROGRAMS, cases)

@@ -9,7 +9,7 @@ TEST = os.environ["KMOD_TEST"]
 EVENTS = os.environ["DUNE_EVENTS"]
 # Of a program that enters Dune mode by itself: how often an event leaves the guest, and how many instructions it may take.
 OF_APPLICATIONS = {"getppid": (1, 1625), "trap": (0, 120), "vectors": (0, 200), "step": (0, 125), "refused": (0, 225), "answered": (0, 170),
-                   "interposed": (1, 1850), "appel1": (0, 900), "appel2": (0, 690)}
+                   "interposed": (1, 1850), "appel1": (0, 980), "appel2": (0, 690)}
 IN_THE_KERNEL = {"getppid": (1, 650), "interposed": (1, 750)}
 # QEMU's VMRUN loads DR7 and does not act on it, and its processor checks no alignment. Bochs has both.
 SKIPPED_THERE = ["Debug.WatchedWriteReachesTheGuestsHandler", "Debug.WatchedWriteEndsTheRunIfAskedFor",
