@@ -225,7 +225,7 @@ Status enter(const EnterOptions& options) {
     ok = send_in(g_block, image);
     if (ok) {
       block.config->threads_forgotten = block.config->threads_begun;
-      block.config->has_tags = application::finds_tags();
+      block.config->has_tags = options.view_tags && application::finds_tags();
     }
   }
   if (!ok)

@@ -11,6 +11,9 @@ struct EnterOptions {
   // "kmod" (dune.ko, /dev/dune) or "kvm" (/dev/kvm where ring 0 is the processor's). Null: the
   // first of these that is there.
   const char* backend = nullptr;
+  // Where the processor has PCIDs, what it has cached of a view stays while another is in use. Off,
+  // because nothing that was tried so far keeps it: emulators forget all at each change of tables.
+  bool view_tags = false;
 };
 
 // The calling thread, and every thread that it and its like make from now on, is in ring 0 when it

@@ -562,7 +562,9 @@ TEST(Storm, AllAtOnce) {
 
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
-  if (auto ok = dune::enter(); !ok) {
+  dune::EnterOptions options;
+  options.view_tags = dune::wants_tags();
+  if (auto ok = dune::enter(options); !ok) {
     fprintf(stderr, "%s (%s)\n", ok.error().text, strerror(static_cast<int>(ok.error().detail)));
     return 77;
   }

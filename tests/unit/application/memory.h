@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <sys/mman.h>
 
 namespace dune {
@@ -12,5 +13,7 @@ inline char* map_pages(size_t count, int protection = PROT_READ | PROT_WRITE) {
   EXPECT_NE(at, MAP_FAILED);
   return static_cast<char*>(at);
 }
+
+inline bool wants_tags() { return getenv("DUNE_TEST_VIEW_TAGS") != nullptr; } // EnterOptions
 
 } // namespace dune
