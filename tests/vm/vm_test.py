@@ -2,6 +2,7 @@
 """scripts/vm: bytes, endings, failures, the terminal, and that nothing is left behind."""
 import fcntl
 import os
+import re
 import select
 import signal
 import struct
@@ -38,6 +39,24 @@ class Bytes(machine.MachineTest):
         done = self.vm("--add", "machine.py:/elsewhere/added", "--", "sh", "-c", 'pwd; cmp "$0" /elsewhere/added && echo same',
                        "machine.py", cwd=folder)
         self.assertEqual((done.stdout.decode(), done.returncode), (f"{folder}\nsame\n", 0), done.stderr)
+
+    def test_its_clock_goes_as_ours_however_busy_we_are(self):
+        """Its kernel has measured nothing, and is right."""
+        with self.start("sh", "-c", "cat /proc/cmdline; grep MHz /proc/cpuinfo; echo; read a; cat /proc/uptime; read a; cat /proc/uptime") as process:
+            told = b"".join(iter(process.stdout.readline, b"\n")).decode()
+            spans, readings = [], []
+            for pause in 0, 3:
+                time.sleep(pause)
+                begin = time.monotonic()
+                process.stdin.write(b"\n")
+                readings.append(float(process.stdout.readline().split()[0]))
+                spans.append((begin, time.monotonic()))
+        given, used = int(re.search(r" tsc_early_khz=(\d+)", told)[1]), float(re.search(r"MHz\s*: (\S+)", told)[1])
+        self.assertAlmostEqual(used * 1000, given, delta=given / 100, msg=told)
+        elapsed = readings[1] - readings[0]
+        self.assertGreater(elapsed, (spans[1][0] - spans[0][1]) * 0.98 - 0.1)
+        self.assertLess(elapsed, (spans[1][1] - spans[0][0]) * 1.02 + 0.1)
+        self.nothing_is_left()
 
 
 class Endings(machine.MachineTest):
