@@ -17,6 +17,9 @@
 #define DUNE_MAX_PRIVATES 64
 #define DUNE_MAX_VCPUS 4096
 #define DUNE_MAX_LEVELS 5
+/* Debug registers in which nothing has happened, and nothing is wanted. */
+#define DR6_NONE 0xffff0ff0ULL
+#define DR7_OFF 0x400ULL
 
 struct dune_gpa_range {
 	u64 gpa, hva, length;

@@ -28,11 +28,9 @@
 	 X86_EFLAGS_TF | X86_EFLAGS_IF | X86_EFLAGS_DF | X86_EFLAGS_OF | X86_EFLAGS_IOPL |         \
 	 X86_EFLAGS_NT | X86_EFLAGS_RF | X86_EFLAGS_AC | X86_EFLAGS_ID | X86_EFLAGS_VIF |          \
 	 X86_EFLAGS_VIP)
-#define DR6_FIXED 0xffff0ff0ULL
 #define DR6_WRITABLE 0xe00fULL
 /* Enable bits, LE, GE, and the conditions; neither GD nor the reserved bits. */
 #define DR7_ALLOWED 0xffff03ffULL
-#define DR7_FIXED 0x400ULL
 /* Those that the processor pushes an error code for. */
 #define ERROR_CODE_VECTORS                                                                         \
 	(BIT(X86_TRAP_DF) | BIT(X86_TRAP_TS) | BIT(X86_TRAP_NP) | BIT(X86_TRAP_SS) |               \
@@ -162,7 +160,7 @@ static enum dune_fail take_run(struct dune_vcpu *vcpu)
 	if (fail)
 		return fail;
 	regs->rflags |= X86_EFLAGS_FIXED;
-	regs->dr6 = (regs->dr6 & DR6_WRITABLE) | DR6_FIXED;
+	regs->dr6 = (regs->dr6 & DR6_WRITABLE) | DR6_NONE;
 	/*
 	 * At the first run neither is known, and both are flat. A run that ended before it entered has
 	 * left the wish behind, and the old segment in the control structure.
@@ -511,14 +509,14 @@ static long set_debug(struct dune_vcpu *vcpu, const void __user *argument)
 	/* Of the DR6 of a guest nobody could tell which bits are of what it would not be told. */
 	if (debug.flags & DUNE_DEBUG_RING3 && !debug.status)
 		return -EINVAL;
-	if (debug.dr7 & ~(DR7_ALLOWED | DR7_FIXED))
+	if (debug.dr7 & ~(DR7_ALLOWED | DR7_OFF))
 		return -EINVAL;
 	for (i = 0; i < 4; i++) {
 		/* Of I/O, or undefined where CR4.DE is 0. */
 		if ((debug.dr7 >> (16 + 4 * i) & 3) == 2 || !is_canonical(debug.address[i]))
 			return -EINVAL;
 	}
-	debug.dr7 |= DR7_FIXED;
+	debug.dr7 |= DR7_OFF;
 	vcpu->debug = debug;
 	return 0;
 }
@@ -662,7 +660,7 @@ int dune_vcpu_create(struct dune_vm *vm)
 	}
 	vcpu->vm = vm;
 	vcpu->cpu = -1;
-	vcpu->debug.dr7 = DR7_FIXED;
+	vcpu->debug.dr7 = DR7_OFF;
 	mutex_init(&vcpu->mutex);
 	vcpu->run = (struct dune_run *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
 	if (!vcpu->run) {

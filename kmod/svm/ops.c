@@ -32,8 +32,6 @@
 #define GUEST_EFER (EFER_SCE | EFER_LME | EFER_LMA | EFER_NX | EFER_SVME)
 /* Every type of the guest's tables is write-back: the second level decides. */
 #define GUEST_PAT 0x0606060606060606ULL
-#define DR6_NONE 0xffff0ff0ULL
-#define DR7_OFF 0x400
 #define VMMCALL_SIZE 3
 
 #define ATTRIB_CODE64 (0xb | BIT(4) | BIT(7) | BIT(9) | BIT(11)) /* present, L, G; DPL apart */

@@ -40,8 +40,6 @@
 #define ACCESS_TASK 0x8b /* busy */
 #define ACCESS_UNUSABLE 0x10000
 #define ACCESS_DPL_SHIFT 5
-#define DR7_OFF 0x400
-#define DR6_NONE 0xffff0ff0ULL
 #define BASIC_TRUE_CONTROLS BIT_ULL(55)
 #define BASIC_32_BIT_PHYSICAL BIT_ULL(48)
 #define CAP_VPID_SHIFT 32

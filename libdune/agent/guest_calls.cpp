@@ -497,7 +497,7 @@ namespace {
 
 // Those that only the kernel has to see. Nobody stops the thread in there, so nobody has to find
 // its registers; a signal ends the next run.
-bool pass(backend::Cpu&, KernelSigcontext& m) {
+bool pass(KernelSigcontext& m) {
   const process::Row& row = process::policy_of(static_cast<uint32_t>(m.rax));
   if (agent_config.confined || !process::passes_always(row))
     return false;

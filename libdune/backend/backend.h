@@ -151,7 +151,7 @@ struct GuestOps {
 // A call of a program in ring 0, of which nothing but its number and arguments are in `call`: made,
 // with the result in rax there, if nobody has to look at it; the thread runs on without coming out
 // of run(). False: nothing has been done, and it comes out.
-using PassCall = bool(Cpu&, KernelSigcontext& call);
+using PassCall = bool(KernelSigcontext& call);
 
 // The piece of address space in which the second level is extended; contiguous physically.
 inline constexpr uint64_t kChunkSize = 1ull << 30;

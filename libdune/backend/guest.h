@@ -148,7 +148,7 @@ template <class R> bool passes(Cpu& cpu, R& regs) {
   KernelSigcontext call;
   call.rax = regs.rax, call.rdi = regs.rdi, call.rsi = regs.rsi, call.rdx = regs.rdx;
   call.r10 = regs.r10, call.r8 = regs.r8, call.r9 = regs.r9;
-  if (!pass(cpu, call))
+  if (!pass(call))
     return false;
   regs.rax = call.rax;
   return true;

@@ -321,17 +321,22 @@ TEST_F(Memory, VdsoTellsTheTime) {
   EXPECT_LE(ns(there), ns(after));
 }
 
-TEST_F(Memory, WithoutARegionThereIsNone) {
-  // Far from its own code, tables and stack, or it could not go on.
-  constexpr uint64_t kFar = 0x200000000000;
-  void* p = mmap(reinterpret_cast<void*>(kFar), kPage, PROT_READ | PROT_WRITE,
-                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-  ASSERT_EQ(p, reinterpret_cast<void*>(kFar));
-  dune_region region{};
+// A page far from the guest's own code, tables and stack, without whose region it can go on.
+constexpr uint64_t kFar = 0x200000000000;
+void* const far_page = reinterpret_cast<void*>(kFar);
+void map_far(Guest& guest, dune_region& region) {
+  ASSERT_EQ(mmap(far_page, kPage, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0),
+            far_page);
   region.size = sizeof region;
-  region.gpa = guest_.cover(kFar);
+  region.gpa = guest.cover(kFar);
   region.hva = kFar;
   region.length = kGigabyte;
+}
+
+TEST_F(Memory, WithoutARegionThereIsNone) {
+  dune_region region{};
+  ASSERT_NO_FATAL_FAILURE(map_far(guest_, region));
   region.flags = DUNE_REGION_REMOVE;
   guest_writes(kFar);
   ASSERT_EQ(call(guest_.fd(), DUNE_SET_REGION, &region), 0);
@@ -345,7 +350,7 @@ TEST_F(Memory, WithoutARegionThereIsNone) {
   ASSERT_EQ(call(guest_.fd(), DUNE_SET_REGION, &region), 0);
   ASSERT_ENDS_WITH(cpu_, "SYSCALL");
   EXPECT_EQ(guest_reads(kFar), 0x5555u);
-  munmap(p, kPage);
+  munmap(far_page, kPage);
 }
 
 TEST_F(Memory, TablesAreBounded) {
@@ -437,15 +442,8 @@ TEST_F(Memory, ReplacedPageIsNeverSeenAgain) {
 // What the guest's tables said before DUNE_FORGET nobody uses behind it, not even a fault that was
 // on its way: so the region may go.
 TEST_F(Memory, ForgottenTablesLeadNowhere) {
-  constexpr uint64_t kFar = 0x200000000000;
-  void* p = mmap(reinterpret_cast<void*>(kFar), kPage, PROT_READ | PROT_WRITE,
-                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-  ASSERT_EQ(p, reinterpret_cast<void*>(kFar));
   dune_region region{};
-  region.size = sizeof region;
-  region.gpa = guest_.cover(kFar);
-  region.hva = kFar;
-  region.length = kGigabyte;
+  ASSERT_NO_FATAL_FAILURE(map_far(guest_, region));
   std::atomic<bool> stop = false;
   std::atomic<uint64_t> written = 0, faults = 0;
   std::atomic<uint32_t> error = 0;
@@ -466,7 +464,7 @@ TEST_F(Memory, ForgottenTablesLeadNowhere) {
     while (written == before && !error)
       usleep(20);
     // Its next write takes the kernel a while.
-    madvise(p, kPage, MADV_DONTNEED);
+    madvise(far_page, kPage, MADV_DONTNEED);
     usleep(round % 16 * 10);
     guest_.unmap_gigabyte(kFar);
     EXPECT_EQ(call(guest_.fd(), DUNE_FORGET), 0);
@@ -482,7 +480,7 @@ TEST_F(Memory, ForgottenTablesLeadNowhere) {
   stop = true;
   writer.join();
   EXPECT_STREQ(strerror(int(error)), strerror(0)) << " behind " << faults << " faults";
-  munmap(p, kPage);
+  munmap(far_page, kPage);
 }
 
 void write_page(uint64_t at) {

@@ -209,7 +209,5 @@ class Core(machine.ShellTest):
 
 
 if __name__ == "__main__":
-    parser = machine.guest_options()
-    parser.set_defaults(backend="kmod")
-    OPTIONS = machine.arguments_of(parser)
+    OPTIONS = machine.arguments_of(machine.guest_options("kmod"))
     machine.guest_main(OPTIONS)

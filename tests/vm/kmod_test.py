@@ -137,8 +137,7 @@ class Kmod(machine.MachineTest):
 
 
 if __name__ == "__main__":
-    parser = machine.guest_options()
+    parser = machine.guest_options("kmod")
     parser.add_argument("--random", type=int, default=60, metavar="SECONDS")
-    parser.set_defaults(backend="kmod")
     OPTIONS = machine.arguments_of(parser)
     machine.guest_main(OPTIONS)

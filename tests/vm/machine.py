@@ -27,11 +27,11 @@ def adding(*paths):
     return [word for path in paths if os.path.exists(path) for word in ("--add", str(path))]
 
 
-def guest_options():
-    """A parser of: which machine, and who makes the guests in it."""
+def guest_options(backend="kvm"):
+    """A parser of: which machine, and who makes the guests in it, by default `backend`."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--machine", choices=("qemu", "bochs"), default="qemu")
-    parser.add_argument("--backend", choices=("kvm", "kmod"), default="kvm")
+    parser.add_argument("--backend", choices=("kvm", "kmod"), default=backend)
     parser.add_argument("--kernel", required=True)
     parser.add_argument("--la57", default="off")
     parser.add_argument("--smp", type=int, required=True)

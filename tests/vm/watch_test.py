@@ -95,7 +95,5 @@ class Watches(machine.ShellTest):
 
 
 if __name__ == "__main__":
-    parser = machine.guest_options()
-    parser.set_defaults(backend="kmod")
-    OPTIONS = machine.arguments_of(parser)
+    OPTIONS = machine.arguments_of(machine.guest_options("kmod"))
     machine.guest_main(OPTIONS)
