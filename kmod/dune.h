@@ -114,7 +114,8 @@ struct dune_vcpu {
 	struct dune_dispatch dispatch;
 	struct pt_regs arguments; /* of such a call; the rest is zero, made so once and not for each */
 	bool has_state;
-	bool state_dirty; /* not in the processor's control structure yet */
+	bool state_dirty, debug_dirty; /* not in the processor's control structure yet */
+	bool new_run; /* not entered since user space, which may have changed the thread's segments */
 	bool flat_cs, flat_ss; /* selectors are user space's, since the last entry */
 	u64 last_cs, last_ss, last_cr3;
 

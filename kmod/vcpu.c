@@ -169,6 +169,7 @@ static enum dune_fail take_run(struct dune_vcpu *vcpu)
 	vcpu->flat_ss |= vcpu->state_dirty || regs->ss != vcpu->last_ss;
 	if (regs->cr3 != vcpu->last_cr3)
 		vcpu->flush = true;
+	vcpu->new_run = true;
 	return 0;
 }
 
@@ -390,6 +391,8 @@ static enum dune_exit_reason handle_exit(struct dune_vcpu *vcpu)
 		step(vcpu);
 	switch (exit->kind) {
 	case DUNE_KIND_AGAIN:
+		/* Perhaps not entered for that. */
+		cond_resched();
 		return 0;
 	case DUNE_KIND_WANTED:
 		return interrupted(vcpu);
@@ -441,8 +444,6 @@ static long run(struct dune_vcpu *vcpu)
 		reason = handle_exit(vcpu);
 		if (reason)
 			break;
-		if (need_resched())
-			cond_resched();
 	}
 	if (vcpu->use_signal_mask)
 		sigprocmask(SIG_SETMASK, &before, NULL);
@@ -518,6 +519,7 @@ static long set_debug(struct dune_vcpu *vcpu, const void __user *argument)
 	}
 	debug.dr7 |= DR7_OFF;
 	vcpu->debug = debug;
+	vcpu->debug_dirty = true;
 	return 0;
 }
 

@@ -26,12 +26,11 @@ static inline void vmcs_update(u32 field, u64 value, u64 *last)
 
 static inline u64 vmcs_read(u32 field)
 {
-	u64 value = 0;
 	bool failed;
+	u64 value;
 
-	asm volatile("vmread %2, %1" : "=@ccna"(failed), "+r"(value) : "r"((u64)field) : "cc");
-	WARN_ONCE(failed, "dune: vmread of field %x", field);
-	return value;
+	asm volatile("vmread %2, %1" : "=@ccna"(failed), "=r"(value) : "r"((u64)field) : "cc");
+	return WARN_ONCE(failed, "dune: vmread of field %x", field) ? 0 : value;
 }
 
 static inline bool vmcs_clear(struct page *vmcs)

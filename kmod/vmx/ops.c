@@ -64,18 +64,21 @@ struct vmx_vcpu {
 	struct dune_vcpu vcpu;
 	struct page *vmcs;
 	int vpid;
-	bool built; /* controls are in the VMCS */
 	/* Changed on the processor where it is loaded, or by who runs it if that is none. */
 	int loaded_on; /* -1: it is clear */
 	bool launched;
 	struct list_head loaded; /* vmx_cpu.loaded */
-	struct vmx_cpu *host; /* whose constants are in there, and since when */
-	unsigned int host_enabled;
+	struct vmx_cpu *constants; /* of which processor they are in there; NULL: nothing is */
+	unsigned int constants_enabled; /* and since when */
+	struct {
+		bool has_selectors; /* any of those of data */
+		u16 ds, es, fs, gs;
+		u64 fs_base, kernel_gs_base;
+	} thread; /* what the host's thread has while it is in this run */
 	/* What is in the VMCS. */
 	u64 last_rip, last_rflags;
 	u64 host_cr3, host_cr4, host_fs_base;
-	u64 guest_cr3, guest_fs_base, guest_gs_base, guest_dr7;
-	u64 exceptions;
+	u64 guest_cr3, guest_fs_base, guest_gs_base;
 	bool has_event;
 	u64 flushed; /* the table's generation when nothing was cached of it */
 };
@@ -447,8 +450,6 @@ static void build_vmcs(struct vmx_vcpu *vmx)
 	vmcs_write(GUEST_CR3, 0);
 	vmcs_write(GUEST_FS_BASE, 0);
 	vmcs_write(GUEST_GS_BASE, 0);
-	vmcs_write(GUEST_DR7, 0);
-	vmcs_write(EXCEPTION_BITMAP, 0);
 	vmcs_write(VM_ENTRY_INTR_INFO_FIELD, 0);
 
 	vmcs_write(HOST_CS_SELECTOR, __KERNEL_CS);
@@ -498,6 +499,19 @@ static void load_state(struct vmx_vcpu *vmx)
 	vmcs_write(GUEST_PENDING_DBG_EXCEPTIONS, 0);
 }
 
+/* What follows from the state and the debug registers together. */
+static void load_debug(const struct vmx_vcpu *vmx)
+{
+	const struct dune_vcpu *vcpu = &vmx->vcpu;
+	const bool debugs = dune_vcpu_debugs(vcpu);
+
+	/* #AC and #MC always; #NM, which says what the processor keeps for the host (XFD_ERR). */
+	vmcs_write(EXCEPTION_BITMAP, BIT(X86_TRAP_AC) | BIT(X86_TRAP_MC) | BIT(X86_TRAP_NM) |
+					     vcpu->state.exceptions | (debugs ? BIT(X86_TRAP_DB) : 0));
+	/* A guest cannot write it, and #DB clears only what it never has (GD). */
+	vmcs_write(GUEST_DR7, debugs ? vcpu->debug.dr7 : DR7_OFF);
+}
+
 static void load_event(struct vmx_vcpu *vmx)
 {
 	const struct dune_event *event = &vmx->vcpu.event;
@@ -521,8 +535,9 @@ static void load_guest(struct vmx_vcpu *vmx)
 {
 	struct dune_vcpu *vcpu = &vmx->vcpu;
 	const struct dune_regs *regs = &vcpu->regs;
-	const bool debugs = dune_vcpu_debugs(vcpu);
 
+	if (vcpu->state_dirty | vcpu->debug_dirty)
+		load_debug(vmx);
 	if (vcpu->state_dirty)
 		load_state(vmx);
 	if (vcpu->flat_cs)
@@ -531,13 +546,8 @@ static void load_guest(struct vmx_vcpu *vmx)
 		set_flat(GUEST_SS_SELECTOR, regs->ss, ACCESS_DATA);
 	else if (vcpu->flat_ss)
 		set_segment(GUEST_SS_SELECTOR, regs->ss, 0, 0, ACCESS_UNUSABLE);
-	vcpu->state_dirty = vcpu->flat_cs = vcpu->flat_ss = false;
+	vcpu->state_dirty = vcpu->debug_dirty = vcpu->flat_cs = vcpu->flat_ss = false;
 
-	/* #AC and #MC always; #NM, which says what the processor keeps for the host (XFD_ERR). */
-	vmcs_update(EXCEPTION_BITMAP,
-			 BIT(X86_TRAP_AC) | BIT(X86_TRAP_MC) | BIT(X86_TRAP_NM) |
-				 vcpu->state.exceptions | (debugs ? BIT(X86_TRAP_DB) : 0),
-			 &vmx->exceptions);
 	/* What an instruction has left behind it belongs behind that one only. */
 	if (regs->rip != vmx->last_rip || regs->rflags != vmx->last_rflags) {
 		vmcs_write(GUEST_INTERRUPTIBILITY_INFO, 0);
@@ -549,8 +559,6 @@ static void load_guest(struct vmx_vcpu *vmx)
 	vmcs_update(GUEST_FS_BASE, regs->fs_base, &vmx->guest_fs_base);
 	vmcs_update(GUEST_GS_BASE, regs->gs_base, &vmx->guest_gs_base);
 	vmcs_update(GUEST_CR3, regs->cr3, &vmx->guest_cr3);
-	/* A guest cannot write it, and #DB clears only what it never has (GD). */
-	vmcs_update(GUEST_DR7, debugs ? vcpu->debug.dr7 : DR7_OFF, &vmx->guest_dr7);
 	load_event(vmx);
 }
 
@@ -758,12 +766,6 @@ static void store_exit(struct vmx_vcpu *vmx, u32 reason)
 	}
 }
 
-/* What an exit makes of the host's segments and tables, and what the guest changes of MSRs. */
-struct host {
-	u16 ds, es, fs, gs, ldt;
-	u64 fs_base, kernel_gs_base, debugctl;
-};
-
 /* Those of this processor, which stay in the VMCS. */
 static void write_host_constants(const struct vmx_cpu *cpu)
 {
@@ -788,86 +790,75 @@ static void update_msr(u32 msr, u64 value, u64 has)
 		native_wrmsrl(msr, value);
 }
 
-static void save_host(struct vmx_vcpu *vmx, struct host *host)
+/* What an exit makes of the segments, and what the guest changes of MSRs. */
+static void save_thread(struct vmx_vcpu *vmx)
 {
-	savesegment(ds, host->ds);
-	savesegment(es, host->es);
-	savesegment(fs, host->fs);
-	savesegment(gs, host->gs);
-	store_ldt(host->ldt);
-	host->fs_base = boot_cpu_has(X86_FEATURE_FSGSBASE) ? rdfsbase() : __rdmsr(MSR_FS_BASE);
-	host->kernel_gs_base = __rdmsr(MSR_KERNEL_GS_BASE);
-	host->debugctl = __rdmsr(MSR_IA32_DEBUGCTLMSR);
-
-	vmcs_update(HOST_CR3, __read_cr3(), &vmx->host_cr3);
-	vmcs_update(HOST_CR4, cr4_read_shadow(), &vmx->host_cr4);
-	vmcs_update(HOST_FS_BASE, host->fs_base, &vmx->host_fs_base);
+	savesegment(ds, vmx->thread.ds);
+	savesegment(es, vmx->thread.es);
+	savesegment(fs, vmx->thread.fs);
+	savesegment(gs, vmx->thread.gs);
+	vmx->thread.has_selectors = vmx->thread.ds | vmx->thread.es | vmx->thread.fs | vmx->thread.gs;
+	vmx->thread.fs_base = boot_cpu_has(X86_FEATURE_FSGSBASE) ? rdfsbase() : __rdmsr(MSR_FS_BASE);
+	vmx->thread.kernel_gs_base = __rdmsr(MSR_KERNEL_GS_BASE);
+	vmcs_update(HOST_FS_BASE, vmx->thread.fs_base, &vmx->host_fs_base);
 }
 
-static void restore_host(const struct host *host, const struct vmx_cpu *cpu)
+/* Loading one replaces its base. */
+static void restore_selectors(const struct vmx_vcpu *vmx)
 {
-	/*
-	 * The exit has made the limits of tables the largest, and that of the TSS the smallest. No
-	 * vector lies beyond the IDT, but selectors do beyond the GDT.
-	 */
-	native_load_gdt(&cpu->gdt);
-	invalidate_tss_limit();
-	if (host->ldt)
-		asm volatile("lldt %0" : : "m"(host->ldt));
-	if (host->ds | host->es) {
-		loadsegment(ds, host->ds);
-		loadsegment(es, host->es);
+	if (vmx->thread.ds | vmx->thread.es) {
+		loadsegment(ds, vmx->thread.ds);
+		loadsegment(es, vmx->thread.es);
 	}
-	if (host->fs) {
-		loadsegment(fs, host->fs);
-		native_wrmsrl(MSR_FS_BASE, host->fs_base);
+	if (vmx->thread.fs) {
+		loadsegment(fs, vmx->thread.fs);
+		native_wrmsrl(MSR_FS_BASE, vmx->thread.fs_base);
 	}
-	if (host->gs)
-		load_gs_index(host->gs);
-	native_wrmsrl(MSR_LSTAR, cpu->lstar);
-	native_wrmsrl(MSR_SYSCALL_MASK, cpu->sfmask);
-	if (host->debugctl)
-		update_debugctlmsr(host->debugctl);
-	/* The processor has switched the host's breakpoints off, and we have taken their registers. */
-	if (hw_breakpoint_active())
-		hw_breakpoint_restore();
+	if (vmx->thread.gs) {
+		load_gs_index(vmx->thread.gs);
+		native_wrmsrl(MSR_KERNEL_GS_BASE, vmx->thread.kernel_gs_base);
+	}
 }
 
-static void flush(struct vmx_vcpu *vmx)
+static noinline void flush(struct vmx_vcpu *vmx)
 {
-	struct dune_vcpu *vcpu = &vmx->vcpu;
-
-	if (vcpu->flush) {
-		invept(VMX_EPT_EXTENT_CONTEXT, eptp_of(vcpu->vm));
-		invvpid(VMX_VPID_EXTENT_SINGLE_CONTEXT, vmx->vpid);
-		vmx->flushed = vcpu->generation;
-	}
-	/* Emulators forget everything at each entry: there only this shows a flush that is missing. */
-	WARN_ON_ONCE(vmx->flushed != vcpu->generation);
-	vcpu->flush = false;
+	invept(VMX_EPT_EXTENT_CONTEXT, eptp_of(vmx->vcpu.vm));
+	invvpid(VMX_VPID_EXTENT_SINGLE_CONTEXT, vmx->vpid);
+	vmx->flushed = vmx->vcpu.generation;
+	vmx->vcpu.flush = false;
 }
 
 static bool enter(struct vmx_vcpu *vmx, struct vmx_cpu *cpu)
 {
 	struct dune_vcpu *vcpu = &vmx->vcpu;
-	struct host host;
+	/* This, the LDT, CR3 and CR4 may change while the thread is in a run. */
+	const u64 debugctl = __rdmsr(MSR_IA32_DEBUGCTLMSR);
 	bool entered;
+	u16 ldt;
 	int i;
 
-	if (!vmx->built)
-		build_vmcs(vmx);
-	vmx->built = true;
-	save_host(vmx, &host);
-	if (vmx->host != cpu || vmx->host_enabled != cpu->enabled)
+	if (vmx->constants != cpu || vmx->constants_enabled != cpu->enabled) {
+		if (!vmx->constants)
+			build_vmcs(vmx);
 		write_host_constants(cpu);
-	vmx->host = cpu;
-	vmx->host_enabled = cpu->enabled;
+		vmx->constants = cpu;
+		vmx->constants_enabled = cpu->enabled;
+	}
+	if (vcpu->new_run)
+		save_thread(vmx);
+	vcpu->new_run = false;
+	asm volatile("sldt %0" : "=r"(ldt));
+	vmcs_update(HOST_CR3, __read_cr3(), &vmx->host_cr3);
+	vmcs_update(HOST_CR4, cr4_read_shadow(), &vmx->host_cr4);
 	load_guest(vmx);
-	flush(vmx);
-	update_msr(MSR_KERNEL_GS_BASE, vcpu->regs.kernel_gs_base, host.kernel_gs_base);
+	if (vcpu->flush)
+		flush(vmx);
+	/* Emulators forget everything at each entry: there only this shows a flush that is missing. */
+	WARN_ON_ONCE(vmx->flushed != vcpu->generation);
+	update_msr(MSR_KERNEL_GS_BASE, vcpu->regs.kernel_gs_base, vmx->thread.kernel_gs_base);
 	update_msr(MSR_STAR, vcpu->state.star, cpu->star);
+	update_msr(MSR_SYSCALL_MASK, vcpu->state.sfmask, cpu->sfmask);
 	native_wrmsrl(MSR_LSTAR, vcpu->state.lstar);
-	native_wrmsrl(MSR_SYSCALL_MASK, vcpu->state.sfmask);
 	if (dune_vcpu_debugs(vcpu))
 		for (i = 0; i < 4; i++)
 			set_debugreg(vcpu->debug.address[i], i);
@@ -882,9 +873,25 @@ static bool enter(struct vmx_vcpu *vmx, struct vmx_cpu *cpu)
 	if (vcpu->regs.dr6 != DR6_NONE)
 		native_set_debugreg(6, DR6_NONE);
 	vcpu->regs.kernel_gs_base = __rdmsr(MSR_KERNEL_GS_BASE);
-	update_msr(MSR_KERNEL_GS_BASE, host.kernel_gs_base, vcpu->regs.kernel_gs_base);
+	update_msr(MSR_KERNEL_GS_BASE, vmx->thread.kernel_gs_base, vcpu->regs.kernel_gs_base);
 	update_msr(MSR_STAR, cpu->star, vcpu->state.star);
-	restore_host(&host, cpu);
+	update_msr(MSR_SYSCALL_MASK, cpu->sfmask, vcpu->state.sfmask);
+	native_wrmsrl(MSR_LSTAR, cpu->lstar);
+	/*
+	 * The exit has made the limits of tables the largest, and that of the TSS the smallest. No
+	 * vector lies beyond the IDT, but selectors do beyond the GDT.
+	 */
+	native_load_gdt(&cpu->gdt);
+	invalidate_tss_limit();
+	if (ldt)
+		asm volatile("lldt %0" : : "r"(ldt));
+	if (vmx->thread.has_selectors)
+		restore_selectors(vmx);
+	if (debugctl)
+		update_debugctlmsr(debugctl);
+	/* The processor has switched the host's breakpoints off, and we have taken their registers. */
+	if (hw_breakpoint_active())
+		hw_breakpoint_restore();
 	return entered;
 }
 
@@ -909,12 +916,13 @@ static bool load_irqoff(struct vmx_vcpu *vmx, struct vmx_cpu *cpu)
 static void vmx_run_irqoff(struct dune_vcpu *vcpu)
 {
 	struct vmx_vcpu *vmx = container_of(vcpu, struct vmx_vcpu, vcpu);
+	struct vmx_cpu *cpu = this_cpu_ptr(&vmx_cpus);
 	u32 reason;
 
 	vcpu->exit.kind = DUNE_KIND_FAILED;
-	if (!load_irqoff(vmx, this_cpu_ptr(&vmx_cpus)))
+	if (!load_irqoff(vmx, cpu))
 		return;
-	if (!enter(vmx, this_cpu_ptr(&vmx_cpus))) {
+	if (!enter(vmx, cpu)) {
 		vcpu->exit.detail = vmcs_read(VM_INSTRUCTION_ERROR);
 		return;
 	}

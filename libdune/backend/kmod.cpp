@@ -100,6 +100,9 @@ void write_call_kmod(uint8_t* at, uint8_t) {
 
 uint64_t behind_ring0_call(const Guest& g) { return stub(g, kRing0CallStub).value + kCallLength; }
 
+// Of SYSCALL: that of Linux, whose MSR dune.ko then need not write at each entry and exit.
+constexpr uint64_t kFlagMask = 0x257fd5; // CF PF AF ZF SF TF IF DF OF IOPL NT RF AC ID
+
 Status set_state(const Cpu& c, bool denies_time_stamps) {
   constexpr uint64_t kNeeded = 1 << 5 | 1 << 9 | 1 << 10; // PAE OSFXSR OSXMMEXCPT
   constexpr uint64_t kWanted = 1 << 16 | 1 << 18;         // FSGSBASE OSXSAVE
@@ -115,7 +118,7 @@ Status set_state(const Cpu& c, bool denies_time_stamps) {
   state.task_selector = kTaskSelector;
   state.star = uint64_t{kUserCode32} << 48 | uint64_t{kKernelCode} << 32;
   state.lstar = shared + offsetof(GuestMemory, stubs) + kSystemCallStub * kStubSize;
-  state.sfmask = 0x44700; // TF IF DF NT AC
+  state.sfmask = kFlagMask;
   if (long result = control(c.fd, DUNE_SET_STATE, &state); is_errno(result))
     return refused("dune.ko refuses the processor's state", result);
   return {};

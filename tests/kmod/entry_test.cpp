@@ -3,12 +3,14 @@
 
 #include <gtest/gtest.h>
 
+#include <asm/ldt.h>
 #include <atomic>
 #include <csignal>
 #include <pthread.h>
 #include <string_view>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <thread>
@@ -268,6 +270,49 @@ TEST(Entry, SegmentBasesAreTheGuests) {
   uint64_t gs = 1;
   asm volatile("rdgsbase %0" : "=r"(gs));
   EXPECT_EQ(gs, 0u);
+}
+
+// An exit takes them away on Intel, and a base goes with its selector.
+struct Segments {
+  uint16_t ds, es, fs, gs;
+  uint64_t fs_base, gs_base;
+  bool operator==(const Segments&) const = default;
+};
+Segments segments() {
+  Segments s;
+  asm volatile("mov %%ds, %0\n mov %%es, %1\n mov %%fs, %2\n mov %%gs, %3\n"
+               "rdfsbase %4\n rdgsbase %5"
+               : "=r"(s.ds), "=r"(s.es), "=r"(s.fs), "=r"(s.gs), "=r"(s.fs_base), "=r"(s.gs_base));
+  return s;
+}
+void set_segments(const Segments& s) {
+  asm volatile("mov %0, %%ds\n mov %1, %%es\n mov %2, %%fs\n mov %3, %%gs\n"
+               "wrfsbase %4\n wrgsbase %5"
+               :
+               : "r"(s.ds), "r"(s.es), "r"(s.fs), "r"(s.gs), "r"(s.fs_base), "r"(s.gs_base)
+               : "memory");
+}
+
+TEST(Entry, SegmentsOfTheThreadStay) {
+  user_desc entry{};
+  entry.limit = 0xfffff;
+  entry.seg_32bit = entry.limit_in_pages = entry.useable = 1;
+  ASSERT_EQ(syscall(SYS_modify_ldt, 0x11, &entry, sizeof entry), 0);
+  const Segments usual = segments();
+  for (const uint16_t selector : {0x2b, 7}) { // of the GDT and of the LDT
+    Guest guest;
+    Vcpu cpu(guest);
+    cpu.prepare(Ring::k3, twice, 4);
+    const uint64_t entries = cpu.run().entries;
+    const Segments wanted{selector, selector, selector, selector, usual.fs_base, 0x7654321000};
+    set_segments(wanted);
+    const char* reason = name_of(cpu.go());
+    const Segments found = segments();
+    set_segments(usual);
+    EXPECT_STREQ(reason, "SYSCALL");
+    EXPECT_GT(cpu.run().entries - entries, 1u); // pages came
+    EXPECT_EQ(found, wanted) << selector;
+  }
 }
 
 // --- interruption
