@@ -59,12 +59,12 @@ class Target:
 TARGETS = [
     Target("trap / ptrace's int3 and continue", "trap", "ptrace", 1 / 100),
     Target("step / ptrace's", "step", "ptrace", 1 / 50),
-    Target("system call, interposed / PTRACE_SYSCALL twice", "interposed", "ptrace", 1 / 25),
+    Target("interposed call / PTRACE_SYSCALL twice", "interposed", "ptrace", 1 / 25),
     Target("appel1 / mprotect and SIGSEGV", "appel1", "linux", 1 / 7),
     Target("appel2 / mprotect and SIGSEGV", "appel2", "linux", 1 / 7),
     Target("getppid / Linux", "getppid", "linux", 5),
     Target("getppid / Linux, in the kernel", "getppid", "linux", 2, columns=("dispatch",)),
-    Target("system call, interposed, in the kernel", "interposed", "ptrace", 1 / 25, columns=("dispatch",)),
+    Target("interposed call, in the kernel", "interposed", "ptrace", 1 / 25, columns=("dispatch",)),
 ]
 NO_EXIT = ("trap", "step")  # of kmod's, by the issue
 
