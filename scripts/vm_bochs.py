@@ -6,7 +6,7 @@ import re
 import struct
 import tty
 
-from vm_machine import MACHINE_FAILED, PARAMETERS, Failure, Machine, memory_file
+from vm_machine import MACHINE_FAILED, Failure, Machine, memory_file, parameters
 from vm_parts import KERNELS
 
 # Half of the instructions until the command: a search for functions that nobody traces, a test of the processor's jitter, and who make the
@@ -73,7 +73,7 @@ class Bochs(Machine):
             self.input, line = self._line(passed)
             memory = arguments.memory or (kernel_end(kernel) >> 20) + 96 + 2 * (len(archive) >> 20)
             disk, disk_path = memory_file("disk", b"", passed)
-            table = write_disk(disk, kernel, archive, memory << 20, " ".join((*PARAMETERS, *MORE_PARAMETERS)))
+            table = write_disk(disk, kernel, archive, memory << 20, " ".join((*parameters(arguments), *MORE_PARAMETERS)))
             rom, rom_path = memory_file("rom", make_rom(parts.loader().read_bytes() + table), passed)
             configuration, configuration_path = memory_file("configuration", CONFIGURATION.format(
                 processors=arguments.smp, instructions=INSTRUCTIONS, memory=memory, part=part, disk=disk_path, rom=rom_path,

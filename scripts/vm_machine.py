@@ -10,8 +10,14 @@ import subprocess
 SKIPPED_INITCALLS = ("trace_eval_init", "btf_vmlinux_init", "init_kprobe_trace", "load_system_certificate_list", "crypto_kdf108_init",
                      "init_encrypted", "init_evm", "init_ima")
 # The two about time: on a busy machine an emulated timer comes late, which the kernel takes for a broken one, and panics.
-PARAMETERS = ("console=ttyS0", "quiet", "panic=-1", "mitigations=off", "nokaslr", "cryptomgr.notests", "init_on_alloc=0",
+PARAMETERS = ("console=ttyS0", "quiet", "panic=-1", "nokaslr", "cryptomgr.notests", "init_on_alloc=0",
               "ipv6.disable=1", "no_timer_check", "tsc=reliable", "initcall_blacklist=" + ",".join(SKIPPED_INITCALLS))
+
+
+def parameters(arguments):
+    """What every machine's kernel is started with."""
+    return [*PARAMETERS, *(["mitigations=off"] if arguments.mitigations == "off" else [])]
+
 
 MACHINE_FAILED = 125  # our exit status
 

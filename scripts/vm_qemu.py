@@ -8,7 +8,7 @@ import shutil
 import socket
 import time
 
-from vm_machine import PARAMETERS, Machine, memory_file
+from vm_machine import Machine, memory_file, parameters
 from vm_parts import KERNELS, NotAvailable
 
 PROGRAM = "qemu-system-x86_64"
@@ -70,9 +70,9 @@ class Qemu(Machine):
         # One host thread for all processors: QEMU before 8.1 can translate kernel text that another processor is patching, and then
         # executes an int3 that is gone (a panic within minutes if VMs come and go: the first and the last patch the scheduler).
         accelerator = "tcg,thread=single"
-        parameters = list(PARAMETERS)
+        told = parameters(arguments)
         if not arguments.icount and (stamps := time_stamps_per_millisecond()):
-            parameters.append(f"tsc_early_khz={stamps}")
+            told.append(f"tsc_early_khz={stamps}")
         with contextlib.ExitStack() as passed:
             self.console, console = self._pair(passed)
             self.output, port = self._pair(passed)
@@ -84,7 +84,7 @@ class Qemu(Machine):
                        "-chardev", f"socket,id=console,fd={console}", "-serial", "chardev:console",
                        "-chardev", f"socket,id=port,fd={port}", "-device", "virtio-serial-pci",
                        "-device", "virtserialport,chardev=port,nr=1",
-                       "-kernel", str(linux), "-initrd", initrd_path, "-append", " ".join(parameters)]
+                       "-kernel", str(linux), "-initrd", initrd_path, "-append", " ".join(told)]
             self.start(command, (console, port, initrd))
 
     def _pair(self, passed):

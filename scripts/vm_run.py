@@ -66,6 +66,7 @@ def add_options(parser, machine):
     parser.add_argument("--kernel", choices=[*KERNELS, *BUILT_KERNELS], default="6.1", help="(6.1)")
     parser.add_argument("--kvm", choices=("on", "off"), help="load kvm, which makes /dev/kvm and keeps others off the processor (on; with --dune off)")
     parser.add_argument("--dune", action="store_true", help="load dune.ko, built for that kernel if need be, which makes /dev/dune")
+    parser.add_argument("--mitigations", choices=("on", "off"), default="off", help="the kernel's, for flaws of processors (off)")
     parser.add_argument("--smp", type=int, default=1, metavar="N", help="processors (1)")
     parser.add_argument("--memory", type=int, metavar="MB", help="(what the kernel needs and twice the files that go in)")
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help=f"({machine.PATIENCE}; none with a terminal)")

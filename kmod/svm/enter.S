@@ -56,9 +56,8 @@ SYM_FUNC_START(svm_enter)
 	pop %rax
 	vmload %rax
 
-#if defined(CONFIG_RETPOLINE) || defined(CONFIG_MITIGATION_RETPOLINE)
-	FILL_RETURN_BUFFER %rax, RSB_CLEAR_LOOPS, X86_FEATURE_RETPOLINE
-#endif
+	/* As KVM does: all of it, or what a barrier may have left on top (PBRSB). */
+	FILL_RETURN_BUFFER %rax, RSB_CLEAR_LOOPS, X86_FEATURE_RSB_VMEXIT, X86_FEATURE_RSB_VMEXIT_LITE
 
 	pop %rax
 	mov %rcx, REGS_RCX(%rax)

@@ -83,9 +83,8 @@ SYM_FUNC_START(vmx_enter)
 	mov %r15, REGS_R15(%rdi)
 	pop %rax
 	mov %rax, REGS_RDI(%rdi)
-#if defined(CONFIG_RETPOLINE) || defined(CONFIG_MITIGATION_RETPOLINE)
-	FILL_RETURN_BUFFER %rax, RSB_CLEAR_LOOPS, X86_FEATURE_RETPOLINE
-#endif
+	/* As KVM does: all of it, or what a barrier may have left on top (PBRSB). */
+	FILL_RETURN_BUFFER %rax, RSB_CLEAR_LOOPS, X86_FEATURE_RSB_VMEXIT, X86_FEATURE_RSB_VMEXIT_LITE
 	mov $1, %eax
 	jmp .Lout
 

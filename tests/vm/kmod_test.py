@@ -95,7 +95,7 @@ class Kmod(machine.MachineTest):
         commands = COMMANDS % (("", BESIDE_KVM, "") if in_qemu else ("unsafe_cpu=1", "", "unsafe_cpu=1"))
         if debug:
             commands = LEAKS_BEFORE + commands.replace("\necho; echo", f"{LEAKS_BEHIND}\necho; echo")
-        done = self.vm("--kernel", OPTIONS.kernel, *there, "--smp", str(OPTIONS.smp), "--timeout", str(patience),
+        done = self.vm("--kernel", OPTIONS.kernel, *there, "--smp", str(OPTIONS.smp), "--mitigations", OPTIONS.mitigations, "--timeout", str(patience),
                        "--add", f"{machine.MODULE}:/dune.ko", "--add", TEST, "--", "sh", "-c", commands)
         tests, log = self.tests_and_log(done)
         self.assertRegex(log, f"dune: {'SVM' if in_qemu else 'VMX'}, {5 if OPTIONS.la57 == 'on' else 4} levels")
@@ -139,5 +139,6 @@ class Kmod(machine.MachineTest):
 if __name__ == "__main__":
     parser = machine.guest_options("kmod")
     parser.add_argument("--random", type=int, default=60, metavar="SECONDS")
+    parser.add_argument("--mitigations", default="off")
     OPTIONS = machine.arguments_of(parser)
     machine.guest_main(OPTIONS)
