@@ -92,7 +92,9 @@ void print_one(Context& context, const BreakpointInfo& info, const Columns& colu
                     disposition_text(b.disposition), b.enabled ? 'y' : 'n');
   std::string thread = b.thread ? fmt::format(" thread {}", *b.thread) : std::string();
   std::string blank = columns.address ? std::string(columns.address + 1, ' ') : std::string();
-  bool table = b.locations.size() > 1 || (b.locations.size() == 1 && !b.locations[0].enabled);
+  // The parts of what is watched are nobody's business.
+  bool table = !b.is_watch() &&
+               (b.locations.size() > 1 || (b.locations.size() == 1 && !b.locations[0].enabled));
   auto word = [&](const char* text) {
     return columns.address ? fmt::format("{:<{}} ", text, columns.address) : std::string();
   };

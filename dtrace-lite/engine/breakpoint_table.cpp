@@ -437,6 +437,13 @@ bool BreakpointTable::accept(Hit hit, const std::function<expr::Context&()>& con
   return true;
 }
 
+void BreakpointTable::count_no_hit(Hit hit) {
+  // In ddbg only accept() counts. Else the record has, and the sum is right although this is below
+  // 0.
+  if (hit.location->condition_place != ConditionPlace::kInDdbg)
+    hit.location->counted.hits--;
+}
+
 bool BreakpointTable::dispose(Breakpoint& b) {
   switch (b.disposition) {
   case Disposition::kKeep:

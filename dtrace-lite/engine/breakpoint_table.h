@@ -60,6 +60,8 @@ public:
   // (conditions in ddbg, ignore counts over several places) is decided and counted here.
   // `context`: of the thread that hit.
   bool accept(Hit hit, const std::function<expr::Context&()>& context);
+  // A record that fired with another of the same watchpoint's: one access is one hit.
+  void count_no_hit(Hit hit);
   // After accept(): once, temporary. True: it is deleted.
   bool dispose(Breakpoint&);
 

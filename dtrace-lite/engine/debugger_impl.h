@@ -66,6 +66,7 @@ struct Debugger::Impl {
   Checked<bool> handle(const Event& event, Stepper* stepper, StopReport& report);
   Checked<bool> handle_stopped(const Event& event, Stepper* stepper, StopReport& report);
   bool handle_records(const Event& event, StopReport& report);
+  WatchChange take_change(Breakpoint&, const dune::session::WatchedValue&);
   void handle_linker(StopReport& report);
   bool handle_scope(Breakpoint& watch, StopReport& report);
   Checked<void> handle_exec(const Event& event, StopReport& report);

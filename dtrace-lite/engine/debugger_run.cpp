@@ -227,6 +227,18 @@ Checked<bool> Debugger::Impl::handle_stopped(const Event& event, Stepper* steppe
   return false;
 }
 
+// What one part of an object had before is not what the object had.
+WatchChange Debugger::Impl::take_change(Breakpoint& b, const dune::session::WatchedValue& value) {
+  WatchChange change{b.number, b.type, b.watched(), {}, {}, true};
+  change.new_value = breakpoints.format_watched(b, value.after);
+  const std::string last = std::exchange(b.watch_value, change.new_value);
+  if (b.type == BreakpointType::kReadWatch)
+    return change;
+  change.old_value = b.locations.size() == 1 ? breakpoints.format_watched(b, value.before) : last;
+  change.changed = b.type == BreakpointType::kWatch || change.old_value != change.new_value;
+  return change;
+}
+
 // Which of the records that fired are the user's, and hold.
 bool Debugger::Impl::handle_records(const Event& event, StopReport& report) {
   const uint32_t selected = std::exchange(thread, event.thread);
@@ -235,7 +247,9 @@ bool Debugger::Impl::handle_records(const Event& event, StopReport& report) {
   const auto context_of_thread = [this]() -> expr::Context& { return selected_context(); };
 
   bool users = false;
-  for (const RecordId id : event.fired) {
+  std::vector<unsigned> seen;
+  for (size_t i = 0; i < event.fired.size(); ++i) {
+    const RecordId id = event.fired[i];
     if (modules.is_linker_record(id)) {
       handle_linker(report);
       continue;
@@ -245,30 +259,29 @@ bool Debugger::Impl::handle_records(const Event& event, StopReport& report) {
       continue;
     }
     std::optional<BreakpointTable::Hit> hit = breakpoints.find_record(id);
-    if (!hit || !breakpoints.accept(*hit, context_of_thread))
+    if (!hit)
+      continue;
+    Breakpoint& b = *hit->breakpoint;
+    if (std::find(seen.begin(), seen.end(), b.number) != seen.end()) {
+      breakpoints.count_no_hit(*hit); // another part of what is watched, accessed with it
+      continue;
+    }
+    seen.push_back(b.number);
+    std::optional<WatchChange> change;
+    if (b.is_watch())
+      change = take_change(b, event.watched[i]); // seen by ddbg even if the user is not to
+    if (!breakpoints.accept(*hit, context_of_thread))
       continue;
     users = true;
-    Breakpoint& b = *hit->breakpoint;
     if (report.why != StopWhy::kWatchScope)
       report.why = b.is_watch() ? StopWhy::kWatchpoint : StopWhy::kBreakpoint;
-    if (std::find(report.breakpoints.begin(), report.breakpoints.end(), b.number) !=
-        report.breakpoints.end())
-      continue;
     report.breakpoints.push_back(b.number);
-    if (b.is_watch()) {
-      WatchChange change{b.number, b.type, b.watched(), b.watch_value, {}, true};
-      const bool whole = b.locations.size() == 1;
-      if (whole && b.type != BreakpointType::kReadWatch)
-        change.old_value = breakpoints.format_watched(b, event.watch_old);
-      change.new_value = breakpoints.format_watched(b, event.watch_new);
-      change.changed = b.type == BreakpointType::kWatch || change.old_value != change.new_value;
-      if (b.type == BreakpointType::kReadWatch)
-        change.old_value.clear();
-      b.watch_value = change.new_value;
-      report.watches.push_back(std::move(change));
-    }
+    if (change)
+      report.watches.push_back(std::move(*change));
   }
   std::sort(report.breakpoints.begin(), report.breakpoints.end());
+  std::sort(report.watches.begin(), report.watches.end(),
+            [](const WatchChange& a, const WatchChange& b) { return a.number < b.number; });
   if (!users) {
     thread = selected;
     level = selected_level;

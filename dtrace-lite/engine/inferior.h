@@ -80,10 +80,10 @@ struct Event {
     kLost,   // session corrupted, or the agent is gone while the process lives: `text`
   } kind = Kind::kStopped;
   dune::session::StopReason reason = dune::session::StopReason::kNone;
-  uint32_t thread = 0;         // ThreadView::number
-  std::vector<RecordId> fired; // kBreakpoint, kWatchpoint
-  uint64_t watch_old = 0, watch_new = 0;
-  int signal = 0;               // kSignal
+  uint32_t thread = 0;                              // ThreadView::number
+  std::vector<RecordId> fired;                      // kBreakpoint, kWatchpoint
+  std::vector<dune::session::WatchedValue> watched; // kWatchpoint: of each of `fired`
+  int signal = 0;                                   // kSignal
   bool interrupted = false;     // `interrupt` wanted a stop, too, when this one came first
   std::vector<uint8_t> siginfo; // kSignal: kernel siginfo_t, 128 bytes
   std::map<RecordId, RecordCounts> last_counts; // kExeced: of the records that went

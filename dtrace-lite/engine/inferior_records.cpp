@@ -284,7 +284,7 @@ Checked<RecordId> Inferior::add_watch(TargetAddr address, unsigned size, Client:
   auto id = m.sites->add_watch_record(address, size, value, when, m.in_agents_numbers(spec));
   if (!id)
     return id.error();
-  auto watch = m.client.add_watch(address, size, access, *id);
+  auto watch = m.client.add_watch(access, *id);
   if (!watch) {
     m.sites->remove_record(*id);
     return watch.error();
@@ -294,7 +294,7 @@ Checked<RecordId> Inferior::add_watch(TargetAddr address, unsigned size, Client:
 }
 
 unsigned Inferior::most_watches() const {
-  return memory_map().guest ? kGuestWatches : kDebugRegisters;
+  return memory_map().guest ? kWatchPlaces : kDebugRegisters;
 }
 
 bool Inferior::is_watched_by_page(RecordId id) const {

@@ -61,10 +61,10 @@ Event Inferior::Impl::describe(uint32_t index, const StopWords& stop) {
   if (!e.thread)
     return give_up({"The target corrupted its session: the thread that stopped is gone.", {}, {}});
   for (uint32_t i = 0; i < stop.fired_count; ++i)
-    if (sites->valid(stop.fired[i]))
+    if (sites->valid(stop.fired[i])) {
       e.fired.push_back(stop.fired[i]);
-  e.watch_old = stop.watch_old;
-  e.watch_new = stop.watch_new;
+      e.watched.push_back(stop.watched[i]);
+    }
   e.signal = static_cast<int>(stop.signal);
   if (stop.reason == StopReason::kSignal)
     e.siginfo.assign(stop.siginfo, stop.siginfo + sizeof stop.siginfo);

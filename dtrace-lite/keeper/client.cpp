@@ -228,10 +228,9 @@ Checked<std::vector<std::string>> Client::detach() {
   return Reader(std::move(answer->body)).strings();
 }
 
-Checked<uint32_t> Client::add_watch(dune::TargetAddr address, unsigned size, Access access,
-                                    uint32_t record) {
+Checked<uint32_t> Client::add_watch(Access access, uint32_t record) {
   Writer body;
-  body.number(address.value).number<uint32_t>(size).number(access).number(record);
+  body.number(access).number(record);
   auto answer = impl_->request(MessageType::kAddWatch, body);
   if (!answer)
     return answer.error();

@@ -104,10 +104,9 @@ public:
   Checked<void> lift_suspension();
   Checked<void> forget_suspension();
 
-  // Perf watchpoint on every thread, present and future: [address, address + size), kind of
-  // access, the record index to deliver in the signal. Descriptors live in the keeper.
+  // Of what the record says, on every thread, present and future. Descriptors live in the keeper.
   enum class Access { kWrite, kReadWrite };
-  Checked<uint32_t> add_watch(dune::TargetAddr, unsigned size, Access, uint32_t record);
+  Checked<uint32_t> add_watch(Access, uint32_t record);
   Checked<void> remove_watch(uint32_t id);
 
   // Non-blocking; nullopt when there is none. fd() is readable when there may be some; the keeper

@@ -210,13 +210,10 @@ void Server::handle(Message& message) {
   case MessageType::kAddWatch: {
     if (!target_)
       return answer(Diagnostic{"The program is not being run.", {}, {}});
-    const auto address = in.number<uint64_t>();
-    const auto size = in.number<uint32_t>();
     const auto access = in.number<Client::Access>();
     const auto record = in.number<uint32_t>();
-    auto id = target_->map.guest
-                  ? watches_.add_in_guest(target_->session(), access, record)
-                  : watches_.add(target_->pid, TargetAddr(address), size, access, record);
+    auto id = target_->map.guest ? watches_.add_in_guest(target_->session(), access, record)
+                                 : watches_.add(target_->pid, target_->session(), access, record);
     if (!id)
       return answer(id.error());
     Writer body;

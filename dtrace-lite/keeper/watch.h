@@ -1,7 +1,7 @@
 // Hardware watchpoints: perf_event breakpoints with sigtrap, one event per thread and watchpoint.
 // The descriptors live in the keeper: none in the target, and the kernel removes them with us.
-// For a target in a guest the session says what is watched, and by which of the two ways that there
-// are; the agent does the rest (libdune/agent/guest_watch.cpp).
+// The session says what is watched. For a target in a guest it says, too, by which of the two ways
+// that there are, and the agent does the rest (libdune/agent/guest_watch.cpp).
 #pragma once
 
 #include "dtrace-lite/keeper/client.h"
@@ -16,19 +16,21 @@ bool accesses_can_be_counted();
 
 class WatchSet {
 public:
+  // What the record says. The session outlives what is added here.
   // Errors: no free debug register, size or alignment impossible, perf_event_open not permitted.
-  Checked<uint32_t> add(pid_t, dune::TargetAddr, unsigned size, Client::Access, uint32_t record);
-  // The session outlives what is added here.
+  Checked<uint32_t> add(pid_t, dune::session::Session&, Client::Access, uint32_t record);
   Checked<uint32_t> add_in_guest(dune::session::Session&, Client::Access, uint32_t record);
   void remove(uint32_t id);
   void clear();
 
 private:
   struct Watch {
-    std::vector<dune::Fd> events;
-    dune::session::Header* header = nullptr; // in a guest
-    dune::session::GuestWatch* place = nullptr;
+    std::vector<dune::Fd> events; // none in a guest
+    dune::session::Header* header;
+    dune::session::WatchPlace* place;
   };
+  Checked<uint32_t> list(dune::session::Header&, Client::Access, uint32_t record, bool by_register,
+                         std::vector<dune::Fd> events);
   static void forget(const Watch&);
 
   std::map<uint32_t, Watch> watches_;

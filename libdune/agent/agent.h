@@ -217,10 +217,19 @@ void leave_stepped_call(ThreadBlock*, KernelUcontext*);
 // slot's fired list and returns kStop. kBusy: another stop came first; nothing was counted.
 enum class Verdict { kPass, kStop, kBusy };
 Verdict run_records(ThreadBlock*, session::Site*, const KernelUcontext*);
-// Behind an access to what the record watches. `before`: the value that the thread has seen just
-// before it; null: not known.
-Verdict run_watch(ThreadBlock*, uint32_t record, const KernelUcontext*, const uint64_t* before);
-// The same as far as the record wants nothing of it. False: it may, and nothing has been counted.
+// A watchpoint's record behind an access of the thread's.
+struct WatchedAccess {
+  uint32_t record;
+  bool is_certain;        // else it was one of this watchpoint only if the value has changed
+  const uint64_t* before; // the value that the thread has seen just before it; null: not known
+};
+// Evaluates them; those that want to stop are in the slot's fired list, their hits not yet counted.
+// False: none does.
+bool run_watches(ThreadBlock*, const WatchedAccess*, uint32_t count, const KernelUcontext*);
+// Without a guest: the kernel sends one SIGTRAP for all watchpoints that one access was of, and
+// this is the record that it tells of. Returns how many it may have been, at most kWatchPlaces.
+uint32_t seen_by(uint32_t record, WatchedAccess*);
+// As far as the record wants nothing of the access. False: it may, and nothing has been counted.
 bool pass_watch(ThreadBlock*, uint32_t record, const Registers&, const uint64_t* before);
 
 // The handlers; from the host loop, too.
@@ -323,9 +332,8 @@ void send_to_self(const KernelSiginfo&);
 // original siginfo, so that exit status and core are right.
 void default_action(ThreadBlock*, KernelUcontext*, const KernelSiginfo*);
 void signal_at_program(ThreadBlock*, KernelUcontext*, KernelSiginfo*, uint64_t counted);
-// The same for an access that has been seen (run_watch). True: the thread has stopped for it.
-bool stop_for_watch(ThreadBlock*, KernelUcontext*, uint32_t record,
-                    const uint64_t* before = nullptr);
+// The same for what has been accessed. True: the thread has stopped for it.
+bool stop_for_watches(ThreadBlock*, KernelUcontext*, const WatchedAccess*, uint32_t count);
 SignalSet program_mask(const ThreadBlock*, SignalSet kernel_mask);
 void set_program_mask(ThreadBlock*, KernelUcontext*, SignalSet);
 

@@ -12,7 +12,7 @@
 
 namespace dune::agent {
 
-// A watchpoint as the agent keeps it: what session::GuestWatch and its record say.
+// A watchpoint as the agent keeps it: what session::WatchPlace and its record say.
 struct Watched {
   uint32_t record;
   uint32_t size;
@@ -35,12 +35,12 @@ struct alignas(kPageSize) GuestSlot {
   uint32_t in_monitor;   // cpu.regs are the monitor's, the program's lie on its stack
   SignalSet kernel_mask; // the thread's, less the kick's signal; ~0: not known
   // Watchpoints (guest_watch.cpp), by the index of GuestRoom::watched.
-  int counters[session::kGuestWatches]; // perf events of the thread's, 0: not open, -1: refused
-  uint64_t accesses[session::kGuestWatches]; // that a counter has shown so far
+  int counters[session::kWatchPlaces];      // perf events of the thread's, 0: not open, -1: refused
+  uint64_t accesses[session::kWatchPlaces]; // that a counter has shown so far
   // Of the last instruction that ran past watches.
   uint32_t watched_count;
-  Watched watched[session::kGuestWatches];
-  uint64_t values[session::kGuestWatches]; // before it
+  Watched watched[session::kWatchPlaces];
+  uint64_t values[session::kWatchPlaces]; // before it
   uint32_t reached; // those of `watched` that it may access as far as faults tell, a bit each
   uint32_t counted; // whose counter was on
   uint32_t pages;   // that it accesses, by AddressSpace::watched_bit
@@ -77,7 +77,7 @@ struct GuestRoom {
   // Under the lock of `memory`; `watch_seq` says which Header::watch_seq it was made for.
   std::atomic<uint32_t> watch_seq;
   uint32_t watched_count, register_count;
-  Watched watched[session::kGuestWatches]; // by pages
+  Watched watched[session::kWatchPlaces]; // by pages
   Watched registers[session::kDebugRegisters];
   SeccompFilters filters;
   GuestSlot slots[session::kThreadSlots];

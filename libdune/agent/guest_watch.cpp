@@ -1,4 +1,4 @@
-// Watchpoints in Dune mode. Those that have a debug register (session::GuestWatch) come to each
+// Watchpoints in Dune mode. Those that have a debug register (session::WatchPlace) come to each
 // thread's processor when it enters the guest; what they see is a debug exception behind the
 // instruction, which says which it was of.
 //
@@ -28,8 +28,8 @@ namespace dune::agent {
 using namespace session;
 using backend::Exit;
 
-static_assert(kGuestWatches <= process::AddressSpace::kMostWatched);
-static_assert(kGuestWatches + kDebugRegisters <= 32); // ThreadBlock::accessed
+static_assert(kWatchPlaces <= process::AddressSpace::kMostWatched);
+static_assert(kWatchPlaces + kDebugRegisters <= 32); // ThreadBlock::accessed
 
 namespace {
 
@@ -77,7 +77,7 @@ uint64_t count_of(int counter) {
 // Of the session's records, which the program can have scribbled over.
 void read_watches(GuestRoom& room) {
   room.watched_count = room.register_count = 0;
-  for (const GuestWatch& w : header().guest_watches) {
+  for (const WatchPlace& w : header().watch_places) {
     const uint32_t record = w.record.load() - 1;
     if (record >= kRecords)
       continue;
@@ -209,7 +209,7 @@ void heed_watches() {
   read_watches(room);
   // All threads': whoever takes part in stops is parked, or waits here.
   each_slot_with_processor(close_counters);
-  process::WatchedPage pages[kGuestWatches];
+  process::WatchedPage pages[kWatchPlaces];
   for (uint32_t i = 0; i < room.watched_count; ++i)
     pages[i] = {room.watched[i].address.align_down(kPageSize), room.watched[i].writes_only};
   room.memory.watch_locked({pages, room.watched_count});
@@ -260,7 +260,7 @@ bool take_hits(ThreadBlock* t) {
   GuestSlot& g = guest_slot(t);
   const uint32_t hits = hits_of(g);
   const bool stepped = g.debug_status & kDr6Step;
-  t->accessed |= hits << kGuestWatches;
+  t->accessed |= hits << kWatchPlaces;
   forget_hits(g);
   return hits && !stepped;
 }
@@ -346,16 +346,16 @@ GuestPhysAddr root_of(const ThreadBlock* t) {
 }
 
 bool stop_for_accesses(ThreadBlock* t, KernelUcontext* uc) {
-  bool stopped = false;
-  for (uint32_t i = 0; t->accessed; ++i) {
-    if (t->accessed & 1u << i) {
-      const GuestSlot& g = guest_slot(t);
-      t->accessed &= ~(1u << i);
-      stopped |= i < kGuestWatches ? stop_for_watch(t, uc, g.watched[i].record, &g.values[i])
-                                   : stop_for_watch(t, uc, g.armed[i - kGuestWatches].record);
-    }
+  const GuestSlot& g = guest_slot(t);
+  WatchedAccess accesses[kWatchPlaces + kDebugRegisters];
+  uint32_t count = 0;
+  for (uint32_t left = std::exchange(t->accessed, 0); left; left &= left - 1) {
+    const auto i = static_cast<uint32_t>(__builtin_ctz(left));
+    accesses[count++] = i < kWatchPlaces
+                            ? WatchedAccess{g.watched[i].record, true, &g.values[i]}
+                            : WatchedAccess{g.armed[i - kWatchPlaces].record, true, nullptr};
   }
-  return stopped;
+  return stop_for_watches(t, uc, accesses, count);
 }
 
 } // namespace dune::agent

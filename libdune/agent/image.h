@@ -265,7 +265,7 @@ struct alignas(64) ThreadBlock {
   // One instruction runs past the watches on its pages (guest_watch.cpp).
   uint32_t past_watches;
   // What it has accessed, and nobody has looked yet: GuestSlot::watched, a bit each, and from bit
-  // kGuestWatches on GuestSlot::armed.
+  // kWatchPlaces on GuestSlot::armed.
   uint32_t accessed;
   SignalSet past_watches_mask; // afterwards
 

@@ -318,16 +318,18 @@ KernelSiginfo chosen_signal(uint32_t signal) {
   return info;
 }
 
-bool stop_for_watch(ThreadBlock* t, KernelUcontext* uc, uint32_t record, const uint64_t* before) {
-  const Verdict verdict = run_watch(t, record, uc, before);
-  if (verdict == Verdict::kPass)
+bool stop_for_watches(ThreadBlock* t, KernelUcontext* uc, const WatchedAccess* accesses,
+                      uint32_t count) {
+  if (!run_watches(t, accesses, count, uc))
     return false;
-  if (verdict == Verdict::kBusy) {
-    while (!claim_stop(t))
-      if (stop_wanted(t))
-        park(t, uc, StopReason::kRequested);
-    the_session().records[record].hits.fetch_add(1);
-  }
+  // The access has happened and cannot be repeated: wait for our turn instead of undoing.
+  while (!claim_stop(t))
+    if (stop_wanted(t))
+      park(t, uc, StopReason::kRequested);
+  const ThreadSlot& slot = slot_of(t);
+  for (uint32_t i = 0; i < slot.fired_count && i < kMaxFired; ++i)
+    if (slot.fired[i] < kRecords) // the program can have scribbled over it
+      the_session().records[slot.fired[i]].hits.fetch_add(1, std::memory_order_relaxed);
   park(t, uc, StopReason::kWatchpoint);
   return true;
 }
@@ -335,7 +337,9 @@ bool stop_for_watch(ThreadBlock* t, KernelUcontext* uc, uint32_t record, const u
 void signal_at_program(ThreadBlock* t, KernelUcontext* uc, KernelSiginfo* info, uint64_t counted) {
   const int signal = info->signal;
   if (signal == kSigTrap && info->code == kTrapPerf && takes_part(t)) {
-    if (!stop_for_watch(t, uc, static_cast<uint32_t>(info->perf.data)))
+    WatchedAccess accesses[kWatchPlaces];
+    const uint32_t count = seen_by(static_cast<uint32_t>(info->perf.data), accesses);
+    if (!stop_for_watches(t, uc, accesses, count))
       return go_on(t, uc, counted);
     return go_on_after_stop(t, uc, counted ? counted : uc->mcontext.rip);
   }

@@ -211,42 +211,66 @@ bool passes_unasked(const Record& r, uint64_t* last, uint64_t now, const uint64_
   return flags & (*last == now ? kRecordCompareValue : kRecordUnchangedOnly);
 }
 
-} // namespace
-
-Verdict run_watch(ThreadBlock* t, uint32_t index, const KernelUcontext* uc,
-                  const uint64_t* before) {
-  if (index >= kRecords)
-    return Verdict::kPass;
-  Record& r = the_session().records[index];
-  ThreadSlot& slot = slot_of(t);
-  if (!watches(r, slot.tid, uc->mcontext.rsp))
-    return Verdict::kPass;
+// True: it wants to stop, and only that hit is not counted yet.
+bool run_watch(ThreadBlock* t, const WatchedAccess& access, const KernelUcontext* uc,
+               WatchedValue* value) {
+  if (access.record >= kRecords)
+    return false;
+  Record& r = the_session().records[access.record];
+  if (!watches(r, slot_of(t).tid, uc->mcontext.rsp))
+    return false;
   uint64_t now = 0;
   if (!read_user(t, &now, r.watch_address, r.watch_size))
-    return Verdict::kPass;
+    return false;
   uint64_t last = r.watch_value.exchange(now, std::memory_order_relaxed);
-  if (passes_unasked(r, &last, now, before))
-    return Verdict::kPass;
+  if (passes_unasked(r, &last, now, access.before) || (last == now && !access.is_certain))
+    return false;
   Registers regs;
   registers_from(regs, uc->mcontext);
   bool faulted;
   bool holds = condition_holds(t, r, regs, &faulted);
   count_evaluation(r, faulted);
   if (!holds)
-    return Verdict::kPass;
+    return false;
   if (take_ignore(r)) {
     r.hits.fetch_add(1, std::memory_order_relaxed);
-    return Verdict::kPass;
+    return false;
   }
-  slot.fired[0] = index;
-  slot.fired_count = 1;
-  slot.watch_old = last;
-  slot.watch_new = now;
-  // The access has happened and cannot be repeated: wait for our turn instead of undoing.
-  if (!claim_stop(t))
-    return Verdict::kBusy;
-  r.hits.fetch_add(1, std::memory_order_relaxed);
-  return Verdict::kStop;
+  *value = {last, now};
+  return true;
+}
+
+} // namespace
+
+bool run_watches(ThreadBlock* t, const WatchedAccess* accesses, uint32_t count,
+                 const KernelUcontext* uc) {
+  ThreadSlot& slot = slot_of(t);
+  uint32_t fired = 0;
+  for (uint32_t i = 0; i < count && fired < kMaxFired; ++i)
+    if (run_watch(t, accesses[i], uc, &slot.watched[fired]))
+      slot.fired[fired++] = accesses[i].record;
+  slot.fired_count = fired;
+  return fired != 0;
+}
+
+uint32_t seen_by(uint32_t record, WatchedAccess* accesses) {
+  if (record >= kRecords)
+    return 0;
+  uint32_t count = 0;
+  accesses[count++] = {record, true, nullptr};
+  const auto end_of = [](const Record& r) { return r.watch_address + r.watch_size; };
+  const Record& told = the_session().records[record];
+  for (const WatchPlace& place : header().watch_places) {
+    const uint32_t other = place.record.load() - 1;
+    if (other >= kRecords || other == record || count == kWatchPlaces)
+      continue;
+    const Record& r = the_session().records[other];
+    const bool overlaps = r.watch_address < end_of(told) && told.watch_address < end_of(r);
+    const bool covers = r.watch_address <= told.watch_address && end_of(told) <= end_of(r);
+    if (overlaps)
+      accesses[count++] = {other, covers, nullptr};
+  }
+  return count;
 }
 
 bool pass_watch(ThreadBlock* t, uint32_t index, const Registers& regs, const uint64_t* before) {

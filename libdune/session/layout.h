@@ -173,11 +173,12 @@ struct alignas(64) Record {
   std::atomic<uint64_t> watch_value; // [F] at creation, [A] afterwards: last value seen
 };
 
-// In a guest: what the agent has to know of a watchpoint. Where a guest's debug registers work
-// (kCapDebugRegisters) the first have one each; all others are their pages'.
+// What the agent has to know of a watchpoint: in a guest all of it, for it is the agent that arms
+// it; else who else watches what a perf event tells of. In a guest the first have a debug register
+// each where those work (kCapDebugRegisters); all others are their pages'.
 inline constexpr uint32_t kDebugRegisters = 4;
-inline constexpr uint32_t kGuestWatches = 16;
-struct GuestWatch {
+inline constexpr uint32_t kWatchPlaces = 16;
+struct WatchPlace {
   std::atomic<uint32_t> record;      // [K] its index + 1, 0: none
   std::atomic<uint32_t> writes_only; // [K] else reads, too
   std::atomic<uint32_t> by_register; // [K] of at most kDebugRegisters
@@ -203,7 +204,7 @@ enum class StopReason : uint32_t {
   kRequested,  // somebody else's stop, or the front end's request
   kBreakpoint, // fired[] lists the records
   kStep,       // the step or range step is done
-  kWatchpoint, // fired[0], watch_old, watch_new
+  kWatchpoint, // fired[] lists the records, watched[] has their values
   kSignal,     // siginfo; the front end says in `signal` whether it is to be delivered
   kExec,       // about to call execve: the keeper has to be told first
   kExecFailed, // the execve returned with an error: the keeper can let go
@@ -222,7 +223,11 @@ enum RangeFlags : uint32_t {
   kRangeStepOverCalls = 1,
 };
 
-inline constexpr uint32_t kMaxFired = 8;
+// Watchpoints that one access is of are one stop, so there is room for all.
+inline constexpr uint32_t kMaxFired = kWatchPlaces;
+struct WatchedValue {
+  uint64_t before, after; // the access
+};
 
 struct alignas(64) ThreadSlot {
   std::atomic<uint32_t> state;  // ThreadState; see above
@@ -239,9 +244,8 @@ struct alignas(64) ThreadSlot {
   uint32_t fired_count;      // [A]
   uint32_t fired[kMaxFired]; // [A] record indices
   uint8_t siginfo[128];      // [A] kernel siginfo_t of a kSignal stop
-  uint64_t watch_old;        // [A]
-  uint64_t watch_new;        // [A]
-  uint64_t steps_taken;      // [A] instructions stepped by the last kStep or kRange
+  WatchedValue watched[kMaxFired]; // [A]
+  uint64_t steps_taken;            // [A] instructions stepped by the last kStep or kRange
 
   // Written by [F] while kParked, consumed by [A] at resume.
   Action action;
@@ -385,8 +389,8 @@ struct Header {
   std::atomic<uint32_t> policy_seq;             // [F] bumped after a change of signal_policy
   std::atomic<uint8_t> signal_policy[kSignals]; // [F] SignalPolicy
 
-  std::atomic<uint32_t> watch_seq; // [K] bumped after a change of guest_watches
-  GuestWatch guest_watches[kGuestWatches];
+  std::atomic<uint32_t> watch_seq; // [K] bumped after a change of watch_places
+  WatchPlace watch_places[kWatchPlaces];
 };
 
 struct Session {

@@ -27,7 +27,7 @@ struct StopWords {
   uint32_t fired_count = 0;
   uint32_t fired[kMaxFired] = {}; // kBreakpoint, kWatchpoint: below kRecords
   uint8_t siginfo[128] = {};
-  uint64_t watch_old = 0, watch_new = 0;
+  WatchedValue watched[kMaxFired] = {}; // kWatchpoint
 };
 
 struct NoticeWords {
@@ -110,10 +110,9 @@ public:
         if (id >= kRecords)
           return damaged("a stop at a breakpoint that does not exist", id, out);
         out.fired[i] = id;
+        out.watched[i] = {load(s.watched[i].before), load(s.watched[i].after)};
       }
       out.fired_count = count;
-      out.watch_old = load(s.watch_old);
-      out.watch_new = load(s.watch_new);
       break;
     }
     case StopReason::kSignal: {
@@ -134,7 +133,7 @@ public:
 
   // Of a watchpoint in a guest: it has no debug register.
   bool is_watched_by_page(uint32_t record) const {
-    for (const GuestWatch& w : session_.header.guest_watches)
+    for (const WatchPlace& w : session_.header.watch_places)
       if (load(w.record) == record + 1)
         return !load(w.by_register);
     return false;

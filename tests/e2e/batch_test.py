@@ -91,6 +91,13 @@ class SameAsGdb(unittest.TestCase):
             self.same(["break main", "run", f"{kind} counter"] + ["continue"] * 7 +
                       ["info watchpoints", "delete", "continue"], program("steps"))
 
+    def test_watchpoints_of_one_access_are_one_stop(self):
+        self.same(["break main", "run", "watch pair.first", "awatch pair.first", "watch *(char*)&pair", "watch pair.first if pair.second == 2"] +
+                  ["continue"] * 5 + ["info watchpoints", "delete", "continue"], program("wide"))
+        # Of the parts of an object, too, and that is one hit.
+        for second in ("awatch pair.second", "rwatch pair.second"):
+            self.same(["break main", "run", "watch pair", second, "ignore 2 1"] + ["continue"] * 5 + ["info watchpoints", "delete", "continue"], program("wide"))
+
     def test_watchpoint_at_a_location(self):
         self.same(["break main", "run", "watch -l counter", "rwatch -location argc", "info breakpoints", "continue", "continue", "info watchpoints"],
                   program("steps"))

@@ -90,9 +90,9 @@ TEST_F(SessionReaderTest, RecordOutOfRange) {
 
 TEST_F(SessionReaderTest, WatchIsByPageIfItHasNoRegister) {
   EXPECT_FALSE(reader.is_watched_by_page(7)); // not in a guest
-  session->header.guest_watches[0].record = 7 + 1;
-  session->header.guest_watches[0].by_register = 1;
-  session->header.guest_watches[3].record = 8 + 1;
+  session->header.watch_places[0].record = 7 + 1;
+  session->header.watch_places[0].by_register = 1;
+  session->header.watch_places[3].record = 8 + 1;
   EXPECT_FALSE(reader.is_watched_by_page(7));
   EXPECT_TRUE(reader.is_watched_by_page(8));
 }
