@@ -652,16 +652,21 @@ static void skip_instruction(struct vmx_vcpu *vmx)
 	vmx->vcpu.exit.skipped = true;
 }
 
-/* The same answers as outside, but for an instruction that is illegal without its control. */
+/* The same answers as outside, but for what the guest's CR4 or a control decides. */
 static void answer_cpuid(struct vmx_vcpu *vmx)
 {
 	struct dune_regs *regs = &vmx->vcpu.regs;
 	u32 eax = regs->rax, ebx, ecx = regs->rcx, edx;
-	const bool lists_invpcid = eax == 7 && ecx == 0;
+	const u32 leaf = eax, part = ecx;
 
 	native_cpuid(&eax, &ebx, &ecx, &edx);
-	if (lists_invpcid && !(config.second & SECONDARY_EXEC_ENABLE_INVPCID))
-		ebx &= ~BIT(X86_FEATURE_INVPCID & 31);
+	if (leaf == 1 && !(vmx->vcpu.state.cr4 & X86_CR4_OSXSAVE))
+		ecx &= ~BIT(X86_FEATURE_OSXSAVE & 31);
+	if (leaf == 7 && part == 0) {
+		ecx &= ~BIT(X86_FEATURE_OSPKE & 31);
+		if (!(config.second & SECONDARY_EXEC_ENABLE_INVPCID))
+			ebx &= ~BIT(X86_FEATURE_INVPCID & 31);
+	}
 	regs->rax = eax;
 	regs->rbx = ebx;
 	regs->rcx = ecx;
