@@ -219,7 +219,7 @@ static struct host_entry look_up_host(struct mm_struct *mm, unsigned long addres
 	pgd = READ_ONCE(*pgd_offset(mm, address));
 	if (pgd_none(pgd) || !pgd_present(pgd))
 		goto out;
-	p4dp = p4d_offset(pgd_offset(mm, address), address);
+	p4dp = p4d_offset(&pgd, address);
 	p4d = READ_ONCE(*p4dp);
 	if (p4d_none(p4d) || !p4d_present(p4d))
 		goto out;
