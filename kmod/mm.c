@@ -415,8 +415,10 @@ static int fault_in(struct mm_struct *mm, unsigned long address, u32 access)
 	if (!(result & VM_FAULT_ERROR) && result & VM_FAULT_RETRY)
 		return -EAGAIN;
 	mmap_read_unlock(mm);
-	if (result & VM_FAULT_OOM)
+	if (result & VM_FAULT_OOM) {
+		dune_end_memcg_oom();
 		return -ENOMEM;
+	}
 	if (result & (VM_FAULT_HWPOISON | VM_FAULT_HWPOISON_LARGE))
 		return -EHWPOISON;
 	return result & VM_FAULT_ERROR ? -EFAULT : 0;
