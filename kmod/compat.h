@@ -22,6 +22,15 @@ static inline void dune_vma_set_flags(struct vm_area_struct *vma, unsigned long 
 #endif
 }
 
+static inline bool dune_vma_is_shadow_stack(const struct vm_area_struct *vma)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 0)
+	return vma->vm_flags & VM_SHADOW_STACK;
+#else
+	return false;
+#endif
+}
+
 /*
  * A cgroup of version 1 may have its processes wait for memory instead of being killed: a user's
  * fault notes that it should, with a reference, for the end of the kernel's own handler, which is

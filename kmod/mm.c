@@ -408,6 +408,11 @@ static int fault_in(struct mm_struct *mm, unsigned long address, u32 access)
 		mmap_read_unlock(mm);
 		return -EFAULT;
 	}
+	/* Ordinary writes are refused there; the handler below would take this for one of CALL's. */
+	if (access & DUNE_ACCESS_WRITE && dune_vma_is_shadow_stack(vma)) {
+		mmap_read_unlock(mm);
+		return -EFAULT;
+	}
 	result = handle_mm_fault(vma, address, flags, NULL);
 	/* In these cases the lock has been released. */
 	if (result & VM_FAULT_COMPLETED)
