@@ -3,7 +3,9 @@
 #ifndef DUNE_COMPAT_H
 #define DUNE_COMPAT_H
 
+#include <linux/memcontrol.h>
 #include <linux/mm.h>
+#include <linux/sched.h>
 #include <linux/syscore_ops.h>
 #include <linux/version.h>
 
@@ -17,6 +19,29 @@ static inline void dune_vma_set_flags(struct vm_area_struct *vma, unsigned long 
 	vm_flags_set(vma, flags);
 #else
 	vma->vm_flags |= flags;
+#endif
+}
+
+static inline bool dune_vma_is_shadow_stack(const struct vm_area_struct *vma)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 0)
+	return vma->vm_flags & VM_SHADOW_STACK;
+#else
+	return false;
+#endif
+}
+
+/*
+ * A cgroup of version 1 may have its processes wait for memory instead of being killed: a user's
+ * fault notes that it should, with a reference, for the end of the kernel's own handler, which is
+ * not exported. Who answers with ENOMEM instead gives it back.
+ */
+static inline void dune_end_memcg_oom(void)
+{
+#if defined(CONFIG_MEMCG_V1) ||                                                                    \
+	(defined(CONFIG_MEMCG) && LINUX_VERSION_CODE < KERNEL_VERSION(6, 11, 0))
+	mem_cgroup_put(current->memcg_in_oom);
+	current->memcg_in_oom = NULL;
 #endif
 }
 

@@ -14,8 +14,8 @@
  * mappings are the same as any.
  *
  * An entry that goes leaves traces in the processors' caches. Who takes it away raises the
- * generation and interrupts those that are in the guest; the others see the generation before they
- * enter (dune_vcpu_enter).
+ * generation and interrupts those that are in the guest, still under the lock; the others see the
+ * generation before they enter (dune_vcpu_enter).
  */
 #include <linux/io.h>
 #include <linux/mmu_notifier.h>
@@ -154,13 +154,6 @@ static void detached_init(struct detached *detached)
 	detached->flush = false;
 }
 
-/* Under the lock, behind what was taken away. */
-static void new_generation_locked(struct dune_table *table, const struct detached *detached)
-{
-	if (detached->flush)
-		atomic64_inc(&table->generation);
-}
-
 static void leave_guest(void *unused)
 {
 	/* To get here the processor has left the guest; it looks at the generation to go back. */
@@ -176,12 +169,23 @@ static void flush_running(struct dune_table *table)
 	preempt_enable();
 }
 
-static void finish(struct dune_table *table, struct detached *detached)
+/*
+ * Behind what was taken away, and under the same lock: whoever finds an entry gone may rely on no
+ * processor using it, so it must not look before that is so. The interrupts that we wait for are
+ * taken by processors that wait for the lock, too.
+ */
+static void flush_locked(struct dune_table *table, const struct detached *detached)
+{
+	if (!detached->flush)
+		return;
+	atomic64_inc(&table->generation);
+	flush_running(table);
+}
+
+static void free_detached(struct detached *detached)
 {
 	struct page *page, *next;
 
-	if (detached->flush)
-		flush_running(table);
 	list_for_each_entry_safe(page, next, &detached->pages, lru)
 		__free_page(page);
 }
@@ -215,7 +219,7 @@ static struct host_entry look_up_host(struct mm_struct *mm, unsigned long addres
 	pgd = READ_ONCE(*pgd_offset(mm, address));
 	if (pgd_none(pgd) || !pgd_present(pgd))
 		goto out;
-	p4dp = p4d_offset(pgd_offset(mm, address), address);
+	p4dp = p4d_offset(&pgd, address);
 	p4d = READ_ONCE(*p4dp);
 	if (p4d_none(p4d) || !p4d_present(p4d))
 		goto out;
@@ -404,6 +408,11 @@ static int fault_in(struct mm_struct *mm, unsigned long address, u32 access)
 		mmap_read_unlock(mm);
 		return -EFAULT;
 	}
+	/* Ordinary writes are refused there; the handler below would take this for one of CALL's. */
+	if (access & DUNE_ACCESS_WRITE && dune_vma_is_shadow_stack(vma)) {
+		mmap_read_unlock(mm);
+		return -EFAULT;
+	}
 	result = handle_mm_fault(vma, address, flags, NULL);
 	/* In these cases the lock has been released. */
 	if (result & VM_FAULT_COMPLETED)
@@ -411,8 +420,10 @@ static int fault_in(struct mm_struct *mm, unsigned long address, u32 access)
 	if (!(result & VM_FAULT_ERROR) && result & VM_FAULT_RETRY)
 		return -EAGAIN;
 	mmap_read_unlock(mm);
-	if (result & VM_FAULT_OOM)
+	if (result & VM_FAULT_OOM) {
+		dune_end_memcg_oom();
 		return -ENOMEM;
+	}
 	if (result & (VM_FAULT_HWPOISON | VM_FAULT_HWPOISON_LARGE))
 		return -EHWPOISON;
 	return result & VM_FAULT_ERROR ? -EFAULT : 0;
@@ -467,9 +478,9 @@ int dune_table_fault(struct dune_vcpu *vcpu, u64 gpa, u32 access, u64 *hva)
 				zap_all_locked(table, &detached);
 			install_locked(vcpu, gpa, &host, leaf_level(&host, access), access,
 				       &detached);
-			new_generation_locked(table, &detached);
+			flush_locked(table, &detached);
 			spin_unlock(&table->lock);
-			finish(table, &detached);
+			free_detached(&detached);
 			return 0;
 		}
 		spin_unlock(&table->lock);
@@ -550,9 +561,9 @@ int dune_table_remove_region(struct dune_table *table, const struct dune_gpa_ran
 		result = 0;
 		break;
 	}
-	new_generation_locked(table, &detached);
+	flush_locked(table, &detached);
 	spin_unlock(&table->lock);
-	finish(table, &detached);
+	free_detached(&detached);
 	return result;
 }
 
@@ -599,10 +610,10 @@ struct dune_private *dune_table_remove_private(struct dune_table *table, u64 gpa
 		table->private_pages -= count;
 		zap_locked(table, table->root, table->levels - 1, gpa, gpa + ((u64)count << PAGE_SHIFT),
 			   &detached);
-		new_generation_locked(table, &detached);
+		flush_locked(table, &detached);
 	}
 	spin_unlock(&table->lock);
-	finish(table, &detached);
+	free_detached(&detached);
 	return private;
 }
 
@@ -635,8 +646,7 @@ void dune_table_destroy(struct dune_table *table)
 
 	detached_init(&detached);
 	zap_all_locked(table, &detached);
-	detached.flush = false;
-	finish(table, &detached);
+	free_detached(&detached);
 	WARN_ON_ONCE(table->pages);
 	dune_private_free_all(table);
 	free_page((unsigned long)table->root);
@@ -667,9 +677,9 @@ static int invalidate_start(struct mmu_notifier *notifier, const struct mmu_noti
 		table->invalid_end = max(table->invalid_end, range->end);
 	}
 	zap_hva_locked(table, range->start, range->end, &detached);
-	new_generation_locked(table, &detached);
+	flush_locked(table, &detached);
 	spin_unlock(&table->lock);
-	finish(table, &detached);
+	free_detached(&detached);
 	return 0;
 }
 
@@ -691,9 +701,9 @@ static void address_space_ends(struct mmu_notifier *notifier, struct mm_struct *
 	spin_lock(&table->lock);
 	table->dead = true;
 	zap_all_locked(table, &detached);
-	new_generation_locked(table, &detached);
+	flush_locked(table, &detached);
 	spin_unlock(&table->lock);
-	finish(table, &detached);
+	free_detached(&detached);
 }
 
 static bool age_locked(u64 *entries, unsigned int level, u64 start, u64 end, bool clear)

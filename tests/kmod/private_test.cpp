@@ -7,6 +7,8 @@
 #include <cerrno>
 #include <fcntl.h>
 #include <fstream>
+#include <memory>
+#include <sched.h>
 #include <string>
 #include <sys/mman.h>
 #include <thread>
@@ -172,6 +174,71 @@ TEST_F(Private, RemovedIsGoneForWhoIsReadingIt) {
   // The next one there is a new one.
   ASSERT_EQ(set(0, 4, DUNE_PRIVATE_WRITE), 0);
   EXPECT_EQ(guest_reads(0), 0u);
+}
+
+// Shared with code in the guest.
+struct Removal {
+  uint64_t page;
+  std::atomic<uint64_t> removed, reads, violations;
+};
+
+// Whoever knows that it has been removed does not find it any more.
+void read_until_removed(uint64_t at) {
+  Removal& r = *reinterpret_cast<Removal*>(at);
+  for (;;) {
+    const uint64_t removed = r.removed.load(std::memory_order_acquire);
+    (void)*reinterpret_cast<volatile uint64_t*>(r.page);
+    r.violations.fetch_add(removed, std::memory_order_relaxed);
+    r.reads.fetch_add(1, std::memory_order_relaxed);
+  }
+}
+
+void write_pages(uint64_t at) {
+  for (uint64_t i = 0; i < 64; ++i)
+    *reinterpret_cast<volatile uint64_t*>(at + (i << 21)) = i;
+}
+
+// While another thread has the tables dropped: who finds an entry gone has to wait for whoever took
+// it away, and has not told all processors yet.
+TEST_F(Private, RemovedIsGoneWhileTheTablesAreDropped) {
+  const char* parameter = "/sys/module/dune/parameters/max_table_pages";
+  std::string before;
+  std::ifstream(parameter) >> before;
+  std::ofstream(parameter) << 24;
+  Pages pages(64ull << 21, PROT_READ | PROT_WRITE, MAP_NORESERVE);
+  madvise(pages.data(), pages.size(), MADV_NOHUGEPAGE);
+  auto removal = std::make_unique<Removal>();
+  removal->page = kVirtual;
+  guest_.cover_everything();
+  std::atomic<bool> stop = false;
+  std::atomic<int> unexpected = 0;
+  Vcpu dropper(guest_);
+  std::thread drops([&] {
+    while (!stop) {
+      dropper.prepare(Ring::k3, write_pages, pages.at());
+      unexpected += dropper.go() != DUNE_EXIT_SYSCALL;
+    }
+  });
+  const int rounds = getenv("KMOD_TEST_SECONDS") ? 2000 : 100;
+  for (int i = 0; i < rounds; ++i) {
+    ASSERT_EQ(set(0, 1, 0), 0);
+    removal->removed = 0;
+    const uint64_t reads = removal->reads;
+    std::thread reader([&] {
+      cpu_.prepare(Ring::k3, read_until_removed, reinterpret_cast<uint64_t>(removal.get()));
+      unexpected += cpu_.go() != DUNE_EXIT_FAULT || cpu_.run().exit.fault.error != ENOENT;
+    });
+    while (removal->reads < reads + 50)
+      sched_yield();
+    EXPECT_EQ(set(0, 1, DUNE_PRIVATE_REMOVE), 0);
+    removal->removed = 1;
+    reader.join();
+  }
+  stop = true;
+  drops.join();
+  std::ofstream(parameter) << before;
+  EXPECT_EQ(removal->violations, 0u);
+  EXPECT_EQ(unexpected, 0);
 }
 
 TEST_F(Private, IsWhereNothingElseIs) {
