@@ -158,6 +158,8 @@ static inline void dune_vm_get(struct dune_vm *vm)
 /* vcpu.c */
 int dune_vcpu_create(struct dune_vm *vm);
 u64 dune_cr4_allowed(void);
+u64 dune_cr4_of(const struct dune_state *state);
+void dune_load_breakpoints(const struct dune_vcpu *vcpu);
 
 /* mm.c */
 extern unsigned long dune_max_table_pages;

@@ -6,16 +6,19 @@
  */
 #include <linux/anon_inodes.h>
 #include <linux/fs.h>
+#include <linux/rcupdate.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <linux/vtime.h>
 
+#include <asm/cpu.h>
 #include <asm/cpufeature.h>
 #include <asm/debugreg.h>
 #include <asm/fpu/api.h>
 #include <asm/processor-flags.h>
 #include <asm/thread_info.h>
+#include <asm/tlbflush.h>
 #include <asm/trapnr.h>
 
 #include "compat.h"
@@ -69,6 +72,12 @@ u64 dune_cr4_allowed(void)
 	if (boot_cpu_has(X86_FEATURE_UMIP))
 		allowed |= X86_CR4_UMIP;
 	return allowed;
+}
+
+/* Without the MCE of the host a machine check in the guest, of whatever processor, is a shutdown. */
+u64 dune_cr4_of(const struct dune_state *state)
+{
+	return state->cr4 | (cr4_read_shadow() & X86_CR4_MCE);
 }
 
 /* ---------------------------------------------------------------------------------------------
@@ -200,6 +209,20 @@ static bool is_wanted(const struct dune_vcpu *vcpu)
 {
 	return read_thread_flags() & (_TIF_SIGPENDING | _TIF_NOTIFY_SIGNAL | _TIF_NOTIFY_RESUME) ||
 	       READ_ONCE(vcpu->run->interrupt);
+}
+
+/*
+ * Before an entry, whose exit restores the host's. These stop looking before: an address of the
+ * guest's may be one of the kernel's, whose use a guest is not told of.
+ */
+void dune_load_breakpoints(const struct dune_vcpu *vcpu)
+{
+	int i;
+
+	if (hw_breakpoint_active())
+		set_debugreg(DR7_OFF, 7);
+	for (i = 0; i < 4; i++)
+		set_debugreg(vcpu->debug.address[i], i);
 }
 
 /* One entry into the guest, or none: vcpu->exit says. */
@@ -340,6 +363,20 @@ static enum dune_exit_reason handle_debug(struct dune_vcpu *vcpu)
 	return vcpu->debug.flags & DUNE_DEBUG_EXIT ? DUNE_EXIT_DEBUG : 0;
 }
 
+/*
+ * Of a locked access across cache lines, where the processor is told to trap on it: no alignment
+ * check, which only ring 3 has, with AC set. What the kernel does of one in user mode it does here:
+ * lets it happen, with a warning and slowly, or sends SIGBUS.
+ */
+static bool handles_split_lock(const struct dune_vcpu *vcpu)
+{
+	if (!boot_cpu_has(X86_FEATURE_SPLIT_LOCK_DETECT) ||
+	    ((vcpu->regs.cs & 3) == 3 && vcpu->regs.rflags & X86_EFLAGS_AC))
+		return false;
+	(void)handle_guest_split_lock(vcpu->regs.rip);
+	return true;
+}
+
 static enum dune_exit_reason handle_exception(struct dune_vcpu *vcpu)
 {
 	struct dune_exit_exception *exception = &vcpu->run->exit.exception;
@@ -353,6 +390,8 @@ static enum dune_exit_reason handle_exception(struct dune_vcpu *vcpu)
 		if (reason)
 			return reason;
 	}
+	if (vector == X86_TRAP_AC && handles_split_lock(vcpu))
+		return 0;
 	if (vcpu->state.exceptions & BIT(vector)) {
 		exception->vector = vector;
 		exception->error_code = vcpu->exit.error_code;
@@ -398,6 +437,10 @@ static enum dune_exit_reason handle_exit(struct dune_vcpu *vcpu)
 		return interrupted(vcpu);
 	case DUNE_KIND_INTERRUPT:
 		vcpu->interrupts++;
+		/* As of an interrupt of user mode: the thread has been where it holds nothing. */
+		local_irq_disable();
+		rcu_note_context_switch(false);
+		local_irq_enable();
 		return 0;
 	case DUNE_KIND_NESTED_FAULT:
 		return handle_fault(vcpu);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 #include <linux/linkage.h>
 
+#include <asm/alternative.h>
 #include <asm/asm.h>
 #include <asm/cpufeatures.h>
 #include <asm/msr-index.h>
@@ -31,6 +32,10 @@ SYM_FUNC_START(svm_enter)
 	clgi
 	mov %rdx, %rax
 	vmsave %rax
+#ifdef X86_BUG_DIV0
+	/* What the host has divided last is not for the guest to speculate with. */
+	ALTERNATIVE "", "xor %eax, %eax; xor %edx, %edx; lea 1(%rax), %ecx; div %ecx", X86_BUG_DIV0
+#endif
 	mov %rdi, %rax
 
 	mov REGS_RCX(%rsi), %rcx

@@ -304,7 +304,7 @@ static void load_state(struct svm_vcpu *svm)
 	const struct dune_state *state = &svm->vcpu.state;
 	struct vmcb_save_area *save = &svm->vmcb->save;
 
-	save->cr4 = state->cr4;
+	save->cr4 = dune_cr4_of(state);
 	set_segment(&save->gdtr, 0, 0, state->gdt.limit, state->gdt.base);
 	set_segment(&save->idtr, 0, 0, state->idt.limit, state->idt.base);
 	set_segment(&save->tr, state->task_selector, ATTRIB_TASK, state->task.limit, state->task.base);
@@ -554,13 +554,11 @@ static void svm_run_irqoff(struct dune_vcpu *vcpu)
 {
 	struct svm_vcpu *svm = container_of(vcpu, struct svm_vcpu, vcpu);
 	struct svm_cpu *cpu = this_cpu_ptr(&svm_cpus);
-	int i;
 
 	load_guest(svm);
 	set_asid(svm, cpu);
 	if (dune_vcpu_debugs(vcpu) || svm->shows_debug)
-		for (i = 0; i < 4; i++)
-			set_debugreg(vcpu->debug.address[i], i);
+		dune_load_breakpoints(vcpu);
 	/* Ring 0 of a guest may execute XRSTORS. */
 	if (host_xss)
 		wrmsrl(MSR_IA32_XSS, 0);
@@ -569,12 +567,18 @@ static void svm_run_irqoff(struct dune_vcpu *vcpu)
 
 	if (host_xss)
 		wrmsrl(MSR_IA32_XSS, host_xss);
+	/* It has the guest's bits now, which the host's next #DB would take for its own. */
+	if (svm->vmcb->save.dr6 != DR6_NONE)
+		native_set_debugreg(6, DR6_NONE);
 	/* The processor has switched the host's breakpoints off, and we have taken their registers. */
 	if (hw_breakpoint_active())
 		hw_breakpoint_restore();
 	if (svm->vmcb->control.exit_code != SVM_EXIT_ERR) {
 		store_guest(svm);
 		store_event(svm);
+	} else {
+		/* What was to be flushed at the entry is still there. */
+		vcpu->flush = true;
 	}
 	store_exit(svm);
 }

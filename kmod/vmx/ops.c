@@ -480,10 +480,11 @@ static void set_flat(u32 selector_field, u16 selector, u32 access)
 static void load_state(struct vmx_vcpu *vmx)
 {
 	const struct dune_state *state = &vmx->vcpu.state;
+	const u64 cr4 = dune_cr4_of(state);
 
 	/* The guest does not see VMXE, which the processor wants to be set. */
-	vmcs_write(GUEST_CR4, state->cr4 | X86_CR4_VMXE);
-	vmcs_write(CR4_READ_SHADOW, state->cr4);
+	vmcs_write(GUEST_CR4, cr4 | X86_CR4_VMXE);
+	vmcs_write(CR4_READ_SHADOW, cr4);
 	vmcs_write(GUEST_GDTR_BASE, state->gdt.base);
 	vmcs_write(GUEST_GDTR_LIMIT, state->gdt.limit);
 	vmcs_write(GUEST_IDTR_BASE, state->idt.base);
@@ -840,7 +841,6 @@ static bool enter(struct vmx_vcpu *vmx, struct vmx_cpu *cpu)
 	const u64 debugctl = __rdmsr(MSR_IA32_DEBUGCTLMSR);
 	bool entered;
 	u16 ldt;
-	int i;
 
 	if (vmx->constants != cpu || vmx->constants_enabled != cpu->enabled) {
 		if (!vmx->constants)
@@ -865,8 +865,7 @@ static bool enter(struct vmx_vcpu *vmx, struct vmx_cpu *cpu)
 	update_msr(MSR_SYSCALL_MASK, vcpu->state.sfmask, cpu->sfmask);
 	native_wrmsrl(MSR_LSTAR, vcpu->state.lstar);
 	if (dune_vcpu_debugs(vcpu))
-		for (i = 0; i < 4; i++)
-			set_debugreg(vcpu->debug.address[i], i);
+		dune_load_breakpoints(vcpu);
 	native_set_debugreg(6, vcpu->regs.dr6);
 	native_write_cr2(vcpu->regs.cr2);
 
