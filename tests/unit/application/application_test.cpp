@@ -16,6 +16,7 @@
 #include <pthread.h>
 #include <string>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/time.h>
 #include <sys/timerfd.h>
 #include <sys/wait.h>
@@ -29,6 +30,31 @@ TEST(Enter, ProgramIsInRing0) {
   EXPECT_TRUE(inside());
   EXPECT_FALSE(enter());
   EXPECT_EQ(getpid(), getpgid(0) ? getpid() : -1);
+}
+
+// How a child ends that says by its exit status what it has found.
+int exit_of(pid_t child) {
+  int status = 0;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -status;
+}
+
+TEST(Enter, SaysWhatIsMissing) {
+  const pid_t child = fork();
+  if (child == 0) {
+    EnterOptions unknown;
+    unknown.backend = "no such";
+    const Status of_name = enter(unknown);
+    if (of_name || of_name.error().code != Errc::kInvalid)
+      _exit(1);
+    const rlimit none{3, 3};
+    setrlimit(RLIMIT_NOFILE, &none); // /proc/self/task cannot be opened
+    const Status of_limit = enter();
+    if (of_limit || of_limit.error().code != Errc::kSystem || of_limit.error().detail != EMFILE)
+      _exit(2);
+    _exit(42);
+  }
+  EXPECT_EQ(exit_of(child), 42);
 }
 
 std::atomic<uint64_t> g_breakpoints;
