@@ -35,6 +35,7 @@ constexpr uint64_t kVectorStateSize = kTrapStackSize / 2; // tiles have 11 KiB, 
 // Those that ring 3 may have: ID AC OF DF TF SF ZF AF PF CF.
 constexpr uint64_t kRing3Flags = 0x244dd5;
 constexpr uint64_t kAlways = kEflagsInterrupts | 2;
+constexpr uint64_t kUpperHalf = 0xffff800000000000;
 
 // In Trap::looked_at: the host side has, and made it; the program's handler has begun; it is the
 // host side's to deal with, and this is the vector.
@@ -60,6 +61,9 @@ DUNE_INLINE void keep_in_ring3(Trap& trap) {
   trap.cs = kUserCode;
   trap.ss = kUserData;
   trap.eflags = (trap.eflags & kRing3Flags) | kAlways;
+  // The iretq itself would fault at an address that is none, in ring 0. There is nothing at these.
+  if (trap.rip >= kUserEnd)
+    trap.rip |= kUpperHalf;
 }
 
 // From here on the exception cannot be undone any more (is_undone): a store that stays where it is.

@@ -466,6 +466,17 @@ TEST(Ring3, SevenHandlersDeepEndsTheProgramAndSaysSo) {
   EXPECT_NE(said.find("within seven others"), std::string::npos) << said;
 }
 
+// An address that is none: a processor may find that before it is in ring 3.
+TEST(Ring3, MayBeSentNowhere) {
+  for (const uint64_t rip : {uint64_t{1} << 63, uint64_t{1} << 47, ~uint64_t{0}}) {
+    Ring3 r;
+    r.trap.rip = rip;
+    run_ring3(r);
+    EXPECT_EQ(r.trap.vector, vector::kPageFault);
+    EXPECT_TRUE(r.trap.from_ring3());
+  }
+}
+
 extern "C" char ring3_spin[];
 asm(R"(
   .pushsection .text
