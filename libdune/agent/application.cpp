@@ -5,6 +5,7 @@
 // signal may come at any of its instructions, as it may to the program.
 #include "libdune/agent/application.h"
 #include "libdune/arch/vector_state.h"
+#include "libdune/include/dune/enter.h"
 #include "libdune/include/dune/ring3.h"
 
 #include <asm/errno.h>
@@ -156,6 +157,8 @@ agent_on_application_trap(Trap* trap) {
       1 << kVectorRing3Call | 1 << kVectorRing3 | 1 << kVectorPageFault | 1 << kVectorAttention;
   const bool of_ring3 = trap->from_ring3();
   if (kSpecial >> trap->vector & 1) {
+    if (!inside()) // a signal's handler has come before us, and forked: agent_on_return_in_child
+      return 0;
     if (trap->vector == kVectorRing3Call && !of_ring3) { // of ring 0, whose flags were lost
       trap->rip = agent_ring0_call;
       trap->ss = kKernelData;
@@ -192,6 +195,23 @@ agent_on_application_trap(Trap* trap) {
     return 0;
   s.refused = handler != 0;
   return pass_on(*trap);
+}
+
+// In a child that a handler has forked. What the handler has dealt with the program goes on with;
+// anything else it does once more, to whatever becomes of it in an ordinary process. There is no
+// ring 3 there: who runs it finds that it has come back.
+extern "C" DUNE_OF_APPLICATION [[gnu::visibility("hidden"), gnu::used]] void
+agent_on_return_in_child(Trap* trap, uint64_t passed_on) {
+  const bool handled = !passed_on && (trap->looked_at & kHandling);
+  const uint64_t vector = passed_on ? trap->looked_at & 0xff : trap->vector;
+  if (trap->from_ring3())
+    leave_ring3(stacks_of(trap), *trap);
+  else if (!handled && vector == kVectorBreakpoint)
+    trap->rip -= 1; // int3
+  else if (!handled && (vector == kVectorRing3 || vector == kVectorRing3Call))
+    trap->rip -= 2; // int n, syscall
+  trap->rsp -= kRedZone + sizeof trap->rip;
+  *reinterpret_cast<uint64_t*>(trap->rsp) = trap->rip;
 }
 
 // --- On the host side

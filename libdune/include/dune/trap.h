@@ -41,8 +41,9 @@ enum PageFaultError : uint64_t {
 // the signal that the exception would be without Dune mode; what ring 3 did comes out of
 // run_ring3().
 //
-// It may do what any function may, also raise exceptions; it may not leave by longjmp or an
-// exception of C++.
+// It may do what a signal's handler may, with any function that takes no lock which the interrupted
+// code may hold, and raise exceptions. It may not leave by longjmp or an exception of C++.
+// In a child that it forks it goes on to its end, and the program behind it, outside of Dune mode.
 using TrapHandler = bool (*)(Trap& trap);
 
 enum class VectorRegisters {

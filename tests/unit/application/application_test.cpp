@@ -347,6 +347,48 @@ TEST(Processes, ChildIsOutsideAndMayEnter) {
   EXPECT_EQ(system("exit 7") >> 8, 7);
 }
 
+// It goes on with what the handler has made of the registers, and may enter then, but not before.
+pid_t g_child;
+TEST(Processes, ChildOfAHandlerGoesOnOutside) {
+  ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, [](Trap& trap) {
+    g_child = fork();
+    if (g_child == 0 && enter())
+      _exit(1);
+    trap.rcx++;
+    return true;
+  }));
+  uint64_t count = 1, before = 0, behind = 0;
+  asm volatile("mov %%rsp, %1\n\tint3\n\tmov %%rsp, %2"
+               : "+c"(count), "=&r"(before), "=&r"(behind)
+               :
+               : "memory");
+  if (g_child == 0) {
+    if (inside())
+      _exit(2);
+    if (count != 2 || before != behind)
+      _exit(3);
+    _exit(enter() ? 42 : 4);
+  }
+  EXPECT_TRUE(inside());
+  EXPECT_EQ(exit_of(g_child), 42);
+  ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, nullptr));
+}
+
+// What its handler refuses is the signal that it is in any process.
+TEST(Processes, ChildOfAHandlerGetsTheSignalThatItRefuses) {
+  ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, [](Trap&) {
+    g_child = fork();
+    if (g_child == 0)
+      signal(SIGTRAP, [](int) { _exit(42); });
+    return g_child != 0;
+  }));
+  asm volatile("int3" : : : "memory");
+  if (g_child == 0)
+    _exit(1);
+  EXPECT_EQ(exit_of(g_child), 42);
+  ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, nullptr));
+}
+
 // Ring 3: code of our own, on pages that it may use.
 extern "C" char ring3_code[], ring3_code_end[], ring3_fault[];
 asm(R"(
@@ -402,6 +444,32 @@ TEST(Ring3, SystemCallsComeToTheProgram) {
   r.trap.rdi = reinterpret_cast<uint64_t>(stack);
   run_ring3(r);
   EXPECT_EQ(r.trap.vector, vector::kIllegalInstruction);
+  ASSERT_TRUE(set_trap_handler(vector::kRing3SystemCall, nullptr));
+}
+
+// Nobody would judge it there.
+TEST(Ring3, IsNotInAChildOfItsHandler) {
+  char* stack = map_pages(1);
+  ASSERT_TRUE(protect(ring3_code, size_t(ring3_code_end - ring3_code), kRead | kExecute | kRing3));
+  ASSERT_TRUE(protect(stack, 4096, kRead | kWrite | kRing3));
+  g_calls = 0;
+  ASSERT_TRUE(set_trap_handler(vector::kRing3SystemCall, [](Trap& trap) {
+    ++g_calls;
+    g_child = fork();
+    trap.rax = uint64_t(g_child);
+    return true;
+  }));
+  Ring3 r;
+  r.trap.rip = reinterpret_cast<uint64_t>(ring3_code);
+  r.trap.rsp = reinterpret_cast<uint64_t>(stack + 4096);
+  r.trap.r12 = 1;
+  run_ring3(r);
+  if (g_child == 0) {
+    const bool told = r.trap.vector == vector::kRing3SystemCall && r.trap.rax == 0;
+    _exit(!inside() && told && g_calls == 1 ? 42 : 1);
+  }
+  EXPECT_EQ(r.trap.vector, vector::kBreakpoint);
+  EXPECT_EQ(exit_of(g_child), 42);
   ASSERT_TRUE(set_trap_handler(vector::kRing3SystemCall, nullptr));
 }
 
