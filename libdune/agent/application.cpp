@@ -506,8 +506,12 @@ long set_policy_of_all(TargetRange range, uint64_t allowed) {
   PageTables& tables = guest_room().guest.tables;
   const bool has_none = allowed == kNoPolicy;
   for (TargetAddr page = range.begin; page < range.end; page += kPageSize) {
-    if (has_none && !tables.find_entry(page))
-      continue;
+    if (!tables.find_entry(page)) {
+      if (has_none)
+        continue;
+      if (tables.is_nearly_full())
+        return -ENOMEM;
+    }
     const Status ok = tables.change_entry(page, [=](PageEntry e) {
       return has_none ? without_policy(e) : with_policy(without_age(e), allowed);
     });
@@ -525,6 +529,8 @@ long set_policy_in(uint32_t view, TargetRange range, uint64_t allowed) {
     const bool is_own = *leaf.entry & kEntryOfView;
     const bool is_whole = is_own && all.begin == page && all.end <= range.end;
     if (allowed != kNoPolicy || (is_own && !is_whole)) {
+      if (!is_whole && tables.is_nearly_full())
+        return -ENOMEM;
       const auto now = [=](PageEntry e) {
         return allowed == kNoPolicy ? e : with_policy(without_age(e), allowed) | kEntryOfView;
       };
@@ -572,7 +578,7 @@ long map_elsewhere(TargetRange range, uint64_t allowed, uint64_t view, TargetAdd
     while (level > 0 && !fits(level))
       --level;
     auto at = backend::cover(room.guest, from);
-    if (!at)
+    if (!at || tables.is_nearly_full())
       return -ENOMEM;
     const PageEntry e = with_policy(kEntryPolicy | at->value, allowed) | kEntryOfView |
                         kEntryElsewhere | (level > 0 ? kEntryLarge : 0);
@@ -589,9 +595,10 @@ long open_view(uint64_t view) {
   if (view >= PageTables::kViews)
     return -EINVAL;
   const process::Holder hold(room.memory.mutex());
-  if (!room.guest.tables.open_view(static_cast<uint32_t>(view)))
+  PageTables& tables = room.guest.tables;
+  if (tables.is_nearly_full() || !tables.open_view(static_cast<uint32_t>(view)))
     return -ENOMEM;
-  return static_cast<long>(room.guest.tables.root(static_cast<uint32_t>(view)).value);
+  return static_cast<long>(tables.root(static_cast<uint32_t>(view)).value);
 }
 
 long close_view(uint64_t view) {

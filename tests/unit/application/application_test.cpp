@@ -221,6 +221,31 @@ TEST(Pages, DirtyAndAccessedAreTheProcessors) {
   EXPECT_FALSE(page_state(pages + 4 * 4096).dirty);
 }
 
+// protect() has none left, and the program goes on with memory that it has not touched yet.
+TEST(Pages, TablesThatAreFullHaveRoomForTheProgram) {
+  int status = 0;
+  const std::string said = end_of_child(
+      [] {
+        constexpr size_t kOfATable = 2 << 20, kTables = 16384;
+        char* pages = static_cast<char*>(mmap(nullptr, kTables * kOfATable, PROT_READ | PROT_WRITE,
+                                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+        if (pages == MAP_FAILED)
+          _exit(2);
+        Status ok;
+        for (size_t n = 0; n < kTables && ok; ++n)
+          ok = protect(pages + n * kOfATable, 4096, kRead, Reach::kThisThread);
+        if (ok || ok.error().code != Errc::kExhausted)
+          _exit(3);
+        if (View::open())
+          _exit(4);
+        for (size_t n = 0; n < 64; ++n)
+          map_pages(1024)[n * 4096] = 1;
+        std::thread([] {}).join();
+      },
+      status);
+  EXPECT_EQ(status, 0) << said;
+}
+
 sigjmp_buf g_back;
 TEST(Signals, FaultOfTheProgramIsASignal) {
   struct sigaction action {
