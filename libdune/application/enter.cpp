@@ -242,6 +242,7 @@ Status enter(const EnterOptions& options) {
   if (ok) {
     configure(block, image, p, *choice);
     g_block = block;
+    application::begin_views();
     ok = send_in(g_block, image);
     if (ok) {
       block.config->threads_forgotten = block.config->threads_begun;
