@@ -5,6 +5,7 @@
 // signal may come at any of its instructions, as it may to the program.
 #include "libdune/agent/application.h"
 #include "libdune/arch/vector_state.h"
+#include "libdune/include/dune/enter.h"
 #include "libdune/include/dune/ring3.h"
 
 #include <asm/errno.h>
@@ -35,6 +36,7 @@ constexpr uint64_t kVectorStateSize = kTrapStackSize / 2; // tiles have 11 KiB, 
 // Those that ring 3 may have: ID AC OF DF TF SF ZF AF PF CF.
 constexpr uint64_t kRing3Flags = 0x244dd5;
 constexpr uint64_t kAlways = kEflagsInterrupts | 2;
+constexpr uint64_t kUpperHalf = 0xffff800000000000;
 
 // In Trap::looked_at: the host side has, and made it; the program's handler has begun; it is the
 // host side's to deal with, and this is the vector.
@@ -60,6 +62,9 @@ DUNE_INLINE void keep_in_ring3(Trap& trap) {
   trap.cs = kUserCode;
   trap.ss = kUserData;
   trap.eflags = (trap.eflags & kRing3Flags) | kAlways;
+  // The iretq itself would fault at an address that is none, in ring 0. There is nothing at these.
+  if (trap.rip >= kUserEnd)
+    trap.rip |= kUpperHalf;
 }
 
 // From here on the exception cannot be undone any more (is_undone): a store that stays where it is.
@@ -152,6 +157,8 @@ agent_on_application_trap(Trap* trap) {
       1 << kVectorRing3Call | 1 << kVectorRing3 | 1 << kVectorPageFault | 1 << kVectorAttention;
   const bool of_ring3 = trap->from_ring3();
   if (kSpecial >> trap->vector & 1) {
+    if (!inside()) // a signal's handler has come before us, and forked: agent_on_return_in_child
+      return 0;
     if (trap->vector == kVectorRing3Call && !of_ring3) { // of ring 0, whose flags were lost
       trap->rip = agent_ring0_call;
       trap->ss = kKernelData;
@@ -188,6 +195,23 @@ agent_on_application_trap(Trap* trap) {
     return 0;
   s.refused = handler != 0;
   return pass_on(*trap);
+}
+
+// In a child that a handler has forked. What the handler has dealt with the program goes on with;
+// anything else it does once more, to whatever becomes of it in an ordinary process. There is no
+// ring 3 there: who runs it finds that it has come back.
+extern "C" DUNE_OF_APPLICATION [[gnu::visibility("hidden"), gnu::used]] void
+agent_on_return_in_child(Trap* trap, uint64_t passed_on) {
+  const bool handled = !passed_on && (trap->looked_at & kHandling);
+  const uint64_t vector = passed_on ? trap->looked_at & 0xff : trap->vector;
+  if (trap->from_ring3())
+    leave_ring3(stacks_of(trap), *trap);
+  else if (!handled && vector == kVectorBreakpoint)
+    trap->rip -= 1; // int3
+  else if (!handled && (vector == kVectorRing3 || vector == kVectorRing3Call))
+    trap->rip -= 2; // int n, syscall
+  trap->rsp -= kRedZone + sizeof trap->rip;
+  *reinterpret_cast<uint64_t*>(trap->rsp) = trap->rip;
 }
 
 // --- On the host side
@@ -482,8 +506,12 @@ long set_policy_of_all(TargetRange range, uint64_t allowed) {
   PageTables& tables = guest_room().guest.tables;
   const bool has_none = allowed == kNoPolicy;
   for (TargetAddr page = range.begin; page < range.end; page += kPageSize) {
-    if (has_none && !tables.find_entry(page))
-      continue;
+    if (!tables.find_entry(page)) {
+      if (has_none)
+        continue;
+      if (tables.is_nearly_full())
+        return -ENOMEM;
+    }
     const Status ok = tables.change_entry(page, [=](PageEntry e) {
       return has_none ? without_policy(e) : with_policy(without_age(e), allowed);
     });
@@ -501,6 +529,8 @@ long set_policy_in(uint32_t view, TargetRange range, uint64_t allowed) {
     const bool is_own = *leaf.entry & kEntryOfView;
     const bool is_whole = is_own && all.begin == page && all.end <= range.end;
     if (allowed != kNoPolicy || (is_own && !is_whole)) {
+      if (!is_whole && tables.is_nearly_full())
+        return -ENOMEM;
       const auto now = [=](PageEntry e) {
         return allowed == kNoPolicy ? e : with_policy(without_age(e), allowed) | kEntryOfView;
       };
@@ -548,7 +578,7 @@ long map_elsewhere(TargetRange range, uint64_t allowed, uint64_t view, TargetAdd
     while (level > 0 && !fits(level))
       --level;
     auto at = backend::cover(room.guest, from);
-    if (!at)
+    if (!at || tables.is_nearly_full())
       return -ENOMEM;
     const PageEntry e = with_policy(kEntryPolicy | at->value, allowed) | kEntryOfView |
                         kEntryElsewhere | (level > 0 ? kEntryLarge : 0);
@@ -565,9 +595,10 @@ long open_view(uint64_t view) {
   if (view >= PageTables::kViews)
     return -EINVAL;
   const process::Holder hold(room.memory.mutex());
-  if (!room.guest.tables.open_view(static_cast<uint32_t>(view)))
+  PageTables& tables = room.guest.tables;
+  if (tables.is_nearly_full() || !tables.open_view(static_cast<uint32_t>(view)))
     return -ENOMEM;
-  return static_cast<long>(room.guest.tables.root(static_cast<uint32_t>(view)).value);
+  return static_cast<long>(tables.root(static_cast<uint32_t>(view)).value);
 }
 
 long close_view(uint64_t view) {

@@ -95,6 +95,9 @@ agent_application_entered:                    // rsp = Trap*, rbx = where its st
     call agent_on_application_trap
     .globl agent_application_returning
 agent_application_returning:
+    mov %cs, %ecx
+    test $3, %cl
+    jnz agent_application_in_child
     mov %rax, %r12
     testb $3, Trap_cs(%rsp)
     jz 1f
@@ -123,6 +126,19 @@ agent_application_passing:
     ret
     .globl agent_application_end
 agent_application_end:
+
+// A handler has forked, and this is the child, outside of Dune mode: rsp = Trap*, rax as above. An iretq
+// would bring what was ring 3's there as well, as a program that nobody judges. The program goes on by
+// a return, whose address agent_on_return_in_child leaves below its red zone.
+agent_application_in_child:
+    mov %rsp, %rdi
+    mov %rax, %rsi
+    call agent_on_return_in_child
+    push Trap_eflags(%rsp)
+    popfq
+    EACH_REGISTER(LOAD)
+    mov Trap_rsp(%rsp), %rsp
+    ret $kRedZone
 
 // Where every `syscall` of the process goes: rcx = behind it, r11 = its flags, on the stack that it
 // had. Ring 3 never has the flags of ring 0. Ring 0 may have lost them (popf): that takes longer.

@@ -169,8 +169,11 @@ void take_kicks(ThreadBlock* t) {
 }
 
 [[noreturn]] void broken(const Exit& e, const Registers& r) {
-  static constexpr char kText[] = "ddbg: the guest cannot go on\n";
-  syscall_of(__NR_write, 2, address_of(kText), sizeof kText - 1);
+  static constexpr char kText[] = "ddbg: the guest cannot go on\n",
+                        kOfApplication[] = "dune: the guest cannot go on\n";
+  static_assert(sizeof kText == sizeof kOfApplication);
+  syscall_of(__NR_write, 2, address_of(is_application() ? kOfApplication : kText),
+             sizeof kText - 1);
   uint64_t words[8] = {uint64_t(e.why), e.vector, e.error, e.address, r.rip, r.rsp, r.cs, r.eflags};
   char line[20];
   for (uint64_t w : words) {

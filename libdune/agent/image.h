@@ -89,6 +89,9 @@ struct ApplicationEntry {
 inline constexpr uint64_t kIoPrivilege = 0x3000;
 inline constexpr uint64_t kRing0Flags = kIoPrivilege | kEflagsInterrupts | 2;
 
+// What a function may use below its stack pointer (System V ABI for AMD64).
+inline constexpr uint64_t kRedZone = 128;
+
 // System calls of a program in ring 0 to the agent: the number, and in rdi what.
 inline constexpr uint64_t kApplicationCall = 0x656e7564;
 enum class ApplicationCall : uint64_t {

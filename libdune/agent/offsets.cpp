@@ -33,6 +33,7 @@ int main() {
   OF_TRAP(rip);
   OF_TRAP(cs);
   OF_TRAP(eflags);
+  OF_TRAP(rsp);
   OF_TRAP(ss);
   OFFSET(TrapStacks, stack_entry);
   OFFSET(TrapStacks, ring3);
@@ -47,6 +48,7 @@ int main() {
   printf("#define kTrapStackSize %lu\n", static_cast<unsigned long>(kTrapStackSize));
   printf("#define kTrapStacksSize %lu\n", static_cast<unsigned long>(kTrapStacksSize));
   printf("#define kRing0Flags 0x%lx\n", static_cast<unsigned long>(kRing0Flags));
+  printf("#define kRedZone %lu\n", static_cast<unsigned long>(kRedZone));
   printf("#define kIoPrivilege 0x%lx\n", static_cast<unsigned long>(kIoPrivilege));
   printf("#define kVectorRing3Call %u\n", kVectorRing3Call);
   OFFSET(QuickFrame, regs);

@@ -9,6 +9,7 @@
 #include <csignal>
 #include <cstring>
 #include <dirent.h>
+#include <optional>
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -41,10 +42,10 @@ ImageHeader image_header() {
 
 Error refused(const char* text) { return {Errc::kSystem, text, errno}; }
 
-size_t count_threads() {
+Result<size_t> count_threads() {
   DIR* threads = opendir("/proc/self/task");
   if (!threads)
-    return 0;
+    return refused("cannot look into /proc/self/task for other threads");
   size_t count = 0;
   while (const dirent* entry = readdir(threads))
     count += entry->d_name[0] != '.';
@@ -84,7 +85,7 @@ Status map_block(Block& block, const ImageHeader& image, const Places& p) {
   void* reserved =
       mmap(nullptr, wanted, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (reserved == MAP_FAILED)
-    return refused("no room for the agent");
+    return refused("no address space for the agent (ulimit -v)");
   const uint64_t all = reinterpret_cast<uint64_t>(reserved);
   block.begin = (all + kAlignment - 1) & ~(kAlignment - 1);
   block.size = p.end;
@@ -172,7 +173,7 @@ Status send_in(const Block& block, const ImageHeader& image) {
   syscall(SYS_rt_sigaction, kSignal, &ours, &entry.action, sizeof(SignalSet));
   syscall(SYS_rt_sigprocmask, SIG_UNBLOCK, &signal, &entry.mask, sizeof(SignalSet));
   entry.error = EAGAIN;
-  entry.text = "the kernel sends no signal";
+  entry.text = "the kernel queues no signal (ulimit -i)";
   syscall(SYS_rt_tgsigqueueinfo, getpid(), syscall(SYS_gettid), kSignal, &info);
   if (!entry.error)
     return {};
@@ -183,17 +184,29 @@ Status send_in(const Block& block, const ImageHeader& image) {
   return Error{Errc::kSystem, entry.text, entry.error};
 }
 
+// Not there at all, as opposed to being there and not for us.
+bool is_absent(const Error& e) { return e.code == Errc::kSystem && e.detail == ENOENT; }
+
 Result<backend::Choice> choose(const char* wanted) {
-  Error last{Errc::kUnsupported, "there is no backend in whose ring 0 a program can be"};
+  std::optional<Error> said;
   for (const backend::Backend& b : backend::all()) {
     if (b.guest == backend::GuestKind::kNone || (wanted && std::strcmp(wanted, b.name) != 0))
       continue;
     const auto& found = backend::probe(b);
     if (found && (found->capabilities & session::kCapRing0))
       return backend::Choice{&b, *found, {}};
-    last = found ? Error{Errc::kUnsupported, "ring 0 is emulated by software here"} : found.error();
+    const Error why =
+        found ? Error{Errc::kUnsupported, "ring 0 is emulated by software here"} : found.error();
+    if (wanted || !said)
+      said = why;
+    else if (is_absent(*said))
+      said = is_absent(why)
+                 ? Error{Errc::kSystem, "there is neither /dev/dune nor /dev/kvm", ENOENT}
+                 : why;
   }
-  return last;
+  if (!said)
+    return Error{Errc::kInvalid, "no backend of that name has a ring 0 for programs"};
+  return *said;
 }
 
 } // namespace
@@ -209,7 +222,14 @@ Status enter(const EnterOptions& options) {
     return Error{Errc::kInvalid, "the process is in Dune mode, and this thread has left it"};
   if (!(getauxval(AT_HWCAP2) & agent::kHwcap2Fsgsbase))
     return Error{Errc::kUnsupported, "the processor or the kernel has no FSGSBASE"};
-  if (count_threads() != 1)
+  // A handler of this process's parent has forked, and is still to come back.
+  if (const uint64_t here = reinterpret_cast<uint64_t>(__builtin_frame_address(0));
+      here - g_block.begin < g_block.size)
+    return Error{Errc::kInvalid, "within an exception's handler; enter when that has come back"};
+  const auto threads = count_threads();
+  if (!threads)
+    return threads.error();
+  if (*threads != 1)
     return Error{Errc::kInvalid, "the process has other threads already; enter before making any"};
   give_up(g_block); // of the parent, which this process was forked from
   auto choice = choose(options.backend);
@@ -222,6 +242,7 @@ Status enter(const EnterOptions& options) {
   if (ok) {
     configure(block, image, p, *choice);
     g_block = block;
+    application::begin_views();
     ok = send_in(g_block, image);
     if (ok) {
       block.config->threads_forgotten = block.config->threads_begun;

@@ -15,11 +15,19 @@ namespace {
 using agent::ApplicationCall;
 
 constexpr uint64_t kNoPolicy = ~uint64_t{0};
+Error not_inside() { return {Errc::kInvalid, "the thread is not in Dune mode"}; }
 constexpr uint64_t kPagesFlushedSingly = 32; // beyond, all of the processor's is cheaper
 
 TargetRange pages_of(const void* begin, size_t size) {
   const TargetAddr at(reinterpret_cast<uint64_t>(begin));
   return {at.align_down(kPageSize), (at + size).align_up(kPageSize)};
+}
+
+Status check(TargetRange pages, size_t size) {
+  if (size <= kUserEnd && pages.begin <= pages.end && pages.end <= TargetAddr(kUserEnd))
+    return {};
+  return Error{Errc::kInvalid, "no memory of the program's",
+               static_cast<int64_t>(pages.begin.value)};
 }
 
 constexpr struct {
@@ -66,7 +74,8 @@ template <class F> bool change_here(TargetRange pages, F&& f) {
 // Where there are tags, each view has one, and those of all have 0: so that a change over need not
 // make the processor forget. What is changed it forgets under all tags, there and then; no state is
 // kept of what a tag still has, which a signal's handler could come between.
-uint64_t g_views; // that are in use, a bit each
+uint64_t g_views;   // that are in use, a bit each
+uint32_t g_entries; // into Dune mode, of this process and those that it was forked from
 
 uint64_t tag_of(uint32_t view) { return view + 1; }
 // In a write of CR3: what is cached under the tag stays. It is true, whoever has used it.
@@ -122,11 +131,10 @@ Status forget(TargetRange pages, Reach reach) {
 
 Status change(const void* begin, size_t size, PageEntry allowed, Reach reach) {
   if (!inside())
-    return Error{Errc::kInvalid, "the thread is not in Dune mode"};
+    return not_inside();
   const TargetRange pages = pages_of(begin, size);
-  if (pages.end < pages.begin || pages.end > TargetAddr(kUserEnd))
-    return Error{Errc::kInvalid, "no memory of the program's",
-                 static_cast<int64_t>(pages.begin.value)};
+  if (auto ok = check(pages, size); !ok)
+    return ok;
   // A view that has come meanwhile may have taken an entry along as it was.
   const bool here = change_here(pages, [allowed](PageEntry e) {
     return allowed == kNoPolicy ? without_policy(e) : with_policy(without_age(e), allowed);
@@ -156,6 +164,11 @@ void set_root(uint64_t root) { asm volatile("mov %0, %%cr3" : : "r"(root) : "mem
 } // namespace
 
 namespace application {
+void begin_views() {
+  g_views = 0;
+  ++g_entries;
+}
+
 bool finds_tags() {
   constexpr uint64_t kTags = 1 << 17; // CR4.PCIDE
   constexpr uint32_t kFeatures = 7, kForgetsByTag = 1 << 10;
@@ -189,6 +202,8 @@ void flush_thread() {
 }
 
 Status flush_all_threads() {
+  if (!inside())
+    return not_inside();
   const long result = application::call_agent(ApplicationCall::kForget);
   if (is_errno(result))
     return Error{Errc::kSystem, "the backend does not forget what it has cached", -result};
@@ -257,7 +272,7 @@ uint64_t next_decided(uint64_t root, uint64_t page, uint64_t end) {
 
 Result<View> View::open() {
   if (!inside())
-    return Error{Errc::kInvalid, "the thread is not in Dune mode"};
+    return not_inside();
   uint64_t used = __atomic_load_n(&g_views, __ATOMIC_RELAXED);
   uint32_t free = 0;
   do {
@@ -268,6 +283,7 @@ Result<View> View::open() {
                                         __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
   View view;
   view.number_ = free;
+  view.entry_ = g_entries;
   const long root = application::call_agent(ApplicationCall::kOpenView, free);
   if (is_errno(root))
     return Error{Errc::kExhausted, "the page tables are full", -root};
@@ -278,17 +294,23 @@ Result<View> View::open() {
 }
 
 View::View(View&& other) noexcept
-    : number_(std::exchange(other.number_, PageTables::kViews)), root_(other.root_) {}
+    : number_(std::exchange(other.number_, PageTables::kViews)), entry_(other.entry_),
+      root_(other.root_) {}
 
 View& View::operator=(View&& other) noexcept {
   std::swap(number_, other.number_);
+  std::swap(entry_, other.entry_);
   std::swap(root_, other.root_);
   return *this;
 }
 
+bool View::is_open() const {
+  return inside() && number_ < PageTables::kViews && entry_ == g_entries;
+}
+
 // The next one to have the number finds it as all have it.
 View::~View() {
-  if (number_ == PageTables::kViews)
+  if (!is_open())
     return;
   application::call_agent(ApplicationCall::kCloseView, number_);
   __atomic_fetch_and(&g_views, ~(uint64_t{1} << number_), __ATOMIC_ACQ_REL);
@@ -297,6 +319,11 @@ View::~View() {
 Status View::change(const void* begin, size_t size, uint64_t allowed, const void* memory,
                     Reach reach) {
   const TargetRange pages = pages_of(begin, size);
+  if (!is_open())
+    return inside() ? Error{Errc::kInvalid, "the view was moved from, or opened before a fork"}
+                    : not_inside();
+  if (auto ok = check(pages, size); !ok)
+    return ok;
   const long result =
       memory ? application::call_agent(ApplicationCall::kMap, pages.begin.value, pages.end.value,
                                        allowed, number_, reinterpret_cast<uint64_t>(memory))
@@ -307,6 +334,8 @@ Status View::change(const void* begin, size_t size, uint64_t allowed, const void
 }
 
 Status View::map(const void* at, size_t size, const void* memory, uint32_t access, Reach reach) {
+  if (!memory)
+    return Error{Errc::kInvalid, "no memory is given that the view is to show"};
   const uint64_t small = access & kSmallPages ? agent::kSmallPagesOnly : 0;
   return change(at, size, allowed_by(access) | small, memory, reach);
 }
@@ -316,7 +345,9 @@ Status View::protect(const void* begin, size_t size, uint32_t access, Reach reac
 Status View::follow(const void* begin, size_t size, Reach reach) {
   return change(begin, size, kNoPolicy, nullptr, reach);
 }
-PageState View::page_state(const void* address) const { return state_at(root_, address); }
+PageState View::page_state(const void* address) const {
+  return is_open() ? state_at(root_, address) : PageState{};
+}
 void View::use() const { set_root(root_); }
 void use_no_view() { set_root(application::tables().root().value | keep()); }
 

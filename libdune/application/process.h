@@ -12,6 +12,9 @@ agent::AgentConfig* config();
 
 inline PageTables& tables() { return *reinterpret_cast<PageTables*>(config()->tables); }
 
+// The process has entered: it has no views, whatever its parent had.
+void begin_views();
+
 // Whether the processor keeps translations by the tag in CR3 (PCID), and forgets them by tag. Asked
 // in ring 0.
 bool finds_tags();

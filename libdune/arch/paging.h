@@ -131,6 +131,9 @@ public:
     return {&table[index(page, level)], level};
   }
 
+  // Whether what is left is for what cannot do without: the process's pages, as it comes to them.
+  bool is_nearly_full() const { return !free_ && pool_.end - next_ < pool_.size() / 8; }
+
   // Where the entry stands; null: there is no table. For whoever is about to change it by
   // compare and exchange, which is safe at any time as long as no table is ever given up (prune)
   // and there are no views.

@@ -20,7 +20,8 @@ struct EnterOptions {
 // comes back. A forked child is not, and may enter by itself; a program that exec makes is not
 // either.
 //
-// kInvalid: there are other threads already, or the thread is in Dune mode. kUnsupported,
+// kInvalid: there are other threads already, the thread is in Dune mode or in a handler that its
+// parent was in, or no backend has that name. kUnsupported,
 // kPermission, kSystem: no backend works; `text` says why, `detail` is an error number or 0.
 // Nothing has changed then.
 Status enter(const EnterOptions& = {});

@@ -29,8 +29,9 @@ enum class Reach {
 
 // Accesses that are allowed to the pages from `begin` (both are rounded to pages) from now on, as
 // far as the mapping does, too. Any other is a page fault for the handler. This counts accesses and
-// writes anew (page_state).
-// kInvalid: no memory of the program's. kExhausted: the page tables are full.
+// writes anew (page_state). Without kRead there is no access, whatever else is allowed.
+// kInvalid: no memory of the program's. kExhausted: the page tables are full, and what comes first
+// may be changed already.
 Status protect(const void* begin, size_t size, uint32_t access, Reach = Reach::kAllThreads);
 // What the mapping says is all there is again, for ring 0.
 Status release(const void* begin, size_t size, Reach = Reach::kAllThreads);
@@ -54,7 +55,9 @@ template <class F> void walk_pages(const void* begin, size_t size, bool clear, F
 
 // Tables that a thread can run with instead of those of all: they show the same pages with the same
 // rights, but for those that it has been given others. Up to 64 at a time; for sandboxes, and for
-// parts of a program that are not to see each other's memory.
+// parts of a program that are not to see each other's memory. The kernel knows nothing of them: a
+// system call has what is at an address for all. One that was moved from, or is a forked child's
+// copy of its parent's, is none: its functions say kInvalid, and it must not be used.
 class View {
 public:
   static Result<View> open();
@@ -84,8 +87,10 @@ public:
 private:
   View() = default;
   Status change(const void* begin, size_t size, uint64_t allowed, const void* memory, Reach);
+  bool is_open() const;
   uint32_t number_ = 0;
-  uint64_t root_ = 0; // for CR3
+  uint32_t entry_ = 0; // which of its process and its parents' it was opened behind
+  uint64_t root_ = 0;  // for CR3
 };
 void use_no_view();
 

@@ -24,7 +24,10 @@ struct Ring3 {
 // Comes back with the first exception or system call of ring 3 whose handler there is none or says
 // that it has not dealt with: `trap` has it, and another call goes on from there. Vector registers
 // are handed over as they are, in both directions.
-// A signal's handler runs in ring 0, as if it had come in the middle of this call.
+// Only in Dune mode: elsewhere it is a SIGSEGV. In a child that a handler has forked there is no
+// ring 3: there it comes back when the handler does, with the `trap` that the handler has left.
+// A signal's handler runs in ring 0, as if it had come in the middle of this call. It ends ring 3
+// by taking its code from it (protect() without kRing3), which is a page fault there.
 void run_ring3(Ring3&);
 
 } // namespace dune

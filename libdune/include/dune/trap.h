@@ -1,7 +1,8 @@
 // Exceptions of a program in Dune mode: they come to a handler of the program's in ring 0, without
-// the kernel. Each runs on a stack of its own, of 32 KiB, so the red zone of what it has
-// interrupted is safe; seven can be under way within one another. An eighth ends the program, as
-// SIGSEGV that says so.
+// the kernel. Each runs on a stack of its own, so the red zone of what it has interrupted is safe.
+// The stack is of 32 KiB, half of which holds the vector registers unless they are kUntouched;
+// behind it is the next one's, not a page that faults. Seven can be under way within one another.
+// An eighth ends the program, as SIGSEGV that says so.
 #pragma once
 
 #include <dune/base/result.h>
@@ -41,8 +42,9 @@ enum PageFaultError : uint64_t {
 // the signal that the exception would be without Dune mode; what ring 3 did comes out of
 // run_ring3().
 //
-// It may do what any function may, also raise exceptions; it may not leave by longjmp or an
-// exception of C++.
+// It may do what a signal's handler may, with any function that takes no lock which the interrupted
+// code may hold, and raise exceptions. It may not leave by longjmp or an exception of C++.
+// In a child that it forks it goes on to its end, and the program behind it, outside of Dune mode.
 using TrapHandler = bool (*)(Trap& trap);
 
 enum class VectorRegisters {

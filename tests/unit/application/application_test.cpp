@@ -16,6 +16,7 @@
 #include <pthread.h>
 #include <string>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/time.h>
 #include <sys/timerfd.h>
 #include <sys/wait.h>
@@ -29,6 +30,31 @@ TEST(Enter, ProgramIsInRing0) {
   EXPECT_TRUE(inside());
   EXPECT_FALSE(enter());
   EXPECT_EQ(getpid(), getpgid(0) ? getpid() : -1);
+}
+
+// How a child ends that says by its exit status what it has found.
+int exit_of(pid_t child) {
+  int status = 0;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -status;
+}
+
+TEST(Enter, SaysWhatIsMissing) {
+  const pid_t child = fork();
+  if (child == 0) {
+    EnterOptions unknown;
+    unknown.backend = "no such";
+    const Status of_name = enter(unknown);
+    if (of_name || of_name.error().code != Errc::kInvalid)
+      _exit(1);
+    const rlimit none{3, 3};
+    setrlimit(RLIMIT_NOFILE, &none); // /proc/self/task cannot be opened
+    const Status of_limit = enter();
+    if (of_limit || of_limit.error().code != Errc::kSystem || of_limit.error().detail != EMFILE)
+      _exit(2);
+    _exit(42);
+  }
+  EXPECT_EQ(exit_of(child), 42);
 }
 
 std::atomic<uint64_t> g_breakpoints;
@@ -195,6 +221,31 @@ TEST(Pages, DirtyAndAccessedAreTheProcessors) {
   EXPECT_FALSE(page_state(pages + 4 * 4096).dirty);
 }
 
+// protect() has none left, and the program goes on with memory that it has not touched yet.
+TEST(Pages, TablesThatAreFullHaveRoomForTheProgram) {
+  int status = 0;
+  const std::string said = end_of_child(
+      [] {
+        constexpr size_t kOfATable = 2 << 20, kTables = 16384;
+        char* pages = static_cast<char*>(mmap(nullptr, kTables * kOfATable, PROT_READ | PROT_WRITE,
+                                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+        if (pages == MAP_FAILED)
+          _exit(2);
+        Status ok;
+        for (size_t n = 0; n < kTables && ok; ++n)
+          ok = protect(pages + n * kOfATable, 4096, kRead, Reach::kThisThread);
+        if (ok || ok.error().code != Errc::kExhausted)
+          _exit(3);
+        if (View::open())
+          _exit(4);
+        for (size_t n = 0; n < 64; ++n)
+          map_pages(1024)[n * 4096] = 1;
+        std::thread([] {}).join();
+      },
+      status);
+  EXPECT_EQ(status, 0) << said;
+}
+
 sigjmp_buf g_back;
 TEST(Signals, FaultOfTheProgramIsASignal) {
   struct sigaction action {
@@ -321,6 +372,48 @@ TEST(Processes, ChildIsOutsideAndMayEnter) {
   EXPECT_EQ(system("exit 7") >> 8, 7);
 }
 
+// It goes on with what the handler has made of the registers, and may enter then, but not before.
+pid_t g_child;
+TEST(Processes, ChildOfAHandlerGoesOnOutside) {
+  ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, [](Trap& trap) {
+    g_child = fork();
+    if (g_child == 0 && enter())
+      _exit(1);
+    trap.rcx++;
+    return true;
+  }));
+  uint64_t count = 1, before = 0, behind = 0;
+  asm volatile("mov %%rsp, %1\n\tint3\n\tmov %%rsp, %2"
+               : "+c"(count), "=&r"(before), "=&r"(behind)
+               :
+               : "memory");
+  if (g_child == 0) {
+    if (inside())
+      _exit(2);
+    if (count != 2 || before != behind)
+      _exit(3);
+    _exit(enter() ? 42 : 4);
+  }
+  EXPECT_TRUE(inside());
+  EXPECT_EQ(exit_of(g_child), 42);
+  ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, nullptr));
+}
+
+// What its handler refuses is the signal that it is in any process.
+TEST(Processes, ChildOfAHandlerGetsTheSignalThatItRefuses) {
+  ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, [](Trap&) {
+    g_child = fork();
+    if (g_child == 0)
+      signal(SIGTRAP, [](int) { _exit(42); });
+    return g_child != 0;
+  }));
+  asm volatile("int3" : : : "memory");
+  if (g_child == 0)
+    _exit(1);
+  EXPECT_EQ(exit_of(g_child), 42);
+  ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, nullptr));
+}
+
 // Ring 3: code of our own, on pages that it may use.
 extern "C" char ring3_code[], ring3_code_end[], ring3_fault[];
 asm(R"(
@@ -376,6 +469,32 @@ TEST(Ring3, SystemCallsComeToTheProgram) {
   r.trap.rdi = reinterpret_cast<uint64_t>(stack);
   run_ring3(r);
   EXPECT_EQ(r.trap.vector, vector::kIllegalInstruction);
+  ASSERT_TRUE(set_trap_handler(vector::kRing3SystemCall, nullptr));
+}
+
+// Nobody would judge it there.
+TEST(Ring3, IsNotInAChildOfItsHandler) {
+  char* stack = map_pages(1);
+  ASSERT_TRUE(protect(ring3_code, size_t(ring3_code_end - ring3_code), kRead | kExecute | kRing3));
+  ASSERT_TRUE(protect(stack, 4096, kRead | kWrite | kRing3));
+  g_calls = 0;
+  ASSERT_TRUE(set_trap_handler(vector::kRing3SystemCall, [](Trap& trap) {
+    ++g_calls;
+    g_child = fork();
+    trap.rax = uint64_t(g_child);
+    return true;
+  }));
+  Ring3 r;
+  r.trap.rip = reinterpret_cast<uint64_t>(ring3_code);
+  r.trap.rsp = reinterpret_cast<uint64_t>(stack + 4096);
+  r.trap.r12 = 1;
+  run_ring3(r);
+  if (g_child == 0) {
+    const bool told = r.trap.vector == vector::kRing3SystemCall && r.trap.rax == 0;
+    _exit(!inside() && told && g_calls == 1 ? 42 : 1);
+  }
+  EXPECT_EQ(r.trap.vector, vector::kBreakpoint);
+  EXPECT_EQ(exit_of(g_child), 42);
   ASSERT_TRUE(set_trap_handler(vector::kRing3SystemCall, nullptr));
 }
 
@@ -438,6 +557,17 @@ TEST(Ring3, SevenHandlersDeepEndsTheProgramAndSaysSo) {
       status);
   EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV) << status;
   EXPECT_NE(said.find("within seven others"), std::string::npos) << said;
+}
+
+// An address that is none: a processor may find that before it is in ring 3.
+TEST(Ring3, MayBeSentNowhere) {
+  for (const uint64_t rip : {uint64_t{1} << 63, uint64_t{1} << 47, ~uint64_t{0}}) {
+    Ring3 r;
+    r.trap.rip = rip;
+    run_ring3(r);
+    EXPECT_EQ(r.trap.vector, vector::kPageFault);
+    EXPECT_TRUE(r.trap.from_ring3());
+  }
 }
 
 extern "C" char ring3_spin[];

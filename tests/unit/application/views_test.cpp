@@ -1,6 +1,7 @@
 // Views, and large pages in them and in the tables of all. In the program of application_test.cpp.
 #include "tests/unit/application/memory.h"
 
+#include <dune/enter.h>
 #include <dune/paging.h>
 #include <dune/trap.h>
 
@@ -8,6 +9,7 @@
 #include <csetjmp>
 #include <csignal>
 #include <sched.h>
+#include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
 #include <vector>
@@ -418,6 +420,47 @@ TEST(Views, SeeChangesThatAnotherThreadMakes) {
   EXPECT_FALSE(may[1]);
   EXPECT_TRUE(may[2]);
   sigaction(SIGSEGV, &before, nullptr);
+}
+
+TEST(Views, RefuseWhatIsNotTheirs) {
+  char* page = map_pages(2);
+  auto view = View::open();
+  ASSERT_TRUE(view);
+  EXPECT_FALSE(view->map(page, 4096, nullptr, kRead));
+  EXPECT_FALSE(view->protect(page, ~size_t{0}, kRead));
+  EXPECT_FALSE(view->page_state(page).is_decided);
+  const View moved = std::move(*view);
+  EXPECT_FALSE(view->protect(page, 4096, kRead));
+  EXPECT_FALSE(page_state(page).is_decided);
+  EXPECT_FALSE(moved.page_state(page).is_decided);
+}
+
+// A child that enters begins without any, and its parent's are not its own.
+TEST(Views, AreOfTheProcessThatHasOpenedThem) {
+  std::vector<View> views;
+  for (;;) {
+    auto view = View::open();
+    if (!view)
+      break;
+    views.push_back(std::move(*view));
+  }
+  char* page = map_pages(1);
+  const pid_t child = fork();
+  if (child == 0) {
+    if (!enter())
+      _exit(1);
+    auto own = View::open();
+    if (!own)
+      _exit(2);
+    if (views[0].protect(page, 4096, kRead) || views[0].page_state(page).is_decided)
+      _exit(3);
+    views.clear();
+    _exit(own->protect(page, 4096, kRead) && own->page_state(page).is_decided ? 42 : 4);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 42);
 }
 
 TEST(Views, ThereAreSixtyFourAndTheyAreUsedAnew) {
