@@ -96,6 +96,7 @@ struct dune_hw_exit {
 	bool skipped; /* an instruction was executed in the guest's stead, so a step of it is due */
 	u32 error_code;
 	u32 access;
+	/* Known of some kinds only; those above are 0 else. */
 	u64 gpa;
 	u64 detail;
 	u64 debug; /* of #DB: the bits of DR6 that it is of, where dune_debug.status wants them */

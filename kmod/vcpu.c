@@ -237,7 +237,10 @@ static void dune_vcpu_enter(struct dune_vcpu *vcpu)
 	if (vcpu->cpu != cpu && dune_ops->leave_cpu)
 		dune_ops->leave_cpu(vcpu);
 	local_irq_disable();
-	vcpu->exit = (struct dune_hw_exit){ .kind = DUNE_KIND_AGAIN };
+	vcpu->exit.kind = DUNE_KIND_AGAIN;
+	vcpu->exit.vector = 0;
+	vcpu->exit.skipped = false;
+	vcpu->exit.error_code = vcpu->exit.access = 0;
 	if (is_wanted(vcpu)) {
 		vcpu->exit.kind = DUNE_KIND_WANTED;
 		goto out;

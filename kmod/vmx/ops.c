@@ -923,10 +923,13 @@ static void vmx_run_irqoff(struct dune_vcpu *vcpu)
 	struct vmx_cpu *cpu = this_cpu_ptr(&vmx_cpus);
 	u32 reason;
 
-	vcpu->exit.kind = DUNE_KIND_FAILED;
-	if (!load_irqoff(vmx, cpu))
+	if (!load_irqoff(vmx, cpu)) {
+		vcpu->exit.kind = DUNE_KIND_FAILED;
+		vcpu->exit.detail = 0;
 		return;
+	}
 	if (!enter(vmx, cpu)) {
+		vcpu->exit.kind = DUNE_KIND_FAILED;
 		vcpu->exit.detail = vmcs_read(VM_INSTRUCTION_ERROR);
 		return;
 	}

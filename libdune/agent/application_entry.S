@@ -79,7 +79,6 @@ agent_application_saved:
 agent_application_shifted:
     push $kRing0Flags
     popfq
-    find_stacks
     cmpl $0, TrapStacks_in_ring3(%rax)
     je 1f
     BASES(Ring3_fs_base, Ring3_gs_base, Ring3_caller_fs_base, Ring3_caller_gs_base,
