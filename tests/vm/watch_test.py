@@ -47,7 +47,7 @@ CASES = {
 
 class Watches(machine.ShellTest):
     def run_case(self, name, *arguments):
-        command = [machine.DDBG, "-q", "-nx", "-batch", "-x", os.path.join(self.cases, name), "--args", *arguments]
+        command = [machine.DDBG, "-q", "-nx", "-batch", "--backend", OPTIONS.backend, "-x", os.path.join(self.cases, name), "--args", *arguments]
         out = self.shell(shlex.join(command) + " </dev/null 2>&1 | cat")
         self.assertRegex(out, r"\[Inferior 1 \(process \d+\) exited", out)
         return out
