@@ -9,9 +9,8 @@ import subprocess
 # What a kernel would do at its start and nobody here needs; half of the time to the command.
 SKIPPED_INITCALLS = ("trace_eval_init", "btf_vmlinux_init", "init_kprobe_trace", "load_system_certificate_list", "crypto_kdf108_init",
                      "init_encrypted", "init_evm", "init_ima")
-# In Dune mode a program finds no protection keys, so it shall not here without it, or it takes another way from its start.
 # The two about time: on a busy machine an emulated timer comes late, which the kernel takes for a broken one, and panics.
-PARAMETERS = ("console=ttyS0", "quiet", "panic=-1", "nokaslr", "nopku", "cryptomgr.notests", "init_on_alloc=0",
+PARAMETERS = ("console=ttyS0", "quiet", "panic=-1", "nokaslr", "cryptomgr.notests", "init_on_alloc=0",
               "ipv6.disable=1", "no_timer_check", "tsc=reliable", "initcall_blacklist=" + ",".join(SKIPPED_INITCALLS))
 
 

@@ -45,6 +45,7 @@ class Qemu(Machine):
     @staticmethod
     def add_options(parser):
         parser.add_argument("--la57", choices=("on", "off"), default="off", help="five levels of page tables (off)")
+        parser.add_argument("--pku", choices=("on", "off"), default="on", help="protection keys (on)")
         parser.add_argument("--smap", choices=("on", "off"), default="on",
                             help="off: programs may execute iret, whose stack QEMU before 9.1 reads as ring 0 does (on)")
         parser.add_argument("--icount", action="store_true", help="its clocks count instructions, one a nanosecond; one processor")
@@ -78,7 +79,7 @@ class Qemu(Machine):
             self.output, port = self._pair(passed)
             self.input = self.output
             initrd, initrd_path = memory_file("initrd", archive, passed)
-            command = [PROGRAM, "-accel", accelerator, "-cpu", f"max,la57={arguments.la57},smap={arguments.smap}",
+            command = [PROGRAM, "-accel", accelerator, "-cpu", f"max,la57={arguments.la57},smap={arguments.smap},pku={arguments.pku}",
                        "-m", str(memory), "-smp", str(arguments.smp), "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-nic", "none",
                        "-no-reboot", *(["-icount", "shift=0,sleep=off"] if arguments.icount else []),
                        "-chardev", f"socket,id=console,fd={console}", "-serial", "chardev:console",

@@ -19,8 +19,9 @@ PYTHON = "/usr/bin/python3"  # stepped only up to where it would need more than 
 # The emulated processor takes some 500 us for a signal of a program in a guest, and 200 us for a breakpoint that the host side sees.
 SCALE = "DDBG_TEST_STORM_US=2000 DDBG_TEST_HITS=2000"
 TESTS = f"{SCALE} DDBG_TEST_BACKEND=%s DDBG_KEEPER={machine.KEEPER} {ENGINE_TEST} --gtest_filter='%s'"
-# What an iret at ring 3 needs in QEMU; room for a trace of every step.
-MORE = {"qemu": ["--smap", "off"], "bochs": ["--memory", "512"]}
+# What an iret at ring 3 needs in QEMU, and no protection keys: in Dune mode a program finds none, and so takes another way from its start.
+# Room for a trace of every step.
+MORE = {"qemu": ["--smap", "off", "--pku", "off"], "bochs": ["--memory", "512"]}
 STARTED = f"{machine.DDBG} -q -nx -iex 'set confirm off' -iex 'set pagination off' -iex 'handle SIGUSR1 nostop noprint'"
 
 
