@@ -161,6 +161,7 @@ int dune_vcpu_create(struct dune_vm *vm);
 u64 dune_cr4_allowed(void);
 u64 dune_cr4_of(const struct dune_state *state);
 void dune_load_breakpoints(const struct dune_vcpu *vcpu);
+enum dune_fail dune_check_place(u64 rip, u64 rflags);
 
 /* mm.c */
 extern unsigned long dune_max_table_pages;
@@ -182,9 +183,6 @@ struct dune_private *dune_table_remove_private(struct dune_table *table, u64 gpa
 extern unsigned long dune_max_private_pages;
 int dune_private_set(struct dune_table *table, const struct dune_private_range *range);
 void dune_private_free_all(struct dune_table *table);
-
-/* vcpu.c */
-enum dune_fail dune_check_place(u64 rip, u64 rflags);
 
 /* dispatch.c */
 void dune_dispatch_setup(void);

@@ -404,12 +404,9 @@ static int fault_in(struct mm_struct *mm, unsigned long address, u32 access)
 	if (mmap_read_lock_killable(mm))
 		return -EAGAIN;
 	vma = vma_lookup(mm, address);
-	if (!vma || !(vma->vm_flags & needed)) {
-		mmap_read_unlock(mm);
-		return -EFAULT;
-	}
-	/* Ordinary writes are refused there; the handler below would take this for one of CALL's. */
-	if (access & DUNE_ACCESS_WRITE && dune_vma_is_shadow_stack(vma)) {
+	/* What is written to a shadow stack the handler below would take for one of CALL's writes. */
+	if (!vma || !(vma->vm_flags & needed) ||
+	    (access & DUNE_ACCESS_WRITE && dune_vma_is_shadow_stack(vma))) {
 		mmap_read_unlock(mm);
 		return -EFAULT;
 	}

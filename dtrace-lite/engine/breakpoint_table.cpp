@@ -438,8 +438,8 @@ bool BreakpointTable::accept(Hit hit, const std::function<expr::Context&()>& con
 }
 
 void BreakpointTable::count_no_hit(Hit hit) {
-  // In ddbg only accept() counts. Else the record has, and the sum is right although this is below
-  // 0.
+  // Where ddbg evaluates, only accept() counts. Else the record has, and their sum is right
+  // although this wraps.
   if (hit.location->condition_place != ConditionPlace::kInDdbg)
     hit.location->counted.hits--;
 }

@@ -1,5 +1,5 @@
 // A program that enters Dune mode itself: all of it after main()'s first line is in ring 0.
-#include "tests/unit/application/memory.h"
+#include "tests/unit/application/support.h"
 
 #include <dune/enter.h>
 #include <dune/paging.h>
@@ -30,13 +30,6 @@ TEST(Enter, ProgramIsInRing0) {
   EXPECT_TRUE(inside());
   EXPECT_FALSE(enter());
   EXPECT_EQ(getpid(), getpgid(0) ? getpid() : -1);
-}
-
-// How a child ends that says by its exit status what it has found.
-int exit_of(pid_t child) {
-  int status = 0;
-  EXPECT_EQ(waitpid(child, &status, 0), child);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -status;
 }
 
 TEST(Enter, SaysWhatIsMissing) {
@@ -365,10 +358,7 @@ TEST(Processes, ChildIsOutsideAndMayEnter) {
     }
     _exit(inside() ? 42 : 3);
   }
-  int status = 0;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_TRUE(WIFEXITED(status));
-  EXPECT_EQ(WEXITSTATUS(status), 42);
+  EXPECT_EQ(exit_of(child), 42);
   EXPECT_EQ(system("exit 7") >> 8, 7);
 }
 
@@ -437,11 +427,23 @@ ring3_code_end:
 )");
 
 std::atomic<uint64_t> g_calls;
+void open_ring3_code() {
+  ASSERT_TRUE(protect(ring3_code, size_t(ring3_code_end - ring3_code), kRead | kExecute | kRing3));
+}
+// Where that code begins, on a stack of its own.
+Ring3 ring3_with(char* stack, uint64_t calls) {
+  open_ring3_code();
+  EXPECT_TRUE(protect(stack, 4096, kRead | kWrite | kRing3));
+  Ring3 r;
+  r.trap.rip = reinterpret_cast<uint64_t>(ring3_code);
+  r.trap.rsp = reinterpret_cast<uint64_t>(stack + 4096);
+  r.trap.r12 = calls;
+  return r;
+}
+
 TEST(Ring3, SystemCallsComeToTheProgram) {
   char* stack = map_pages(1);
   g_calls = 0;
-  ASSERT_TRUE(protect(ring3_code, size_t(ring3_code_end - ring3_code), kRead | kExecute | kRing3));
-  ASSERT_TRUE(protect(stack, 4096, kRead | kWrite | kRing3));
   ASSERT_TRUE(set_trap_handler(vector::kRing3SystemCall, [](Trap& trap) {
     ++g_calls;
     EXPECT_TRUE(trap.from_ring3());
@@ -449,10 +451,7 @@ TEST(Ring3, SystemCallsComeToTheProgram) {
     trap.rax = uint64_t(getpid());
     return true;
   }));
-  Ring3 r;
-  r.trap.rip = reinterpret_cast<uint64_t>(ring3_code);
-  r.trap.rsp = reinterpret_cast<uint64_t>(stack + 4096);
-  r.trap.r12 = 1000;
+  Ring3 r = ring3_with(stack, 1000);
   run_ring3(r);
   EXPECT_EQ(g_calls, 1000u);
   EXPECT_EQ(r.trap.vector, vector::kBreakpoint);
@@ -474,9 +473,6 @@ TEST(Ring3, SystemCallsComeToTheProgram) {
 
 // Nobody would judge it there.
 TEST(Ring3, IsNotInAChildOfItsHandler) {
-  char* stack = map_pages(1);
-  ASSERT_TRUE(protect(ring3_code, size_t(ring3_code_end - ring3_code), kRead | kExecute | kRing3));
-  ASSERT_TRUE(protect(stack, 4096, kRead | kWrite | kRing3));
   g_calls = 0;
   ASSERT_TRUE(set_trap_handler(vector::kRing3SystemCall, [](Trap& trap) {
     ++g_calls;
@@ -484,10 +480,7 @@ TEST(Ring3, IsNotInAChildOfItsHandler) {
     trap.rax = uint64_t(g_child);
     return true;
   }));
-  Ring3 r;
-  r.trap.rip = reinterpret_cast<uint64_t>(ring3_code);
-  r.trap.rsp = reinterpret_cast<uint64_t>(stack + 4096);
-  r.trap.r12 = 1;
+  Ring3 r = ring3_with(map_pages(1), 1);
   run_ring3(r);
   if (g_child == 0) {
     const bool told = r.trap.vector == vector::kRing3SystemCall && r.trap.rax == 0;
@@ -507,7 +500,7 @@ TEST(Ring3, RunsSixHandlersDeep) {
   g_calls = 0;
   static std::atomic<int> ticks;
   ticks = 0;
-  ASSERT_TRUE(protect(ring3_code, size_t(ring3_code_end - ring3_code), kRead | kExecute | kRing3));
+  ASSERT_NO_FATAL_FAILURE(open_ring3_code());
   ASSERT_TRUE(protect(g_deep_stack, 4096, kRead | kWrite | kRing3));
   ASSERT_TRUE(set_trap_handler(vector::kRing3SystemCall, [](Trap& trap) {
     ++g_calls;
@@ -611,7 +604,7 @@ TEST(Storm, AllAtOnce) {
   static char* pages;
   pages = map_pages(kThreads * 16);
   static std::atomic<uint64_t> wrong, signals;
-  ASSERT_TRUE(protect(ring3_code, size_t(ring3_code_end - ring3_code), kRead | kExecute | kRing3));
+  ASSERT_NO_FATAL_FAILURE(open_ring3_code());
   wrong = signals = 0;
   ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, [](Trap& trap) {
     if (trap.from_ring3())

@@ -1,5 +1,5 @@
 // Views, and large pages in them and in the tables of all. In the program of application_test.cpp.
-#include "tests/unit/application/memory.h"
+#include "tests/unit/application/support.h"
 
 #include <dune/enter.h>
 #include <dune/paging.h>
@@ -9,7 +9,6 @@
 #include <csetjmp>
 #include <csignal>
 #include <sched.h>
-#include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
 #include <vector>
@@ -460,10 +459,7 @@ TEST(Views, AreOfTheProcessThatHasOpenedThem) {
     views.clear();
     _exit(own->protect(page, 4096, kRead) && own->page_state(page).is_decided ? 42 : 4);
   }
-  int status = 0;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_TRUE(WIFEXITED(status));
-  EXPECT_EQ(WEXITSTATUS(status), 42);
+  EXPECT_EQ(exit_of(child), 42);
 }
 
 TEST(Views, ThereAreSixtyFourAndTheyAreUsedAnew) {
