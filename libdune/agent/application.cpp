@@ -221,6 +221,13 @@ namespace {
 
 uint64_t begin_of_trap_stacks(const ThreadBlock* t) { return address_of(&stacks_of(t)); }
 bool in_ring3(const ThreadBlock* t) { return stacks_of(t).in_ring3; }
+// The lowest page of each stack is nobody's, so that a handler that needs more than it has does not
+// take it from the next one's. No handler runs on the last.
+bool is_guard(const ThreadBlock* t, TargetAddr address) {
+  const uint64_t offset = address.value - begin_of_trap_stacks(t);
+  return offset >= kTrapStackSize && offset < kTrapStacksSize &&
+         offset % kTrapStackSize < kPageSize;
+}
 uint64_t& next_stack(const ThreadBlock* t) {
   return *reinterpret_cast<uint64_t*>(stacks_of(t).stack_entry);
 }
@@ -406,12 +413,15 @@ Exit find_program(ThreadBlock* t, const Exit& found) {
 }
 
 namespace {
-void say_too_deep() {
-  static constexpr char kText[] =
-      "dune: an exception within seven others, which is as many as there are stacks for; the "
-      "handlers of exceptions must raise fewer\n";
-  syscall_of(__NR_write, 2, address_of(kText), sizeof kText - 1);
+template <size_t kSize> void say(const char (&text)[kSize]) {
+  syscall_of(__NR_write, 2, address_of(text), kSize - 1);
 }
+constexpr char kTooDeep[] =
+    "dune: an exception within seven others, which is as many as there are stacks for; the "
+    "handlers of exceptions must raise fewer\n";
+constexpr char kOverflow[] =
+    "dune: the handler of an exception has used up its stack of 28 KiB, or 12 where the vector "
+    "registers are saved\n";
 } // namespace
 
 bool offer(ThreadBlock* t, const Exit& e) {
@@ -425,7 +435,9 @@ bool offer(ThreadBlock* t, const Exit& e) {
   const bool wanted = in_ring3(t) || !(refused || is_call || !agent_config.handlers[e.vector]);
   const bool raised = wanted && raise(t, r, e);
   if (wanted ? !raised : refused && e.vector == kVectorDoubleFault)
-    say_too_deep();
+    say(kTooDeep);
+  else if (!raised && e.vector == kVectorPageFault && is_guard(t, TargetAddr(e.address)))
+    say(kOverflow);
   return raised;
 }
 
@@ -486,12 +498,18 @@ bool open_trap_stacks(ThreadBlock* t) {
   guest_slot(t).cpu.root = guest_room().guest.tables.root();
   s.stack_entry = backend::handler_stack_entry(guest_slot(t).cpu).value;
   next_stack(t) = end_of_trap_stacks(t).value;
-  if (guest_room().guest.tables.mapped(TargetAddr(begin_of_trap_stacks(t))))
+  backend::Guest& g = guest_room().guest;
+  const TargetAddr begin(begin_of_trap_stacks(t));
+  if (g.tables.mapped(begin))
     return true; // the slot has had a thread
-  for (TargetAddr page(begin_of_trap_stacks(t)); page < end_of_trap_stacks(t); page += kPageSize)
-    if (!backend::map_page(guest_room().guest, page, kPageRead | kPageWrite | kPageOwn))
-      return false;
-  return true;
+  Status ok;
+  for (TargetAddr page = end_of_trap_stacks(t); page > begin && ok;) {
+    page -= kPageSize;
+    ok = is_guard(t, page)
+             ? g.tables.change_entry(page, [](PageEntry) { return with_policy(0, 0); })
+             : backend::map_page(g, page, kPageRead | kPageWrite | kPageOwn);
+  }
+  return bool(ok);
 }
 
 namespace {

@@ -1,8 +1,8 @@
 // Exceptions of a program in Dune mode: they come to a handler of the program's in ring 0, without
 // the kernel. Each runs on a stack of its own, so the red zone of what it has interrupted is safe.
-// The stack is of 32 KiB, half of which holds the vector registers unless they are kUntouched;
-// behind it is the next one's, not a page that faults. Seven can be under way within one another.
-// An eighth ends the program, as SIGSEGV that says so.
+// The stack has 28 KiB, or 12 beside the vector registers unless they are kUntouched; behind it is
+// a page that faults. Seven can be under way within one another. An eighth ends the program, as
+// SIGSEGV that says so.
 #pragma once
 
 #include <dune/base/result.h>

@@ -145,6 +145,49 @@ TEST(Traps, EighthWithinOthersEndsTheProgramAndSaysSo) {
   EXPECT_NE(said.find("within seven others"), std::string::npos) << said;
 }
 
+// Written from the top, as a stack is used.
+[[gnu::noinline]] void use_stack(size_t size) {
+  auto* room = static_cast<volatile char*>(__builtin_alloca(size));
+  for (size_t at = size; at > 0;)
+    room[at -= 64] = 1;
+}
+template <size_t kSize> bool uses_stack(Trap&) {
+  use_stack(kSize);
+  return true;
+}
+template <size_t kSize> [[gnu::target("general-regs-only")]] bool uses_stack_alone(Trap&) {
+  auto* room = static_cast<volatile char*>(__builtin_alloca(kSize));
+  for (size_t at = kSize; at > 0;)
+    room[at -= 64] = 1;
+  return true;
+}
+
+TEST(Traps, HandlerHasTheStackThatItIsPromised) {
+  ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, uses_stack<11 << 10>));
+  asm volatile("int3" : : : "memory");
+  ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, uses_stack_alone<27 << 10>,
+                               VectorRegisters::kUntouched));
+  asm volatile("int3" : : : "memory");
+  ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, nullptr));
+}
+
+void overflow_stack() {
+  (void)!set_trap_handler(vector::kBreakpoint, uses_stack<40 << 10>);
+  asm volatile("int3" : : : "memory");
+}
+void overflow_stack_past_a_handler() {
+  (void)!set_trap_handler(vector::kPageFault, [](Trap&) { return false; });
+  overflow_stack();
+}
+TEST(Traps, HandlerThatNeedsMoreStackEndsTheProgramAndSaysSo) {
+  for (const auto overflow : {overflow_stack, overflow_stack_past_a_handler}) {
+    int status = 0;
+    const std::string said = end_of_child(overflow, status);
+    EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV) << status;
+    EXPECT_NE(said.find("used up its stack"), std::string::npos) << said;
+  }
+}
+
 char* g_page;
 std::atomic<int> g_faults;
 TEST(PageFaults, RefusedAccessComesToTheHandler) {
