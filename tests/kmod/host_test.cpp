@@ -20,8 +20,6 @@ namespace {
 
 using namespace std::chrono_literals;
 
-extern "C" void kmod_test_spin(); // entry_test.cpp
-
 uint64_t twice(uint64_t x) { return 2 * x; }
 [[gnu::noinline]] void called_at_the_end() { asm volatile(""); }
 
@@ -80,6 +78,12 @@ void trace_and_stop(const std::string& tracefs) {
   rmdir(instance.c_str());
 }
 
+std::atomic<uint64_t> g_computed;
+uint64_t compute(uint64_t) {
+  for (;;)
+    g_computed.fetch_add(1, std::memory_order_relaxed);
+}
+
 // As no program does that computes: RCU takes what interrupts it for the quiet that it waits for.
 TEST(Host, GuestThatComputesHoldsNobodyUp) {
   char folder[] = "/tmp/kmod_test_XXXXXX";
@@ -87,11 +91,12 @@ TEST(Host, GuestThatComputesHoldsNobodyUp) {
   ASSERT_EQ(mount("tracefs", folder, "tracefs", 0, nullptr), 0);
   Guest guest;
   Vcpu cpu(guest);
-  cpu.prepare(Ring::k3, kmod_test_spin);
+  cpu.prepare(Ring::k3, compute);
   std::promise<void> stopped;
   std::atomic<bool> ended = false;
   std::thread tracer([&] {
-    usleep(100'000); // until it computes
+    while (!g_computed)
+      usleep(1000);
     trace_and_stop(folder);
     stopped.set_value();
   });
