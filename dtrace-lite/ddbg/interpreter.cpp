@@ -92,6 +92,8 @@ Checked<void> Interpreter::read_body(LineSource& source, unsigned depth, bool ra
   Block* block = &into.body;
   for (;;) {
     auto line = source.next(">");
+    if (source.interrupted())
+      return Diagnostic{"Quit", {}, {}};
     if (!line)
       return {}; // gdb takes the end of the input for the missing "end"
     std::string_view text = raw ? std::string_view(*line) : trim(*line);

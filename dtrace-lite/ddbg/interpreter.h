@@ -17,8 +17,10 @@ namespace ddbg::ui {
 class LineSource {
 public:
   virtual ~LineSource() = default;
-  // Without the newline; nullopt at the end. `prompt` is shown where somebody can see it.
+  // Without the newline; nullopt at the end, or interrupted(). `prompt` is shown where somebody can
+  // see it.
   virtual std::optional<std::string> next(const std::string& prompt) = 0;
+  virtual bool interrupted() const { return false; } // Ctrl-C ended the last next()
 };
 
 // One command with the lines that belong to it.

@@ -100,7 +100,10 @@ LineReader::LineReader(Context& context) : context_(context) {
   using_history();
 }
 
-LineReader::~LineReader() { g_context = nullptr; }
+LineReader::~LineReader() {
+  rl_callback_handler_remove(); // there is one behind a Ctrl-C
+  g_context = nullptr;
+}
 
 std::optional<std::string> LineReader::next(const std::string& prompt) {
   interrupted_ = false;
@@ -122,8 +125,9 @@ std::optional<std::string> LineReader::read_edited(const std::string& prompt) {
     if (signals::take_interrupt()) {
       rl_free_line_state();
       rl_callback_sigcleanup();
-      rl_callback_handler_remove();
       interrupted_ = true;
+      // Whoever has asked says "Quit" behind the line and asks again. To let go of the terminal
+      // would bring the cursor back to the line's beginning, if it knows bracketed paste.
       return std::nullopt;
     }
     if (ready > 0)

@@ -13,9 +13,8 @@ public:
   LineReader(const LineReader&) = delete;
   LineReader& operator=(const LineReader&) = delete;
 
-  // nullopt: the end of the input, or interrupted().
   std::optional<std::string> next(const std::string& prompt) override;
-  bool interrupted() const { return interrupted_; } // Ctrl-C ended the last next()
+  bool interrupted() const override { return interrupted_; }
 
   // A line without editing and history: answers to questions and to the pager.
   std::optional<std::string> read_plain(const std::string& prompt);

@@ -80,7 +80,7 @@ void converse(Context& context, LineReader& reader) {
   while (!context.leave) {
     follow_screen(context);
     auto line = reader.next(context.settings.text(Setting::kPrompt));
-    if (!line && reader.interrupted()) {
+    if (reader.interrupted()) {
       context.out.write("Quit\n"); // the line is forgotten
       continue;
     }

@@ -145,6 +145,12 @@ struct ElfSymbols::Impl {
     }
   }
 
+  const std::vector<Symbol>& plt_entries() {
+    if (!plt)
+      read_plt();
+    return *plt;
+  }
+
   void read_plt() {
     plt.emplace();
     const auto dynsym = table_of(file, SHT_DYNSYM);
@@ -194,8 +200,6 @@ struct ElfSymbols::Impl {
     if (indexed)
       return;
     indexed = true;
-    if (!plt)
-      read_plt();
     if (!tables.empty()) {
       const Table& table = tables.front();
       const auto& sections = table.file->sections();
@@ -212,7 +216,7 @@ struct ElfSymbols::Impl {
           code.push_back(place);
       }
     }
-    for (uint32_t i = 0; i < plt->size(); i++) {
+    for (uint32_t i = 0; i < plt_entries().size(); i++) {
       const Place place{(*plt)[i].address.value, (*plt)[i].size, 0, kPlt | i};
       by_address.push_back(place);
       code.push_back(place);
@@ -271,6 +275,9 @@ struct ElfSymbols::Impl {
           names->push_back(demangle_counted(name));
         return true;
       });
+      for (const Symbol& s : plt_entries()) // of other modules, which may not be there yet
+        if (!looks_mangled(s.linkage_name)) // as find_plt wants it
+          names->emplace_back(s.linkage_name);
       std::sort(names->begin(), names->end());
       names->erase(std::unique(names->begin(), names->end()), names->end());
     }
@@ -382,9 +389,7 @@ std::vector<Symbol> ElfSymbols::find_variables(std::string_view typed) const {
 }
 
 std::optional<Symbol> ElfSymbols::find_plt(std::string_view name) const {
-  if (!impl_->plt)
-    impl_->read_plt();
-  for (const Symbol& s : *impl_->plt)
+  for (const Symbol& s : impl_->plt_entries())
     if (s.linkage_name == name)
       return s;
   return std::nullopt;

@@ -10,13 +10,13 @@ from terminal import PROMPT, Terminal
 
 
 class DdbgTerminal(Terminal):
-    def __init__(self, *arguments, user=None):
-        super().__init__([DDBG, "-q", "-nx", *arguments], environment(), user)
+    def __init__(self, *arguments, **keywords):
+        super().__init__([DDBG, "-q", "-nx", *arguments], environment(), **keywords)
 
 
 class Interactive(unittest.TestCase):
-    def start(self, *arguments):
-        terminal = DdbgTerminal(*arguments)
+    def start(self, *arguments, **keywords):
+        terminal = DdbgTerminal(*arguments, **keywords)
         self.addCleanup(terminal.close)
         terminal.wait_for(PROMPT)
         return terminal
@@ -37,12 +37,26 @@ class Interactive(unittest.TestCase):
         self.assertIn("$2 = 41", t.command(""))
 
     def test_control_c_forgets_the_line(self):
+        for term in "dumb", "xterm":
+            with self.subTest(term):
+                t = self.start(program("steps"), term=term)
+                t.type("print 12")
+                t.wait_for("print 12")
+                t.type("\x03")
+                self.assertEqual(t.wait_for("Quit\n"), "Quit\n")
+                t.wait_for(PROMPT)
+                t.type("print 7\n")
+                t.wait_for("$1 = 7")
+
+    def test_control_c_forgets_a_command_of_several_lines(self):
         t = self.start(program("steps"))
-        t.type("print 12")
-        t.wait_for("print 12")
+        t.type("define twice\n")
+        t.wait_for("\n>")
+        t.type("print 2\n")
+        t.wait_for("\n>")
         t.type("\x03")
-        t.wait_for("Quit\n" + PROMPT)
-        self.assertIn("$1 = 7", t.command("print 7"))
+        self.assertEqual(t.wait_for(PROMPT), "Quit\n" + PROMPT)
+        self.assertIn('Undefined command: "twice"', t.command("twice"))
 
     def test_control_c_stops_a_spinning_target(self):
         t = self.start(program("spin"))

@@ -11,14 +11,14 @@ PATIENCE = 30  # seconds: a failure, not a pace
 
 
 class Terminal:
-    def __init__(self, command, env, user=None, patience=PATIENCE):
+    def __init__(self, command, env, user=None, patience=PATIENCE, term="dumb"):
         self.patience = patience
         self.home = tempfile.TemporaryDirectory()
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             if user is not None:
                 os.setuid(user)
-            os.execve(command[0], command, dict(env, TERM="dumb", HOME=self.home.name, INPUTRC="/dev/null"))
+            os.execve(command[0], command, dict(env, TERM=term, HOME=self.home.name, INPUTRC="/dev/null"))
         self.shown = ""
 
     def wait_for(self, text):

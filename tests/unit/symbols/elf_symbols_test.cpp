@@ -126,6 +126,14 @@ TEST(ElfSymbols, CompletesAndSuggests) {
   EXPECT_EQ(symbols.nearest_name("qqqqqqqqqqqq"), "");
 }
 
+TEST(ElfSymbols, CompletesWhatOtherModulesDefine) {
+  const std::string program = compiled("g++ -g -O0", "sample_cpp.txt", "cpp");
+  auto module = Module::open(program);
+  ASSERT_TRUE(module);
+  const ElfSymbols& symbols = (*module)->symbols();
+  EXPECT_EQ(symbols.complete("printf", 10), std::vector<std::string>{"printf"});
+}
+
 TEST(Demangle, AgreesWithCxxfilt) {
   if (!have("c++filt"))
     GTEST_SKIP() << "no c++filt to compare with";
