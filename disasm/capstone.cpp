@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <capstone/capstone.h>
+#include <cstdio>
 #include <dlfcn.h>
 
 namespace dune::disasm {
@@ -14,9 +15,9 @@ namespace {
 // relocations, a twentieth of a debugger's start and memory, and many sessions do neither.
 class Library {
 public:
-  static const Library& get() {
+  static const Library* get() { // null: it is not there, and that has been said
     static const Library loaded;
-    return loaded;
+    return loaded.handle_ ? &loaded : nullptr;
   }
 
   decltype(&cs_open) open;
@@ -29,6 +30,8 @@ public:
 
 private:
   Library() {
+    if (!handle_)
+      return;
     find("cs_open", open);
     find("cs_close", close);
     find("cs_option", option);
@@ -49,7 +52,8 @@ private:
     void* handle = ::dlopen(DUNE_SONAME(CS_API_MAJOR), RTLD_NOW | RTLD_LOCAL);
 #undef DUNE_SONAME
 #undef DUNE_TEXT_OF
-    DUNE_ASSERT(handle); // as certain as a library that the program is linked with
+    if (!handle)
+      fprintf(stderr, "warning: instructions are read by Zydis alone: %s\n", ::dlerror());
     return handle;
   }
 
@@ -60,33 +64,39 @@ private:
 class Handle {
 public:
   explicit Handle(Syntax syntax) {
-    DUNE_ASSERT(library_.open(CS_ARCH_X86, CS_MODE_64, &handle_) == CS_ERR_OK);
-    library_.option(handle_, CS_OPT_SYNTAX,
-                    syntax == Syntax::kAtt ? CS_OPT_SYNTAX_ATT : CS_OPT_SYNTAX_INTEL);
-    instruction_ = library_.allocate(handle_);
+    if (!library_)
+      return;
+    DUNE_ASSERT(library_->open(CS_ARCH_X86, CS_MODE_64, &handle_) == CS_ERR_OK);
+    library_->option(handle_, CS_OPT_SYNTAX,
+                     syntax == Syntax::kAtt ? CS_OPT_SYNTAX_ATT : CS_OPT_SYNTAX_INTEL);
+    instruction_ = library_->allocate(handle_);
     DUNE_ASSERT(instruction_);
   }
   Handle(const Handle&) = delete;
   Handle& operator=(const Handle&) = delete;
   ~Handle() {
-    library_.free(instruction_, 1);
-    library_.close(&handle_);
+    if (!library_)
+      return;
+    library_->free(instruction_, 1);
+    library_->close(&handle_);
   }
 
   const cs_insn* decode(std::span<const uint8_t> bytes, TargetAddr address) {
     const uint8_t* code = bytes.data();
     size_t size = std::min(bytes.size(), kMaxInstructionLength);
     uint64_t at = address.value;
-    return library_.disassemble(handle_, &code, &size, &at, instruction_) ? instruction_ : nullptr;
+    return library_ && library_->disassemble(handle_, &code, &size, &at, instruction_)
+               ? instruction_
+               : nullptr;
   }
 
   const char* name(const cs_insn& one) const {
-    const char* found = library_.name(handle_, one.id);
+    const char* found = library_->name(handle_, one.id);
     return found ? found : "";
   }
 
 private:
-  const Library& library_ = Library::get();
+  const Library* library_ = Library::get();
   csh handle_ = 0;
   cs_insn* instruction_ = nullptr;
 };

@@ -30,8 +30,8 @@ MACHINES = {"qemu": Qemu, "bochs": Bochs}
 # Exit statuses of our own; the others are the command's.
 TIMED_OUT, NOT_AVAILABLE, NOT_EXECUTABLE, NOT_FOUND = 124, 77, 126, 127
 
-# What lies beside a program of the build tree when it starts.
-COMPANIONS = {"ddbg": ["ddbg-keeper"]}
+# What a program of the build tree opens by itself, as far as it is there: what lies beside it, or a library.
+COMPANIONS = {"ddbg": ["ddbg-keeper", "/usr/lib/x86_64-linux-gnu/libcapstone.so.4"]}
 CONSOLE_KEPT = 16384  # bytes: the end of the kernel's messages, shown when the machine fails
 FRAME_HEAD = struct.Struct("<cI")
 COUNT = struct.Struct("<I")
@@ -137,7 +137,9 @@ def make_image(arguments, parts, terminals):
     if program:
         image.add_file(program, stripped=True)
         for name in COMPANIONS.get(os.path.basename(program), ()):
-            image.add_file(os.path.join(os.path.dirname(program), name), stripped=True)
+            companion = os.path.join(os.path.dirname(program), name)
+            if os.path.exists(companion):
+                image.add_file(companion, stripped=True)
     elif command[0] not in applets:
         raise Failure(NOT_FOUND, f"there is no program {command[0]} here, in {arguments.build} or in busybox")
     for argument in command[1:]:

@@ -33,14 +33,23 @@ class Ddbg(machine.MachineTest):
         for machine_options in [], ["--kernel", "6.12", "--la57", "on", "--smp", "2"]:
             with self.subTest(machine_options):
                 done = self.vm(*machine_options, "--", "ddbg", "-batch", "--backend", "kvm", "-ex", "break add if a == 4",
-                               "-ex", "run", "-ex", "bt", "-ex", "info backend", "-ex", "stepi", "-ex", "finish",
-                               "-ex", "continue", "--args", os.path.join(PROGRAMS, "steps"))
+                               "-ex", "run", "-ex", "bt", "-ex", "x/i $pc", "-ex", "info backend", "-ex", "stepi",
+                               "-ex", "finish", "-ex", "continue", "--args", os.path.join(PROGRAMS, "steps"))
                 out = done.stdout.decode()
                 self.assertRegex(out, r"Breakpoint 1, add \(a=4, b=3\)[^#]*\n#0  add \(a=4, b=3\).*\n#1 .* in main \(",
                                  msg=done.stderr)
+                self.assertEqual(done.stderr, b"")
                 self.assertIn("In use: kvm (asked for)", out)
                 self.assertIn("Value returned is $1 = 7", out)
                 self.assertIn("x=11 f=120\n[Inferior 1 (process ", out)
+
+    def test_instructions_without_capstone(self):
+        ddbg = f"{machine.DDBG} -q -nx -batch -ex 'disassemble main' {PROGRAMS}/steps"
+        done = self.vm(*machine.adding(machine.DDBG, machine.CAPSTONE, os.path.join(PROGRAMS, "steps")), "--",
+                       "sh", "-c", f"{ddbg}; rm {machine.CAPSTONE}; {ddbg}")
+        one, other = re.findall(r"Dump of assembler code for function main:\n(?: +0x.*\n)+", done.stdout.decode())
+        self.assertEqual(re.findall(r"(?m)^.*?:\t", one), re.findall(r"(?m)^.*?:\t", other))
+        self.assertEqual(done.stderr.decode().count("warning: instructions are read by Zydis alone: libcapstone.so.4: cannot open"), 1, done.stderr)
 
     def test_dune_mode_watches(self):
         done = self.vm("--", "ddbg", "-batch", "--backend", "kvm", "-ex", "watch watched if watched == 7", "-ex", "run", "-ex", "info breakpoints",
