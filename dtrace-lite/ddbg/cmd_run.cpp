@@ -13,15 +13,26 @@ namespace ddbg::ui::cmd {
 
 namespace {
 
+// Before there is another: the terminal goes from ddbg to a target's group, not from one to the
+// next.
+Checked<void> end_running(Context& context, const std::string& question, const char* refusal) {
+  if (!context.debugger.alive())
+    return {};
+  if (!context.ask(question, true))
+    return Diagnostic{refusal, {}, {}};
+  return context.debugger.kill();
+}
+
 Checked<void> launch(Context& context, std::string_view args, engine::RunMode mode) {
   if (context.debugger.program().empty())
     return Diagnostic{
         "No executable file specified.", "Use the \"file\" or \"exec-file\" command.", {}};
-  if (context.debugger.alive() &&
-      !context.ask("The program being debugged has been started already.\n"
-                   "Start it from the beginning? ",
-                   true))
-    return Diagnostic{"Program not restarted.", {}, {}};
+  if (auto ended = end_running(context,
+                               "The program being debugged has been started already.\n"
+                               "Start it from the beginning? ",
+                               "Program not restarted.");
+      !ended)
+    return ended;
   // As gdb: without arguments, those of the last time.
   if (!args.empty())
     if (auto set = context.settings.set(Setting::kArgs, args); !set)
@@ -42,10 +53,7 @@ Checked<void> launch(Context& context, std::string_view args, engine::RunMode mo
                       context.settings.text(Setting::kArgs));
   context.most_threads = 0;
   context.terminal.forget_target();
-  auto done = run_target(context, [&] { return context.debugger.run(mode); });
-  if (done && mode == engine::RunMode::kStarti)
-    return done;
-  return done;
+  return run_target(context, [&] { return context.debugger.run(mode); });
 }
 
 } // namespace
@@ -120,12 +128,10 @@ Checked<void> attach(Context& context, std::string_view args) {
     return Diagnostic{"Illegal process-id: " + std::string(args) + ".", {}, {}};
   if (*pid == getpid())
     return Diagnostic{"I refuse to debug myself!", {}, {}};
-  if (context.debugger.alive()) {
-    if (!context.ask("A program is being debugged already.  Kill it? ", true))
-      return Diagnostic{"Not killed.", {}, {}};
-    if (auto gone = context.debugger.kill(); !gone)
-      return gone;
-  }
+  if (auto ended =
+          end_running(context, "A program is being debugged already.  Kill it? ", "Not killed.");
+      !ended)
+    return ended;
   context.apply_settings();
   if (context.from_tty)
     context.out.print("Attaching to process {}\n", *pid);

@@ -58,6 +58,14 @@ class Interactive(unittest.TestCase):
         self.assertEqual(t.wait_for(PROMPT), "Quit\n" + PROMPT)
         self.assertIn('Undefined command: "twice"', t.command("twice"))
 
+    def test_program_that_is_started_again_has_the_terminal(self):
+        t = self.start("--args", "/usr/bin/stty", "sane")
+        t.command("starti")
+        t.type("run\n")
+        t.wait_for("(y or n) ")
+        t.type("y\n")
+        self.assertIn("exited normally", t.wait_for("]\n" + PROMPT))
+
     def test_control_c_stops_a_spinning_target(self):
         t = self.start(program("spin"))
         t.type("run\n")
