@@ -48,8 +48,7 @@ Checked<void> file(Context& context, std::string_view args) {
     return Diagnostic{"Only one file can be given.", "Quote a name that has blanks.", {}};
   if (context.debugger.alive() && context.from_tty &&
       !context.ask("A program is being debugged already.\n"
-                   "Are you sure you want to change the file? ",
-                   true))
+                   "Are you sure you want to change the file? "))
     return Diagnostic{"File not changed.", {}, {}};
   std::string name = expand_tilde(words[0]);
   context.apply_settings();

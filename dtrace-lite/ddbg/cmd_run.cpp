@@ -18,7 +18,7 @@ namespace {
 Checked<void> end_running(Context& context, const std::string& question, const char* refusal) {
   if (!context.debugger.alive())
     return {};
-  if (!context.ask(question, true))
+  if (!context.ask(question))
     return Diagnostic{refusal, {}, {}};
   return context.debugger.kill();
 }

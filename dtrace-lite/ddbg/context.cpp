@@ -66,42 +66,39 @@ void Context::report_error(const Diagnostic& error) {
     out.error_line(error.hint);
 }
 
-bool Context::ask(const std::string& question, bool otherwise) {
-  bool default_yes = otherwise;
+bool Context::ask(const std::string& question) { return ask(question, "(y or n) ", true, {}); }
+
+bool Context::ask_no(const std::string& question) {
+  return ask(question, "(y or [n]) ", false, false);
+}
+
+bool Context::ask(const std::string& question, std::string_view choices, bool otherwise,
+                  std::optional<bool> enter) {
   if (!read_answer || batch) {
-    out.print("{}(y or n) [answered {}; input not from terminal]\n", question,
-              default_yes ? 'Y' : 'N');
-    return default_yes;
+    out.print("{}{}[answered {}; input not from terminal]\n", question, choices,
+              otherwise ? 'Y' : 'N');
+    return otherwise;
   }
-  out.flush();
   for (;;) {
-    auto answer = read_answer(question + "(y or n) ");
+    out.flush();
+    auto answer = read_answer(question + std::string(choices));
     if (!answer) {
-      out.write("EOF [assumed Y]\n");
-      return true;
+      out.print("EOF [assumed {}]\n", otherwise ? 'Y' : 'N');
+      return otherwise;
     }
-    std::string_view word = trim(*answer);
+    const std::string_view word = trim(*answer);
     if (word.starts_with('y') || word.starts_with('Y'))
       return true;
     if (word.starts_with('n') || word.starts_with('N'))
       return false;
-    out.write("Please answer y or n.\n");
-    out.flush();
+    if (word.empty() && enter)
+      return *enter;
+    out.print("Please answer {}.\n", choices.substr(1, choices.size() - 3));
   }
-}
-
-bool Context::ask_no(const std::string& question) {
-  if (!read_answer || batch) {
-    out.print("{}(y or [n]) [answered N; input not from terminal]\n", question);
-    return false;
-  }
-  out.flush();
-  auto answer = read_answer(question + "(y or [n]) ");
-  return answer && (trim(*answer).starts_with('y') || trim(*answer).starts_with('Y'));
 }
 
 bool Context::confirm(const std::string& question) {
-  return !settings.flag(Setting::kConfirm) || ask(question, true);
+  return !settings.flag(Setting::kConfirm) || ask(question);
 }
 
 } // namespace ddbg::ui

@@ -77,8 +77,8 @@ public:
 
   // Asks "QUESTION(y or n) ". True without asking in batch mode or with `set confirm off`.
   bool confirm(const std::string& question);
-  // The same, asked whatever `confirm` says; `otherwise` is the answer when nobody can answer.
-  bool ask(const std::string& question, bool otherwise);
+  // The same, asked whatever `confirm` says. True when nobody can answer.
+  bool ask(const std::string& question);
   // Asks "QUESTION(y or [n]) ": no is the answer to an empty line and when nobody can answer.
   bool ask_no(const std::string& question);
   // Reads one line of an answer; set by the REPL. Null: input is not from a terminal.
@@ -91,6 +91,8 @@ public:
   void apply_settings();
 
 private:
+  bool ask(const std::string& question, std::string_view choices, bool otherwise,
+           std::optional<bool> enter);
   void add_source_directories();
 };
 

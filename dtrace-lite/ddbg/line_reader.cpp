@@ -106,13 +106,13 @@ LineReader::~LineReader() {
 }
 
 std::optional<std::string> LineReader::next(const std::string& prompt) {
-  interrupted_ = false;
   context_.out.flush();
   return context_.input_is_terminal ? read_edited(prompt) : read_plain(prompt);
 }
 
 std::optional<std::string> LineReader::read_edited(const std::string& prompt) {
   g_line_done = false;
+  interrupted_ = false;
   // Deliverable only inside ppoll: a Ctrl-C between the look at the flag and the sleep would else
   // wait for the next key.
   HeldSignals held;
@@ -142,6 +142,7 @@ std::optional<std::string> LineReader::read_edited(const std::string& prompt) {
 
 // A byte at a time: what follows the line belongs to whoever reads next, the target for one.
 std::optional<std::string> LineReader::read_plain(const std::string& prompt) {
+  interrupted_ = false;
   context_.out.flush();
   if (!prompt.empty()) {
     // Past the pager, which may be the one that asks.

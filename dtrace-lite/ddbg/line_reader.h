@@ -16,7 +16,7 @@ public:
   std::optional<std::string> next(const std::string& prompt) override;
   bool interrupted() const override { return interrupted_; }
 
-  // A line without editing and history: answers to questions and to the pager.
+  // A line without editing and history: answers to questions and to the pager. nullopt as next().
   std::optional<std::string> read_plain(const std::string& prompt);
 
   void remember(const std::string& line); // in the history

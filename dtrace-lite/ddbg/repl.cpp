@@ -46,7 +46,13 @@ bool execute_reporting(Context& context, const std::string& line) {
 void set_up_terminal(Context& context, LineReader& reader) {
   if (!context.input_is_terminal)
     return;
-  context.read_answer = [&reader](const std::string& prompt) { return reader.read_plain(prompt); };
+  context.read_answer = [&context, &reader](const std::string& prompt) {
+    auto answer = reader.read_plain(prompt);
+    if (!reader.interrupted())
+      return answer;
+    context.out.write("\n");
+    return std::optional<std::string>("n"); // Ctrl-C agrees to nothing
+  };
   if (!isatty(1) || context.batch)
     return;
   context.out.set_pager_question([&context, &reader] {

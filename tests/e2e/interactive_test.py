@@ -66,6 +66,25 @@ class Interactive(unittest.TestCase):
         t.type("y\n")
         self.assertIn("exited normally", t.wait_for("]\n" + PROMPT))
 
+    def test_questions_want_an_answer(self):
+        t = self.start(program("steps"))
+        t.command("start")
+        t.type("kill\n")
+        for answer in "perhaps\n", "\n":
+            t.wait_for("(y or n) ")
+            t.type(answer)
+            t.wait_for("Please answer y or n.\n")
+        t.wait_for("(y or n) ")
+        t.type("\x03")
+        t.wait_for("\nNot confirmed.\n" + PROMPT)
+        t.type("break nosuch\n")
+        t.wait_for("(y or [n]) ")
+        t.type("perhaps\n")
+        t.wait_for("Please answer y or [n].\n")
+        t.type("\n")
+        t.wait_for("\n" + PROMPT)
+        self.assertNotIn("nosuch", t.command("info breakpoints"))
+
     def test_control_c_stops_a_spinning_target(self):
         t = self.start(program("spin"))
         t.type("run\n")
