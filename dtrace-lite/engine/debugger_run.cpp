@@ -31,7 +31,7 @@ void Debugger::Impl::tell_confinement(StopReport& report) {
 }
 
 void Debugger::Impl::tell_suspension(StopReport& report) {
-  if (inferior->was_suspended())
+  if (inferior->was_suspended() && report.why != StopWhy::kSignal)
     say(report, fmt::format("Process {} had been stopped by a signal (SIGSTOP, or the terminal's): "
                             "resuming it lets it run, detaching leaves it stopped.",
                             inferior->pid()));
@@ -210,7 +210,8 @@ Checked<bool> Debugger::Impl::handle_stopped(const Event& event, Stepper* steppe
     signal_thread = event.thread;
     return true;
   case StopReason::kRequested:
-    report.why = StopWhy::kInterrupted;
+    report.why = event.signal ? StopWhy::kSignal : StopWhy::kInterrupted;
+    report.signal = event.signal;
     return true;
   case StopReason::kStep:
     if (stepper)

@@ -83,7 +83,7 @@ struct Event {
   uint32_t thread = 0;                              // ThreadView::number
   std::vector<RecordId> fired;                      // kBreakpoint, kWatchpoint
   std::vector<dune::session::WatchedValue> watched; // kWatchpoint: of each of `fired`
-  int signal = 0;                                   // kSignal
+  int signal = 0; // kSignal; kRequested: the one that had stopped the target, which asked for it
   bool interrupted = false;     // `interrupt` wanted a stop, too, when this one came first
   std::vector<uint8_t> siginfo; // kSignal: kernel siginfo_t, 128 bytes
   std::map<RecordId, RecordCounts> last_counts; // kExeced: of the records that went
@@ -137,7 +137,8 @@ public:
   // --- Running and stopping -----------------------------------------------------------------
   Checked<void> resume(const ResumePlan&);
   // Blocks until something happens. `interrupt` (may be null) is polled after each wake-up and
-  // signal; when it returns true a stop is requested and comes as kStopped/kRequested.
+  // signal; when it returns true a stop is requested and comes as kStopped/kRequested. So does a
+  // signal that stops the target by its default action, if that is to be told (set_signal_policy).
   // `notice` (may be null) hears what happened on the way, before the event that came after it.
   Checked<Event> wait(const std::function<bool()>& interrupt = nullptr,
                       const std::function<void(const NoticeView&)>& notice = nullptr);

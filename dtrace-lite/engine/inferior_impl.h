@@ -56,6 +56,7 @@ struct Inferior::Impl {
   bool is_alive = true;
   bool is_running = false;
   bool was_suspended = false;            // by SIGSTOP or its like, before this stop
+  int suspended_by = 0;                  // it is to be told as a stop of its own
   std::function<bool()> give_up_waiting; // while an attach waits for threads
   std::vector<ThreadView> views;
   bool views_fresh = false;

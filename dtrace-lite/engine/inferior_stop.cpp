@@ -330,9 +330,11 @@ Checked<void> Inferior::resume(const ResumePlan& plan) {
     if (auto ok = remove_records(records); !ok && !m.is_ending()) // wait() tells of the end
       return ok.error();
   }
-  if (std::exchange(m.was_suspended, false))
+  if (std::exchange(m.was_suspended, false)) {
+    m.suspended_by = 0;
     if (auto ok = m.client.forget_suspension(); !ok)
       return ok.error();
+  }
   m.blocked.clear();
   m.kicker->clear();
   m.is_running = true;

@@ -44,6 +44,10 @@ std::optional<Event> Inferior::Impl::take_news() {
     return e;
   case keeper::News::Kind::kUntraced:
     return lost(news->text + " The program runs on without the debugger.");
+  case keeper::News::Kind::kSuspended:
+    if (header().signal_policy[static_cast<uint32_t>(news->signal) % kSignals] & kSignalStop)
+      suspended_by = news->signal;
+    return std::nullopt;
   case keeper::News::Kind::kKeeperLost:
     abandon();
     return lost("The keeper process has died. The program runs on without the debugger.");
@@ -186,6 +190,7 @@ std::optional<Event> Inferior::Impl::check() {
     refresh_views();
     Event e;
     e.reason = StopReason::kRequested;
+    e.signal = std::exchange(suspended_by, 0);
     e.thread = views.empty() ? 0 : views.front().number;
     return e;
   }
@@ -262,7 +267,7 @@ Checked<Event> Inferior::wait(const std::function<bool()>& interrupt,
     }
     if (!m.is_alive)
       return Diagnostic{"The program is not being run.", {}, {}};
-    if (interrupted)
+    if (interrupted || m.suspended_by)
       if (uint32_t nobody = 0;
           m.header().stop_owner.compare_exchange_strong(nobody, kOwnedByFrontend)) {
         m.header().stop_request = 1;

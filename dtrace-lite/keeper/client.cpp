@@ -82,6 +82,10 @@ void Client::Impl::take_news(Message& message) {
     item.kind = News::Kind::kUntraced;
     item.text = Reader(std::move(message.body)).string();
     break;
+  case MessageType::kSuspended:
+    item.kind = News::Kind::kSuspended;
+    item.signal = Reader(std::move(message.body)).number<int32_t>();
+    break;
   default:
     return;
   }

@@ -64,11 +64,13 @@ struct News {
     kExited,     // `status`
     kExeced,     // `born`: a new image with a new agent and session; the old session is dead
     kUntraced,   // the target runs free (`text` says why: the new image could not be injected)
+    kSuspended,  // `signal` has stopped the target, which the keeper has launched
     kKeeperLost, // the keeper died; the target runs on
   } kind;
   ExitStatus status{};
   Born born{};
   std::string text;
+  int signal = 0;
 };
 
 class Client {

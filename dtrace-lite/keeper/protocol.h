@@ -34,7 +34,8 @@ enum class MessageType : uint32_t {
   // news
   kExited,
   kExeced,
-  kUntraced, // why
+  kUntraced,  // why
+  kSuspended, // signal
 };
 
 class Writer {

@@ -267,13 +267,21 @@ void Server::exec_stop() {
   std::swap(*target_, before);
 }
 
-// Children: the target's exit, and ptrace stops while an execve is awaited.
+// Children: the target's exit, that a signal has stopped it, and ptrace stops while an execve is
+// awaited.
 void Server::reap() {
   for (;;) {
     int status;
-    const pid_t pid = waitpid(-1, &status, WNOHANG | __WALL);
+    const pid_t pid = waitpid(-1, &status, WNOHANG | WUNTRACED | __WALL);
     if (pid <= 0)
       return;
+    if (target_ && pid == target_->pid && WIFSTOPPED(status) && thread_state(pid) == 'T') {
+      Writer body;
+      body.number<int32_t>(WSTOPSIG(status));
+      (void)!send_message(socket_.get(), MessageType::kSuspended, body);
+      ring_session();
+      continue;
+    }
     if (WIFSTOPPED(status) && (pid != exec_tid_ && status >> 16 != PTRACE_EVENT_EXEC)) {
       (void)!Tracee(pid).detach(status >> 16 ? 0
                                              : WSTOPSIG(status)); // it had kept us waiting too long

@@ -3,6 +3,7 @@ terminal shows, never for time to pass."""
 import os
 import re
 import signal
+import time
 import unittest
 
 from support import DDBG, environment, program
@@ -65,6 +66,45 @@ class Interactive(unittest.TestCase):
         t.wait_for("(y or n) ")
         t.type("y\n")
         self.assertIn("exited normally", t.wait_for("]\n" + PROMPT))
+
+    def test_what_stops_the_program_is_a_stop_of_ours(self):
+        def go_on():
+            t.type("continue\n")
+            t.wait_for("Continuing.")
+            until(lambda: os.tcgetpgrp(t.fd) == pid)
+
+        def until(condition):
+            while not condition():
+                time.sleep(0.001)
+
+        def state():
+            with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+                return file.read().rpartition(") ")[2][0]
+
+        t = self.start(program("spin"))
+        t.type("run\n")
+        t.wait_for("spinning")
+        t.type("\x1a")
+        self.assertIn("received signal SIGTSTP, Stopped (user).", t.wait_for(PROMPT))
+        self.assertIn("main ()", t.command("backtrace"))
+        pid = int(re.search(r"process (\d+)", t.command("info proc"))[1])
+        go_on()
+        t.type("\x1a")
+        self.assertIn("received signal SIGTSTP, Stopped (user).", t.wait_for(PROMPT))
+        go_on()
+        os.kill(pid, signal.SIGSTOP)
+        self.assertIn("received signal SIGSTOP, Stopped (signal).", t.wait_for(PROMPT))
+        t.command("handle SIGSTOP nostop")
+        go_on()
+        os.kill(pid, signal.SIGSTOP)
+        until(lambda: state() == "T")
+        os.kill(pid, signal.SIGCONT)
+        until(lambda: state() != "T")
+        t.type("\x03")
+        self.assertIn("received signal SIGINT, Interrupt.", t.wait_for(PROMPT))
+        t.type("kill\n")
+        t.type("y\n")
+        t.wait_for("killed]\n" + PROMPT)
 
     def test_questions_want_an_answer(self):
         t = self.start(program("steps"))
