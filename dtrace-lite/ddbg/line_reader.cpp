@@ -49,6 +49,15 @@ private:
   sigset_t before_;
 };
 
+// False: a signal has come first. It is deliverable only inside ppoll: a Ctrl-C between the look at
+// the flag and the sleep would else wait for the next key.
+bool wait_for_input() {
+  HeldSignals held;
+  pollfd input{0, POLLIN, 0};
+  return !signals::interrupt_pending() &&
+         (ppoll(&input, 1, nullptr, held.before()) >= 0 || errno != EINTR);
+}
+
 Completions g_completions;
 size_t g_next_word = 0;
 std::string g_cut, g_added; // what readline's idea of the word has too little or too much
@@ -113,9 +122,7 @@ std::optional<std::string> LineReader::next(const std::string& prompt) {
 std::optional<std::string> LineReader::read_edited(const std::string& prompt) {
   g_line_done = false;
   interrupted_ = false;
-  // Deliverable only inside ppoll: a Ctrl-C between the look at the flag and the sleep would else
-  // wait for the next key.
-  HeldSignals held;
+  HeldSignals held; // as wait_for_input()
   rl_callback_handler_install(prompt.c_str(), take_line);
   while (!g_line_done) {
     pollfd input{0, POLLIN, 0};
@@ -150,6 +157,13 @@ std::optional<std::string> LineReader::read_plain(const std::string& prompt) {
   }
   std::string line;
   for (;;) {
+    const bool is_there = wait_for_input();
+    if (signals::take_interrupt()) {
+      interrupted_ = true;
+      return std::nullopt;
+    }
+    if (!is_there)
+      continue;
     char c;
     ssize_t n = ::read(0, &c, 1);
     if (n == 1) {
@@ -158,15 +172,8 @@ std::optional<std::string> LineReader::read_plain(const std::string& prompt) {
       line += c;
     } else if (n == 0) {
       return line.empty() ? std::nullopt : std::optional(line);
-    } else if (errno == EINTR) {
-      if (signals::take_interrupt()) {
-        interrupted_ = true;
-        return std::nullopt;
-      }
-    } else if (errno == EAGAIN) { // a target left the shared terminal non-blocking
-      pollfd input{0, POLLIN, 0};
-      poll(&input, 1, -1);
-    } else {
+    } else if (errno != EINTR &&
+               errno != EAGAIN) { // a target left the shared terminal non-blocking
       return std::nullopt;
     }
   }

@@ -121,6 +121,7 @@ class Interactive(unittest.TestCase):
         t.wait_for("(y or [n]) ")
         t.type("perhaps\n")
         t.wait_for("Please answer y or [n].\n")
+        t.wait_for("(y or [n]) ")
         t.type("\n")
         t.wait_for("\n" + PROMPT)
         self.assertNotIn("nosuch", t.command("info breakpoints"))
