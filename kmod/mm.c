@@ -773,6 +773,10 @@ static const struct mmu_notifier_ops notifier_ops = {
 
 int dune_notifier_register(struct dune_vm *vm)
 {
+	int result;
+
 	vm->notifier.ops = &notifier_ops;
-	return mmu_notifier_register(&vm->notifier, vm->mm);
+	result = mmu_notifier_register(&vm->notifier, vm->mm);
+	/* A signal came while it took its locks: the open begins anew. */
+	return result == -EINTR ? -ERESTARTNOINTR : result;
 }
