@@ -145,17 +145,8 @@ TEST(Traps, EighthWithinOthersEndsTheProgramAndSaysSo) {
   EXPECT_NE(said.find("within seven others"), std::string::npos) << said;
 }
 
-// Written from the top, as a stack is used.
-[[gnu::noinline]] void use_stack(size_t size) {
-  auto* room = static_cast<volatile char*>(__builtin_alloca(size));
-  for (size_t at = size; at > 0;)
-    room[at -= 64] = 1;
-}
-template <size_t kSize> bool uses_stack(Trap&) {
-  use_stack(kSize);
-  return true;
-}
-template <size_t kSize> [[gnu::target("general-regs-only")]] bool uses_stack_alone(Trap&) {
+// Written from the top, as a stack is used; without vector registers, for either kind of handler.
+template <size_t kSize> [[gnu::target("general-regs-only")]] bool uses_stack(Trap&) {
   auto* room = static_cast<volatile char*>(__builtin_alloca(kSize));
   for (size_t at = kSize; at > 0;)
     room[at -= 64] = 1;
@@ -165,8 +156,8 @@ template <size_t kSize> [[gnu::target("general-regs-only")]] bool uses_stack_alo
 TEST(Traps, HandlerHasTheStackThatItIsPromised) {
   ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, uses_stack<11 << 10>));
   asm volatile("int3" : : : "memory");
-  ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, uses_stack_alone<27 << 10>,
-                               VectorRegisters::kUntouched));
+  ASSERT_TRUE(
+      set_trap_handler(vector::kBreakpoint, uses_stack<27 << 10>, VectorRegisters::kUntouched));
   asm volatile("int3" : : : "memory");
   ASSERT_TRUE(set_trap_handler(vector::kBreakpoint, nullptr));
 }
