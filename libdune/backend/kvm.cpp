@@ -12,6 +12,7 @@
 #include "libdune/backend/guest_cpuid.h"
 #include "libdune/backend/rows.h"
 
+#include <asm/errno.h>
 #include <linux/fcntl.h>
 #include <linux/kvm.h>
 
@@ -92,8 +93,12 @@ Status open_kvm(Guest& g) {
     cpuid.count = make_cpuid(cpuid.entries, cpuid.count, cpuid_of_processor);
   const kvm_cpuid_entry2* features = find_leaf(cpuid, kExtendedFeatures);
   g.highest_page = highest_page(features ? features->edx : 0);
-  if (!is_errno(result))
-    result = move_high(control(g.device, KVM_CREATE_VM, 0));
+  if (!is_errno(result)) {
+    do // it ends so when a signal comes, which is handled by now
+      result = control(g.device, KVM_CREATE_VM, 0);
+    while (result == -EINTR);
+    result = move_high(result);
+  }
   if (is_errno(result)) {
     close_kvm(g);
     return refused("/dev/kvm does not make a virtual machine", result);

@@ -1,6 +1,7 @@
 // What happens to processes: filters, other processes' hands, a kill or an exec at any moment.
 #include "tests/kmod/test_guest.h"
 #include "tests/kmod/watchers.h"
+#include "tests/open_under_signals.h"
 
 #include <gtest/gtest.h>
 
@@ -113,6 +114,10 @@ TEST(Confined, PortsOfTheHostsAreNotTheGuests) {
     }
   });
   EXPECT_EQ(status, 0) << WEXITSTATUS(status);
+}
+
+TEST(Processes, OpenOutlastsSignals) {
+  expect_to_open_under_signals([] { return Descriptor(open_dune()).get() >= 0; });
 }
 
 TEST(Processes, DescriptorsOfAnotherDoNothing) {

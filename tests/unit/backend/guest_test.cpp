@@ -3,6 +3,7 @@
 #include "host_loop.h"
 #include "libdune/arch/debug_registers.h"
 #include "libdune/arch/syscall.h"
+#include "tests/open_under_signals.h"
 
 #include <atomic>
 #include <chrono>
@@ -405,6 +406,11 @@ TEST_P(Guests, ForkedChildMakesItsOwn) {
   waitpid(pid, &status, 0);
   EXPECT_EQ(status, 0);
   EXPECT_EQ(run_at(snippet_call).why, Why::kSystemCall);
+}
+
+TEST_P(Guests, OpeningOutlastsSignals) {
+  test::expect_to_open_under_signals(
+      [this] { return bool(MappedGuest::open(ops(), placement(), {}, 256)); });
 }
 
 TEST_P(Guests, BrokenGuestSaysSo) {
