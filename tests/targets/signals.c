@@ -72,6 +72,30 @@ static int in_program(uint64_t rip) {
   return 0;
 }
 
+// Until a process of ours waits in a system call; it is told by its state, which anyone may read.
+static void wait_until_asleep(pid_t process) {
+  char path[64], text[512];
+  snprintf(path, sizeof path, "/proc/%d/stat", process);
+  for (;;) {
+    FILE* file = fopen(path, "r");
+    const char* name_end = file && fgets(text, sizeof text, file) ? strrchr(text, ')') : NULL;
+    if (file)
+      fclose(file);
+    if (name_end && name_end[2] == 'S')
+      return;
+    sched_yield();
+  }
+}
+static pid_t send_to_sleeper(int signal) {
+  const pid_t child = fork();
+  if (child == 0) {
+    wait_until_asleep(getppid());
+    kill(getppid(), signal);
+    _exit(0);
+  }
+  return child;
+}
+
 // --- A timer's signals while sites are hit ------------------------------------------------------
 
 static void on_alarm(int signal, siginfo_t* info, void* context) {
@@ -251,12 +275,7 @@ static void trap_waits(void) {
   printf("sigwaitinfo: %d code %d, seen %d\n", got, info.si_code, (int)seen);
 
   // The signal comes while it waits.
-  pid_t child = fork();
-  if (child == 0) {
-    usleep(50000);
-    kill(getppid(), SIGTRAP);
-    _exit(0);
-  }
+  pid_t child = send_to_sleeper(SIGTRAP);
   got = sigwaitinfo(&trap, &info);
   printf("sigwaitinfo, late: %d from %s\n", got, info.si_pid == child ? "the child" : "ELSEWHERE");
   waitpid(child, NULL, 0);
@@ -264,9 +283,9 @@ static void trap_waits(void) {
   // A call that it does not concern goes on.
   child = fork();
   if (child == 0) {
-    usleep(30000);
+    wait_until_asleep(getppid());
     kill(getppid(), SIGTRAP);
-    usleep(30000);
+    usleep(30000); // for the call to be ended, if it is
     _exit(0);
   }
   const pid_t ended = waitpid(child, NULL, 0);
@@ -336,13 +355,6 @@ static void on_mask(int signal) {
   seen = signal;
   sigprocmask(SIG_BLOCK, NULL, &mask_in_handler);
 }
-static void send_later(int signal) {
-  if (fork() == 0) {
-    usleep(30000);
-    kill(getppid(), signal);
-    _exit(0);
-  }
-}
 static void after_wait(const char* name, int got) {
   printf("%s: %d %s, seen %d, blocked in the handler:", name, got, got < 0 ? strerror(errno) : "",
          (int)seen);
@@ -371,22 +383,22 @@ static void wait_masks(void) {
   sigprocmask(SIG_BLOCK, &blocked, NULL);
   sigemptyset(&open);
   sigaddset(&open, SIGALRM);
-  struct timespec second = {1, 0};
+  struct timespec long_enough = {60, 0};
   const int signals[] = {SIGUSR1, SIGTRAP};
   for (int i = 0; i < 2; ++i) {
-    send_later(signals[i]);
+    send_to_sleeper(signals[i]);
     after_wait("sigsuspend", sigsuspend(&open));
     hit_a();
-    send_later(signals[i]);
-    after_wait("ppoll", ppoll(NULL, 0, &second, &open));
+    send_to_sleeper(signals[i]);
+    after_wait("ppoll", ppoll(NULL, 0, &long_enough, &open));
     hit_a();
-    send_later(signals[i]);
-    after_wait("pselect", pselect(0, NULL, NULL, NULL, &second, &open));
+    send_to_sleeper(signals[i]);
+    after_wait("pselect", pselect(0, NULL, NULL, NULL, &long_enough, &open));
     hit_a();
     struct epoll_event event;
     int fd = epoll_create1(EPOLL_CLOEXEC);
-    send_later(signals[i]);
-    after_wait("epoll_pwait", epoll_pwait(fd, &event, 1, 1000, &open));
+    send_to_sleeper(signals[i]);
+    after_wait("epoll_pwait", epoll_pwait(fd, &event, 1, 60000, &open));
     close(fd);
   }
   raise(SIGTRAP); // pends, and the wait lets it in
@@ -481,12 +493,7 @@ static void trap_elsewhere(void) {
   wait_until_seen(1);
   say_taken("kill");
   // This one does nothing while another process sends it.
-  pid_t child = fork();
-  if (child == 0) {
-    usleep(30000);
-    kill(getppid(), SIGTRAP);
-    _exit(0);
-  }
+  pid_t child = send_to_sleeper(SIGTRAP);
   waitpid(child, NULL, 0);
   wait_until_seen(2);
   say_taken("kill, from a child");
@@ -677,10 +684,11 @@ static void on_nested(int signal, siginfo_t* info, void* context) {
 
 static void* interrupter(void* thread) {
   for (int i = 0; i < 20; ++i) {
-    usleep(2000);
+    wait_until_asleep(getpid()); // the first thread's state
     pthread_kill(*(pthread_t*)thread, SIGUSR1);
+    while (seen <= i)
+      sched_yield();
   }
-  usleep(100000);
   if (write(seen_code, "x", 1) != 1)
     perror("write");
   return NULL;
@@ -713,7 +721,7 @@ static void flags(void) {
     ssize_t got = read(ends[0], &byte, 1);
     printf("restart %d: read %zd %s\n", restart, got, got < 0 ? strerror(errno) : "");
     pthread_join(other, NULL);
-    printf("seen %s\n", seen >= 10 ? "enough" : "too few");
+    printf("seen %d\n", (int)seen);
   }
 }
 
