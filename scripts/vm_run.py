@@ -128,6 +128,14 @@ def build_dune(series, parts):
         raise Failure(MACHINE_FAILED, f"dune.ko does not build for {series}:\n{error}") from error
 
 
+def add_with_companions(image, source, path=None, stripped=False):
+    image.add_file(source, path, stripped)
+    for name in COMPANIONS.get(os.path.basename(source), ()):
+        companion = os.path.join(os.path.dirname(source), name)
+        if os.path.exists(companion):
+            image.add_file(companion, os.path.join(os.path.dirname(path or source), name), stripped)
+
+
 def make_image(arguments, parts, terminals):
     image = Image()
     command = arguments.command or ["sh"]
@@ -135,11 +143,7 @@ def make_image(arguments, parts, terminals):
     applets = subprocess.run([busybox, "--list"], stdout=subprocess.PIPE, check=True, text=True).stdout.split()
     program = find_program(command[0], arguments.build)
     if program:
-        image.add_file(program, stripped=True)
-        for name in COMPANIONS.get(os.path.basename(program), ()):
-            companion = os.path.join(os.path.dirname(program), name)
-            if os.path.exists(companion):
-                image.add_file(companion, stripped=True)
+        add_with_companions(image, program, stripped=True)
     elif command[0] not in applets:
         raise Failure(NOT_FOUND, f"there is no program {command[0]} here, in {arguments.build} or in busybox")
     for argument in command[1:]:
@@ -152,7 +156,7 @@ def make_image(arguments, parts, terminals):
         source, _, path = added.partition(":")
         if not os.path.exists(source):
             raise Failure(NOT_FOUND, f"there is no {source} to add")
-        image.add_file(source, path or None)
+        add_with_companions(image, os.path.abspath(source), path or None)
 
     image.add_content("/init", parts.init().read_bytes())
     machine = MACHINES[arguments.mode]

@@ -31,7 +31,7 @@ class InRing0:
 
 class InTheMachine(machine.MachineTest):
     def shell(self, *more):
-        added = machine.adding(machine.DDBG, machine.KEEPER, machine.CAPSTONE, *filter(Path.is_file, PROGRAMS.iterdir()))
+        added = machine.adding(machine.DDBG, *filter(Path.is_file, PROGRAMS.iterdir()))
         return machine.Shell(self, *self.for_guests(OPTIONS), "--timeout", "7000", *added, *more)
 
     def exceptions(self, *of):

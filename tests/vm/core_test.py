@@ -52,8 +52,7 @@ class Core(machine.ShellTest):
             with open(os.path.join(self.cases, name), "w", encoding="utf-8") as file:
                 file.write("\n".join(commands) + "\n")
         self.boot(*self.for_guests(OPTIONS), *(["--memory", "512"] if OPTIONS.machine == "bochs" else []),
-                  *machine.adding(machine.DDBG, machine.KEEPER, machine.CAPSTONE, LEDGER, LEDGER_SOURCE, PYTHON, BOOK, *PYTHON_NEEDS,
-                                  self.busybox, self.cases))
+                  *machine.adding(machine.DDBG, LEDGER, LEDGER_SOURCE, PYTHON, BOOK, *PYTHON_NEEDS, self.busybox, self.cases))
 
     def ddbg(self, *arguments):
         return self.shell(shlex.join([machine.DDBG, "-q", "-nx", "-batch", *arguments]) + " </dev/null 2>&1 | cat")

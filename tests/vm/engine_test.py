@@ -35,7 +35,7 @@ class Engine(machine.ShellTest):
         super().setUp()
         targets = [entry.path for entry in os.scandir(TARGETS) if entry.is_file() and os.access(entry.path, os.X_OK)]
         self.boot(*self.for_guests(OPTIONS), *MORE[OPTIONS.machine],
-                  *machine.adding(ENGINE_TEST, machine.DDBG, machine.KEEPER, machine.CAPSTONE, PYTHON, SPIN, *targets))
+                  *machine.adding(ENGINE_TEST, machine.DDBG, PYTHON, SPIN, *targets))
 
     def test_in_a_guest(self):
         for tests in LEFT_OUT:

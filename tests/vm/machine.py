@@ -16,7 +16,6 @@ from terminal import Terminal  # noqa: E402
 VM = [sys.executable, "-B", os.environ["DDBG_VM"], "--build", os.environ["DDBG_BUILD"]]
 DDBG = os.path.join(os.environ["DDBG_BUILD"], "dtrace-lite/ddbg/ddbg")
 KEEPER = DDBG + "-keeper"
-CAPSTONE = "/usr/lib/x86_64-linux-gnu/libcapstone.so.4"  # loaded when it is needed
 PATIENCE = 280  # seconds, for a start on a busy machine too: a failure, not a pace
 NOT_AVAILABLE = 77
 CACHE = MODULE = None  # main() and guest_main() set them

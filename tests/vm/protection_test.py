@@ -13,7 +13,7 @@ class Protection(machine.MachineTest):
     def attack(self, backend, *arguments, commands=("break attacked", "run", "continue")):
         """What it is let do, as far as it says."""
         self.MACHINE, *there = self.for_guests(OPTIONS)
-        done = self.vm(*there, *self.patient(OPTIONS), *machine.adding(machine.DDBG, machine.KEEPER, machine.CAPSTONE, INTRUDER),
+        done = self.vm(*there, *self.patient(OPTIONS), *machine.adding(machine.DDBG, INTRUDER),
                        "--", machine.DDBG, "-q", "-nx", "-batch", "--backend", backend,
                        "-ex", "handle SIGSEGV SIGUSR1 nostop noprint", *(word for command in commands for word in ("-ex", command)),
                        "--args", INTRUDER, *arguments)

@@ -64,7 +64,7 @@ class Watches(machine.ShellTest):
         for name, commands in CASES.items():
             with open(os.path.join(self.cases, name), "w", encoding="utf-8") as file:
                 file.write("\n".join(commands) + "\n")
-        self.boot(*self.for_guests(OPTIONS), *machine.adding(machine.DDBG, machine.KEEPER, WATCHES, WATCHED, SOURCE, self.cases))
+        self.boot(*self.for_guests(OPTIONS), *machine.adding(machine.DDBG, WATCHES, WATCHED, SOURCE, self.cases))
         with self.subTest("alike"):
             out = self.run_case("alike", WATCHES, NEIGHBOURS_USES)
             told = gdb([], [WATCHES, NEIGHBOURS_USES], options=["-x", os.path.join(self.cases, "alike")]).out
