@@ -8,8 +8,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <csetjmp>
 #include <csignal>
 #include <cstring>
@@ -394,6 +396,43 @@ TEST(Processes, ChildIsOutsideAndMayEnter) {
   }
   EXPECT_EQ(exit_of(child), 42);
   EXPECT_EQ(system("exit 7") >> 8, 7);
+}
+
+// One signal at each moment of an enter(), whether it finds the program outside, inside or on the
+// way.
+TEST(Processes, ChildEntersWhateverSignalsCome) {
+  using std::chrono::microseconds, std::chrono::steady_clock;
+  constexpr int kMoments = 60;
+  static volatile std::sig_atomic_t came;
+  static microseconds* took;
+  took = static_cast<microseconds*>(
+      mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  ASSERT_NE(took, MAP_FAILED);
+  *took = microseconds::max();
+  const auto child_enters = [](microseconds moment) {
+    const pid_t child = fork();
+    if (child == 0) {
+      came = 0;
+      signal(
+          SIGALRM, +[](int) { came = came + 1; });
+      const itimerval once{{}, {0, moment.count()}};
+      setitimer(ITIMER_REAL, &once, nullptr);
+      const auto begin = steady_clock::now();
+      if (!enter())
+        _exit(1);
+      *took = std::min(*took, duration_cast<microseconds>(steady_clock::now() - begin));
+      while (moment.count() && !came)
+        getppid();
+      _exit(inside() && came == (moment.count() ? 1 : 0) ? 42 : 2);
+    }
+    return exit_of(child);
+  };
+  for (int i = 0; i < 3; ++i)
+    ASSERT_EQ(child_enters(microseconds(0)), 42);
+  const microseconds whole = *took;
+  for (int i = 1; i <= kMoments; ++i)
+    EXPECT_EQ(child_enters(std::max(microseconds(1), whole * i / kMoments)), 42) << "moment " << i;
+  munmap(took, 4096);
 }
 
 // It goes on with what the handler has made of the registers, and may enter then, but not before.
